@@ -1,0 +1,479 @@
+"""The one front door: `python -m abaw_expr COMMAND`, or `abaw-expr COMMAND`.
+
+Heavy modules are imported inside the commands that need them, so that `--help` and `check` answer at once.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from abaw_expr import console
+from abaw_expr.errors import UserError
+from abaw_expr.settings import Settings, load_settings
+from abaw_expr.tasks import EXPR
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from abaw_expr.scoring import Report
+
+TASK = EXPR
+DEFAULT_RECIPE = Path("modern")
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+OK, FAULTS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+
+ABOUT = """From the ABAW expression challenge's release to a checked submission file.
+
+The way: prepare, train, predict, tune, score, submit, check.
+`demo` walks all of it on made-up data. Each command has its own --help.
+Exit status: 0 done, 1 done and faults found, 2 could not run.
+--debug shows the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        commands = _commands(arguments)
+        return tyro.extras.subcommand_cli_from_dict(commands, prog="abaw-expr", description=ABOUT, args=arguments) or OK
+    except UserError as error:
+        if debug:
+            raise
+        console.error(error)
+        return COULD_NOT_RUN
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        console.error(f"{where}{error.strerror or error}. Nothing was left half-written.")
+        return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        console.error("interrupted; what was finished is kept, nothing is half-written. The same command goes on.")
+        return INTERRUPTED
+
+
+def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
+    """The commands by name; `train` shows the values of the settings file that the arguments name."""
+    base = _base_settings(arguments) if arguments[:1] == ["train"] else Settings()
+    return {
+        "demo": demo,
+        "prepare": prepare,
+        "train": _train_command(base),
+        "predict": predict,
+        "tune": tune,
+        "score": score,
+        "submit": submit,
+        "check": check,
+        "describe": describe,
+    }
+
+
+def _base_settings(arguments: Sequence[str]) -> Settings:
+    """The settings that command-line overrides start from: the named file's, or those of the run to resume."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings", type=Path)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    known, _ = parser.parse_known_args(arguments)
+    if known.settings is None and known.resume and known.run and (known.run / "settings.yaml").exists():
+        return load_settings(known.run / "settings.yaml")
+    return load_settings(known.settings or DEFAULT_RECIPE)
+
+
+def prepare(release: Path, store: Path, workers: int | None = None, skip_broken: Flag = False) -> int:
+    """Makes the store out of the organisers' release: packed crops, log-mel sound, labels.
+
+    Can be stopped and run again at any time: it does what is left to do. What is wrong with the release is printed
+    and written to report.json in the store.
+
+    Args:
+        release: The folder with the organisers' annotations, crops, videos and lists, at any depth.
+        store: The folder to make.
+        workers: Processes at work; all cores if not given.
+        skip_broken: Exit with 0 even if videos had to be left out.
+    """
+    import os
+
+    from abaw_expr.data.prepare import REPORT
+    from abaw_expr.data.prepare import prepare as run
+
+    with console.progress("Preparing recordings") as tell:
+        made = run(release, store, TASK, workers or os.cpu_count() or 1, tell)
+    if made.problems:
+        rows = [(p.kind, p.video, p.detail, p.remedy) for p in made.problems[:20]]
+        console.table("What is wrong with the release", ("kind", "video", "what was found", "what to do"), rows)
+        if len(made.problems) > len(rows):
+            console.note(f"{len(made.problems) - len(rows)} more in {store / REPORT}")
+    splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]
+    counts = [("frames", made.frames), ("crops", made.crops), ("problems", len(made.problems))]
+    console.table(f"Store {store}", ("", "count"), [*splits, *counts])
+    if made.left_out and not skip_broken:
+        console.error(
+            f"{len(made.left_out)} videos were left out of the store. Mend them and run prepare again, or accept it "
+            f"with --skip-broken."
+        )
+        return FAULTS
+    return OK
+
+
+def _train_command(base: Settings) -> Callable[..., int]:
+    def train(
+        store: Path,
+        run: Path,
+        settings: Path = DEFAULT_RECIPE,
+        resume: Flag = False,
+        overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
+    ) -> int:
+        """Trains the networks on a store.
+
+        Every setting below can be changed here; its default is the settings file's value.
+
+        Args:
+            store: The prepared store.
+            run: The folder of this run: settings, metrics.csv, checkpoints.
+            settings: A YAML file, or the name of a shipped one: paper, modern, demo.
+            resume: Go on with the run in the folder; without --settings it keeps its own.
+        """
+        from abaw_expr.data.store import open_store
+        from abaw_expr.training.loop import train as fit
+        from abaw_expr.training.run import RunFolder
+
+        columns = ("epoch", "loss", "val loss", "audio", "visual", "fused", "seconds")
+        console.note("macro F1 on validation: " + "  ".join(columns))
+        with console.progress("Training steps") as tell:
+            history = fit(
+                open_store(store, TASK),
+                RunFolder(run),
+                overrides,
+                TASK,
+                resume,
+                lambda e: console.note(
+                    f"{e.epoch:4d} {e.train_loss:8.4f} {e.val_loss:8.4f} {console.show(e.audio_f1):>7} "
+                    f"{console.show(e.visual_f1):>7} {e.fused_f1:7.4f} {e.seconds:7.1f}"
+                ),
+                tell,
+            )
+        best = max(history, key=lambda e: (e.fused_f1, e.epoch))
+        rows = [("audio", best.audio_f1), ("visual", best.visual_f1), ("fused", best.fused_f1)]
+        console.table(f"Best epoch {best.epoch} of {len(history)}: macro F1 on validation", ("", "macro F1"), rows)
+        return OK
+
+    return train
+
+
+def predict(
+    run: Path,
+    store: Path,
+    split: Literal["train", "val", "test"],
+    out: Path,
+    template: Path | None = None,
+    interval: float = 0.2,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Writes the two branches' probabilities for every frame of a split: the outputs table.
+
+    Args:
+        run: A trained run; its best checkpoint is used.
+        store: The prepared store.
+        split: Which videos.
+        out: The Parquet file to write.
+        template: The organisers' template; the table then holds its rows rather than the split's frames.
+        interval: Seconds between the frames that the networks see; those between are interpolated. 0: every frame.
+        accelerator: Device; auto takes a GPU where there is one.
+    """
+    from abaw_expr import inference
+    from abaw_expr.data.store import open_store
+    from abaw_expr.outputs import write_outputs
+    from abaw_expr.training.run import RunFolder
+    from submissions.template import read_template
+
+    opened = open_store(store, TASK)
+    if template is None:
+        wanted = inference.wanted_of_split(opened, split)
+    else:
+        rows = read_template(template, TASK).videos
+        wanted = inference.wanted_by_name(opened, {name: video.frames for name, video in rows.items()})
+    with console.progress("Predicting frames") as tell:
+        outputs = inference.predict(RunFolder(run), opened, TASK, split, wanted, interval, accelerator, tell)
+    write_outputs(out, outputs)
+    frames = outputs.table
+    rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
+    console.table(f"Outputs {out}", ("", "count"), rows_)
+    return OK
+
+
+def tune(outputs: Path, out: Path) -> int:
+    """Chooses the fusion weights m and n, smoothing and prior correction on validation outputs, exactly.
+
+    The nested figure is the honest one: each recording is scored by what the other recordings chose.
+
+    Args:
+        outputs: The validation split's outputs table.
+        out: The decision file (JSON) to write.
+    """
+    from abaw_expr.outputs import read_outputs
+    from tuning.selection import tune as choose
+
+    table = read_outputs(outputs, TASK)
+    with console.progress("Scoring candidates") as tell:
+        decision = choose(table, progress=tell)
+    decision.save(out)
+    chosen: list[tuple[str, float]] = [("m (sound)", decision.m), ("n (picture)", decision.n)]
+    chosen += [("smoothing, s", decision.smoothing), ("prior correction tau", decision.tau)]
+    console.table(f"Decision {out}", ("chosen", "value"), chosen)
+    figures, estimate = decision.figures or {}, decision.estimate or {}
+    names = {"audio": "audio alone", "visual": "visual alone", "equal": "1:1, nothing tuned", "macro_f1": "tuned"}
+    rows = [(label, figures[name]) for name, label in names.items()]
+    rows += [("tuned, frames with a crop", figures["macro_f1_with_crop"])]
+    rows += [("nested (honest)", estimate["nested_macro_f1"]), ("optimism", estimate["optimism"])]
+    console.table("Macro F1 on these frames", ("", "macro F1"), rows)
+    return OK
+
+
+def score(
+    outputs: Path | None = None,
+    decision: Path | None = None,
+    predictions: Path | None = None,
+    annotations: Path | None = None,
+    crops: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Scores as the organisers do: macro F1 over all annotated frames; also on the frames that have a crop.
+
+    Give either --outputs and --decision, or --predictions and --annotations.
+
+    Args:
+        outputs: An outputs table with labels.
+        decision: The decision file to apply to it.
+        predictions: A predictions.txt, or the 3rd edition's folder of files.
+        annotations: The folder of annotation files to score it against.
+        crops: With --predictions: the root of the crops, to score frames with a crop too.
+        out: Write all figures here as JSON.
+    """
+    if outputs and decision and not (predictions or annotations):
+        reports = _score_outputs(outputs, decision)
+    elif predictions and annotations and not (outputs or decision):
+        reports = _score_predictions(predictions, annotations, crops)
+    else:
+        raise UserError("score needs --outputs with --decision, or --predictions with --annotations")
+    for name, report in reports.items():
+        _print_report(name, report)
+    if out is not None:
+        from abaw_expr.files import write_json
+
+        write_json(out, {name: report.to_json() for name, report in reports.items()})
+    return OK
+
+
+def _score_outputs(outputs: Path, decision: Path) -> "dict[str, Report]":
+    from abaw_expr.fusion import Decision
+    from abaw_expr.outputs import read_outputs
+
+    table, chosen = read_outputs(outputs, TASK), Decision.load(decision, TASK)
+    chosen.check(table)
+    videos = table.videos()
+    predicted = [chosen.labels(video) for video in videos]
+    return _reports([v.name for v in videos], [v.label for v in videos], predicted, [v.crop for v in videos])
+
+
+def _score_predictions(predictions: Path, annotations: Path, crops: Path | None) -> "dict[str, Report]":
+    import numpy as np
+
+    from abaw_expr.data.release import list_crops, read_annotation_folder
+    from submissions.reader import align, read_folder, read_predictions
+
+    truths = read_annotation_folder(annotations, TASK)
+    known = read_folder(predictions, TASK) if predictions.is_dir() else read_predictions(predictions, TASK)
+    predicted = [align(known, video, len(truth)) for video, truth in truths.items()]
+    has_crop = None
+    if crops is not None:
+        has_crop = [np.isin(np.arange(len(t)) + 1, list(list_crops((crops / v,))[0])) for v, t in truths.items()]
+    return _reports(list(truths), list(truths.values()), predicted, has_crop)
+
+
+def _reports(
+    videos: list[str], truths: "list[np.ndarray]", predicted: "list[np.ndarray]", has_crop: "list[np.ndarray] | None"
+) -> "dict[str, Report]":
+    """Reports on all annotated frames and, where it is known which have one, on those with a crop."""
+    import numpy as np
+
+    from abaw_expr.scoring import confusion_by_video, report
+
+    kinds = {"all annotated frames": truths}
+    if has_crop is not None:
+        masked = [np.where(crop, truth, TASK.unannotated) for crop, truth in zip(has_crop, truths, strict=True)]
+        if any((truth >= 0).any() for truth in masked):
+            kinds["frames with a crop"] = masked
+    return {
+        name: report(TASK.class_names, videos, confusion_by_video(labels, predicted, TASK.n_classes))
+        for name, labels in kinds.items()
+    }
+
+
+def _print_report(name: str, report: "Report") -> None:
+    interval = "" if report.interval is None else " (95 % over recordings: {:.4f} to {:.4f})".format(*report.interval)
+    console.OUT.print(f"\n{name}: macro F1 {report.macro_f1:.4f}{interval}, accuracy {report.accuracy:.4f}")
+    classes = [(c.name, c.precision, c.recall, c.f1, c.support) for c in report.classes]
+    console.table("By class", ("class", "precision", "recall", "F1", "frames"), classes)
+    short = [class_name[:4] for class_name in TASK.class_names]
+    rows = zip(TASK.class_names, report.confusion, strict=True)
+    console.table("Confusion (rows: truth)", ("", *short), [(truth, *counts) for truth, counts in rows])
+    videos = [(v.name, v.macro_f1, v.accuracy, v.frames) for v in report.videos]
+    console.table("By video (F1 over its own classes)", ("video", "macro F1", "accuracy", "frames"), videos)
+
+
+def submit(
+    outputs: Path,
+    decision: Path,
+    template: Path,
+    out: Path,
+    edition: Literal["one-file", "per-video"] = "one-file",
+) -> int:
+    """Writes the submission: one row for every row of the organisers' template, in its order.
+
+    Args:
+        outputs: The test set's outputs table.
+        decision: The decision file to apply.
+        template: The organisers' template.
+        out: The file to write, or the folder with --edition per-video.
+        edition: one-file is predictions.txt (5th edition on); per-video is the 3rd edition's file a video.
+    """
+    from abaw_expr.fusion import Decision
+    from abaw_expr.outputs import read_outputs
+    from submissions.template import read_template
+    from submissions.writer import VideoLabels, write_per_video, write_predictions
+
+    chosen, table, rows = Decision.load(decision, TASK), read_outputs(outputs, TASK), read_template(template, TASK)
+    chosen.check(table)
+    labels = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
+    write = write_predictions if edition == "one-file" else write_per_video
+    write(rows, labels, out, TASK)
+    console.table(f"Submission {out}", ("", "count"), [("videos", len(rows.videos)), ("rows", len(rows.rows))])
+    console.note("Check it before you hand it in: abaw-expr check")
+    return OK
+
+
+def check(predictions: tyro.conf.Positional[Path], template: Path) -> int:
+    """Finds every fault of a submission at once, with line numbers.
+
+    Exit status: 0 clean, 1 faults, 2 could not run.
+
+    Args:
+        predictions: The predictions.txt, or the 3rd edition's folder.
+        template: The organisers' template.
+    """
+    from submissions.checker import check_folder, check_predictions
+
+    faults = (check_folder if predictions.is_dir() else check_predictions)(predictions, template, TASK)
+    for fault in faults:
+        console.OUT.print(str(fault), soft_wrap=True)
+    count = len(faults)
+    console.OUT.print(f"{predictions}: " + (f"{count} kind{'s' * (count > 1)} of fault" if faults else "clean"))
+    return FAULTS if faults else OK
+
+
+def describe(
+    json_: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+    settings: Path = DEFAULT_RECIPE,
+) -> int:
+    """Shows the networks: layers, shapes, parameters and multiply-adds for one sample.
+
+    Args:
+        json_: Print JSON instead of tables.
+        settings: The settings file, or shipped name, whose networks are shown.
+    """
+    from abaw_expr.models.describe import describe as describe_networks
+
+    found = describe_networks(load_settings(settings).model)
+    if json_:
+        print(json.dumps(found, indent=2))
+        return OK
+    for name, layers in found["layers"].items():
+        rows = [
+            (x["name"], x["kind"], "x".join(map(str, x["output"])), f"{x['parameters']:,}", f"{x['multiply_adds']:,}")
+            for x in layers
+        ]
+        total = ("total", "", "", f"{found['parameters'][name]:,}", f"{found['multiply_adds'][name]:,}")
+        console.table(name.upper(), ("layer", "kind", "output", "parameters", "multiply-adds"), [*rows, total])
+    return OK
+
+
+def demo(out: Path, seed: int = 0) -> int:
+    """Walks the whole way on a made-up corpus: films it, then runs every command on it.
+
+    Ends with the macro F1 of sound, picture and both, and a checked submission file. About 4 minutes on 2 cores.
+
+    Args:
+        out: The folder to fill: release, store, run, outputs, decision, predictions.txt, summary.json. Made anew.
+        seed: Seed of the corpus and of training.
+    """
+    from abaw_expr.data.synthetic import Plan, write_release
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError("is not empty", path=out, remedy="Name a new folder for the demo.")
+    release, store, run = out / "release", out / "store", out / "run"
+    val, test, decision, predictions = (out / name for name in DEMO_FILES)
+    with console.progress("Filming the corpus") as tell:
+        write_release(release, Plan(), seed, tell)
+    template = next(release.rglob("*_test_set_sample.txt"))
+    steps: list[list[object]] = [
+        ["prepare", "--release", release, "--store", store],
+        ["train", "--store", store, "--run", run, "--settings", "demo", "--seed", seed],
+        ["predict", "--run", run, "--store", store, "--split", "val", "--out", val],
+        ["predict", "--run", run, "--store", store, "--split", "test", "--template", template, "--out", test],
+        ["tune", "--outputs", val, "--out", decision],
+        ["submit", "--outputs", test, "--decision", decision, "--template", template, "--out", predictions],
+        ["check", predictions, "--template", template],
+    ]
+    for step in steps:
+        console.note("\n$ abaw-expr " + " ".join(map(str, step)))
+        status = main([str(word) for word in step])
+        if status != OK:
+            return status
+    return _demo_summary(out, release / "hidden_test_labels", seed)
+
+
+DEMO_FILES = ("val.parquet", "test.parquet", "decision.json", "predictions.txt")
+
+
+def _demo_summary(out: Path, hidden: Path, seed: int) -> int:
+    """The last table: what sound, picture and both give on validation, and on the test labels kept from training."""
+    from dataclasses import replace
+
+    from abaw_expr.data.release import read_annotation_folder
+    from abaw_expr.files import write_json
+    from abaw_expr.fusion import Decision
+    from abaw_expr.outputs import read_outputs
+    from tuning.selection import figures
+
+    _, test, decision_file, _ = (out / name for name in DEMO_FILES)
+    decision = Decision.load(decision_file, TASK)
+    truths = read_annotation_folder(hidden, TASK)
+    videos = [replace(video, label=truths[video.name][video.frame - 1]) for video in read_outputs(test, TASK).videos()]
+    on_val, on_test = decision.figures or {}, figures(decision, videos)
+    names = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "macro_f1": "fused, as decided"}
+    rows = [(label, on_val[name], on_test[name]) for name, label in names.items()]
+    console.table("Macro F1 (chance: 0.125)", ("", "validation", "test"), rows)
+    chosen = f"m = {decision.m}, n = {decision.n}, smoothing {decision.smoothing} s, tau {decision.tau}"
+    console.OUT.print(f"Decision: {chosen}. Submission: {out / 'predictions.txt'}, checked: clean.")
+    write_json(
+        out / "summary.json",
+        {
+            "seed": seed,
+            "audio": {"macro_f1": on_val["audio"], "test_macro_f1": on_test["audio"]},
+            "visual": {"macro_f1": on_val["visual"], "test_macro_f1": on_test["visual"]},
+            "equal": {"macro_f1": on_val["equal"], "test_macro_f1": on_test["equal"]},
+            "fused": {"macro_f1": on_val["macro_f1"], "test_macro_f1": on_test["macro_f1"]},
+            "estimate": decision.estimate,
+            "decision": {"m": decision.m, "n": decision.n, "smoothing": decision.smoothing, "tau": decision.tau},
+            "check": "clean",
+        },
+    )
+    return OK

@@ -1,0 +1,145 @@
+"""The prepared store: what training and prediction read, in files that ordinary tools open.
+
+manifest.json                       written last: its presence means complete
+report.json                         the integrity report
+recordings/<recording>/
+    recording.json                  what is in it, what made it, digests of its files
+    sound.npy                       log-mel float16 [steps, 64], time 0 = first picture (absent: no sound)
+    <video>.parquet                 a row a frame: frame, time, label, offset and size of its crop in the tar
+    <video>.tar                     the crops' JPEG files as they came
+"""
+
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abaw_expr.errors import StoreError
+from abaw_expr.files import read_json
+from abaw_expr.tasks import Task
+
+FORMAT = 1
+"""Number of this layout; a store with another number must be prepared again."""
+MANIFEST = "manifest.json"
+_AGAIN = "Run `prepare` into a new folder."
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A video's frames in columns; row i is frame i + 1."""
+
+    time: np.ndarray
+    """float64, seconds on the video's own clock."""
+    label: np.ndarray
+    """int8, -1 where not annotated."""
+    offset: np.ndarray
+    """int64, where the frame's crop begins in the tar."""
+    size: np.ndarray
+    """int32, bytes of the crop; 0 where the frame has none."""
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def has_crop(self) -> np.ndarray:
+        return self.size > 0
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """One video (one person) of a store; its arrays are read when first asked for."""
+
+    name: str
+    split: str
+    folder: Path
+    sound_mean: np.ndarray | None
+    """float32 [64], mean log-mel of the recording a band; None without sound."""
+    sound_std: np.ndarray | None
+
+    @cached_property
+    def frames(self) -> Frames:
+        table = pq.read_table(self.folder / f"{self.name}.parquet")
+        return Frames(*(table.column(name).to_numpy() for name in ("time", "label", "offset", "size")))
+
+    @cached_property
+    def sound(self) -> np.ndarray | None:
+        """Log-mel float16 [steps, 64], mapped from disk; None without sound."""
+        return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
+
+    @cached_property
+    def _crops(self) -> np.ndarray:
+        return np.memmap(self.folder / f"{self.name}.tar", dtype=np.uint8, mode="r")
+
+    def jpeg(self, row: int) -> np.ndarray | None:
+        """Bytes of a frame's crop, uint8 [size]; None where it has none."""
+        offset, size = self.frames.offset[row], self.frames.size[row]
+        return self._crops[offset : offset + size] if size else None
+
+
+@dataclass(frozen=True)
+class Store:
+    """A complete store of one task."""
+
+    root: Path
+    digest: str
+    videos: tuple[StoredVideo, ...]
+
+    def split(self, name: str) -> tuple[StoredVideo, ...]:
+        """The videos of train, val or test. Raises StoreError where there is none."""
+        chosen = tuple(video for video in self.videos if video.split == name)
+        if not chosen:
+            raise StoreError(f"holds no {name} video", path=self.root, remedy="Is the release complete?")
+        return chosen
+
+
+def open_store(root: Path, task: Task) -> Store:
+    """Opens a store; raises StoreError where it is incomplete, of another version or of another task."""
+    manifest = read_json(Path(root) / MANIFEST, StoreError, "Run `prepare` to its end; it goes on where it stopped.")
+    for key, expected in (("format", FORMAT), ("task", task.name), ("class_names", list(task.class_names))):
+        if manifest.get(key) != expected:
+            raise StoreError(
+                f"the store has another {key.replace('_', ' ')}",
+                path=Path(root) / MANIFEST,
+                found=manifest.get(key),
+                expected=expected,
+                remedy=_AGAIN,
+            )
+    folders = [Path(root) / "recordings" / name for name in manifest["recordings"]]
+    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in _videos(folder)))
+
+
+def read_recording(folder: Path) -> dict[str, Any]:
+    """What `recording.json` of a folder says."""
+    return read_json(folder / "recording.json", StoreError, _AGAIN)
+
+
+def write_frames(path: Path, frames: Frames) -> None:
+    """Writes a video's frames as Parquet, with the frame number beside them."""
+    columns = {"frame": np.arange(1, len(frames) + 1, dtype=np.int32), **asdict(frames)}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
+    """Packs files into a tar without changing them; returns where each one's bytes begin and how many they are."""
+    places = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            places.append((tar.offset + tarfile.BLOCKSIZE, len(data)))
+            tar.addfile(entry, io.BytesIO(data))
+    return places
+
+
+def _videos(folder: Path) -> list[StoredVideo]:
+    recording = read_recording(folder)
+    sound = recording["sound"]
+    mean, std = (None if sound is None else np.array(sound[key], np.float32) for key in ("mean", "std"))
+    return [StoredVideo(name, video["split"], folder, mean, std) for name, video in recording["videos"].items()]

@@ -1,0 +1,79 @@
+"""What a user can cause. Our own bugs are asserts; these are the user's data, files and settings.
+
+An error states the value found, the value expected, where, and what to do. The command line prints it as one
+paragraph and exits with `exit_status`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Input that cannot be used. `str()` of it is one readable paragraph."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: Path | str | None = None,
+        line: int | None = None,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.path, self.line = problem, path, line
+        self.found, self.expected, self.remedy = found, expected, remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{self.path}:{self.line}: " if self.line else f"{self.path}: "
+        parts = [where + self.problem]
+        if self.found is not None:
+            parts.append(f"found {_cut(repr(self.found) if isinstance(self.found, str) else str(self.found))}")
+        if self.expected is not None:
+            parts.append(f"expected {_cut(str(self.expected))}")
+        text = "; ".join(parts) + "."
+        return f"{text} {self.remedy}" if self.remedy else text
+
+
+class ReleaseError(UserError):
+    """The organisers' release (annotations, crops, videos, lists, templates) cannot be used."""
+
+
+class StoreError(UserError):
+    """The prepared store cannot be used."""
+
+
+class SettingsError(UserError):
+    """A settings file or a flag cannot be used."""
+
+
+class RunError(UserError):
+    """A run folder or a checkpoint cannot be used."""
+
+
+class OutputsError(UserError):
+    """A table of branch outputs cannot be used."""
+
+
+class DecisionError(UserError):
+    """A decision file cannot be used."""
+
+
+class TemplateError(UserError):
+    """A submission template cannot be used."""
+
+
+class PredictionsError(UserError):
+    """A predictions file cannot be used, or cannot be written."""
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """A list of names for a message: the first few, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _cut(text: str, most: int = 160) -> str:
+    """A value in a message, cut to a readable length."""
+    return text if len(text) <= most else text[: most - 3] + "..."

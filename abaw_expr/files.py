@@ -1,0 +1,83 @@
+"""Files that are written whole or not at all, JSON, and digests."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from abaw_expr.errors import UserError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what is written there takes the place of `path` on success only.
+
+    Interrupted (Ctrl-C, an error) it leaves `path` as it was and removes the temporary file or folder. A folder
+    takes the place of `path` only if that is absent or a folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            _remove(path)
+        elif temporary.is_file():
+            _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text with plain newlines, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes readable JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, error: type[UserError], remedy: str) -> Any:
+    """Reads JSON; raises `error` with `remedy` where the file is missing or is not JSON."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as problem:
+        raise error(f"cannot be read ({problem.strerror})", path=path, remedy=remedy) from problem
+    except ValueError as problem:
+        raise error(f"is not JSON ({problem})", path=path, remedy=remedy) from problem
+
+
+def digest(value: Any) -> str:
+    """A short hash of any JSON value; the same value gives the same hash on every machine."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _sync(path: Path) -> None:
+    """Puts a file's bytes on the disk before its name changes, so that a power cut leaves the old or the new."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

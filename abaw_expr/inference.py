@@ -1,0 +1,127 @@
+"""Checkpoint + store -> outputs: what a trained run says about every frame of some videos."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+
+from abaw_expr.data.store import Store, StoredVideo
+from abaw_expr.data.windows import FrameIndex
+from abaw_expr.errors import StoreError, shorten
+from abaw_expr.models.network import build_network
+from abaw_expr.outputs import Outputs, branch_columns
+from abaw_expr.tasks import BRANCHES, Task
+from abaw_expr.training.checkpoint import load_checkpoint
+from abaw_expr.training.evaluation import branch_probabilities
+from abaw_expr.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The frames of one video that a table is to hold."""
+
+    video: StoredVideo
+    frames: np.ndarray
+    """int [k], counted from 1, ascending; may go beyond the store's frames."""
+
+
+def wanted_of_split(store: Store, split: str) -> list[Wanted]:
+    """Every frame of a split's videos."""
+    return [Wanted(video, np.arange(1, len(video.frames) + 1)) for video in store.split(split)]
+
+
+def wanted_by_name(store: Store, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
+    """The named videos' frames. Raises StoreError where the store lacks a video."""
+    known = {video.name: video for video in store.videos}
+    missing = [name for name in rows if name not in known]
+    if missing:
+        remedy = "Prepare a release that holds these videos, or name the template of this release."
+        raise StoreError(f"the store lacks {len(missing)} videos: {shorten(missing)}", path=store.root, remedy=remedy)
+    return [Wanted(known[name], np.unique(frames)) for name, frames in rows.items()]
+
+
+def predict(
+    run: RunFolder,
+    store: Store,
+    task: Task,
+    split: str,
+    wanted: Sequence[Wanted],
+    interval: float,
+    accelerator: str,
+    progress: Callable[[int, int], None],
+) -> Outputs:
+    """Runs the best checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
+
+    Raises RunError where there is no checkpoint.
+    """
+    settings = run.load_settings()
+    checkpoint = load_checkpoint(run.best)
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=settings.precision)
+    network = build_network(settings.model, task.n_classes)
+    network.load_state_dict(checkpoint.network)
+    module = fabric.setup_module(network)
+    wanted = sorted(wanted, key=lambda item: item.video.name)
+    index = FrameIndex([item.video for item in wanted])
+    places = anchors(index, settings.model.branches, interval)
+    p, _ = branch_probabilities(module, index, places, settings, fabric.device, progress=progress)
+    tables = [
+        _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return Outputs(task, table, split, checkpoint.signature, tuple(checkpoint.prior))
+
+
+def anchors(index: FrameIndex, branches: Sequence[str], interval: float) -> np.ndarray:
+    """Places that are predicted: for each branch, one frame an interval among those that have its modality."""
+    chosen = [index.at_intervals(index.has[name], interval) for name in branches]
+    return np.unique(np.concatenate(chosen))
+
+
+def interpolate(time: np.ndarray, known: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Probabilities [k, c] at times [k], linear between the `known` times [j] of rows [j, c], held at both ends.
+
+    A row of `p` that is all NaN is left out; where none is left, all are NaN.
+    """
+    has = ~np.isnan(p[:, 0])
+    if not has.any():
+        return np.full((len(time), p.shape[1]), np.nan, np.float32)
+    columns = [np.interp(time, known[has], column) for column in p[has].T]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _of_video(
+    index: FrameIndex, places: np.ndarray, p: Mapping[str, np.ndarray], video: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Times and rows of one video's anchors, by branch."""
+    mine = index.video[places] == video
+    return {name: (index.time[places[mine]], rows[mine]) for name, rows in p.items()}
+
+
+def _table(
+    item: Wanted,
+    has: Mapping[str, np.ndarray],
+    mine: np.ndarray,
+    known: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    task: Task,
+) -> pd.DataFrame:
+    frames = item.video.frames
+    stored = np.minimum(item.frames, len(frames)) - 1
+    beyond = item.frames > len(frames)
+    step = frames.time[-1] / max(len(frames) - 1, 1)
+    time = frames.time[stored] + step * np.maximum(item.frames - len(frames), 0)
+    columns: dict[str, object] = {
+        "video": item.video.name,
+        "frame": item.frames.astype(np.int32),
+        "time": time,
+        "crop": frames.has_crop[stored] & ~beyond,
+    }
+    for name in BRANCHES:
+        rows = np.full((len(time), task.n_classes), np.nan, np.float32)
+        if name in known:
+            present = has[name][mine][stored] & ~beyond
+            rows[present] = interpolate(time[present], *known[name])
+        columns |= dict(zip(branch_columns(name, task), rows.T, strict=True))
+    columns["label"] = np.where(beyond, task.unannotated, frames.label[stored]).astype(np.int8)
+    return pd.DataFrame(columns)

@@ -1,0 +1,270 @@
+"""The table of branch outputs, `outputs.parquet`: all that fusion, tuning and submitting need to know of a model.
+
+One row a frame, sorted by video and frame:
+
+| column | type | |
+|---|---|---|
+| `video` | dictionary of string | |
+| `frame` | int32 | counted from 1 |
+| `time` | float64 | seconds on the video's own clock, never decreasing in a video |
+| `crop` | bool | the frame has a face crop |
+| `audio_0..`, `visual_0..` | float32 | a branch's class probabilities; all null where the modality is missing |
+| `label` | int8 | the class, -1 where nobody annotated the frame |
+
+The Parquet schema carries JSON under the key `abaw_expr`: task, class_names, split, run (the run's signature), prior
+(the class shares that training saw) and version. Any program that writes this can be tuned, scored and submitted.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from abaw_expr.errors import OutputsError, shorten
+from abaw_expr.files import atomic
+from abaw_expr.tasks import BRANCHES, EXPR, Task
+from abaw_expr.version import VERSION
+
+KEY = b"abaw_expr"
+SUM_TOLERANCE = 1e-3
+"""How far a row of probabilities may be from 1: room for a model that computes in 16 bits."""
+REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
+
+
+@dataclass(frozen=True, eq=False)
+class VideoOutputs:
+    """One video's rows as arrays of T frames."""
+
+    name: str
+    frame: NDArray[np.int32]
+    """[T], counted from 1."""
+    time: NDArray[np.float64]
+    """[T], seconds, never decreasing."""
+    crop: NDArray[np.bool_]
+    """[T], whether the frame has a face crop."""
+    audio: NDArray[np.float32]
+    """[T, C], a row all NaN where the sound is missing."""
+    visual: NDArray[np.float32]
+    """[T, C], a row all NaN where the picture is missing."""
+    label: NDArray[np.int8]
+    """[T], -1 where nobody annotated the frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Branch outputs of one run on one split."""
+
+    task: Task
+    table: pd.DataFrame
+    """The columns of the module's table, in its order of rows; NaN for null."""
+    split: str
+    run: str
+    """The signature of the run that made them."""
+    prior: tuple[float, ...]
+    """The share of each class among the labels that training saw."""
+    path: Path | None = None
+    """The file they were read from."""
+
+    def videos(self) -> list[VideoOutputs]:
+        """The videos in the table's order."""
+        table, column = self.table, {}
+        for name in ("frame", "time", "crop", "label"):
+            column[name] = table[name].to_numpy()
+        for name in BRANCHES:
+            column[name] = self.branch(name)
+        codes, names = pd.factorize(table["video"])
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
+        slices = map(slice, edges[:-1], edges[1:])
+        return [
+            VideoOutputs(str(name), **{key: values[rows] for key, values in column.items()})
+            for name, rows in zip(names, slices, strict=True)
+        ]
+
+    def branch(self, name: str) -> NDArray[np.float32]:
+        """A branch's probabilities for all frames of the table, [T, C], NaN where missing."""
+        return self.table[branch_columns(name, self.task)].to_numpy(np.float32)
+
+
+def branch_columns(branch: str, task: Task) -> list[str]:
+    """The columns of a branch's class probabilities."""
+    return [f"{branch}_{index}" for index in range(task.n_classes)]
+
+
+@cache
+def schema(task: Task) -> pa.Schema:
+    """The columns and types of the file."""
+    probabilities = [(name, pa.float32()) for branch in BRANCHES for name in branch_columns(branch, task)]
+    video = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            ("video", video),
+            ("frame", pa.int32()),
+            ("time", pa.float64()),
+            ("crop", pa.bool_()),
+            *probabilities,
+            ("label", pa.int8()),
+        ]
+    )
+
+
+def write_outputs(path: Path, outputs: Outputs) -> None:
+    """Writes the table, whole or not at all; equal outputs give equal bytes.
+
+    Raises OutputsError where the table breaks the contract that `read_outputs` checks.
+    """
+    _check_columns(list(outputs.table.columns), outputs.task, path)
+    table = _cast(outputs.table, outputs.task, path)
+    _check_rows(table, outputs.task, path)
+    metadata = _metadata(outputs)
+    _check_metadata(metadata, outputs.task, path)
+    with atomic(path) as temporary:
+        table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
+    """Reads and checks a table of branch outputs.
+
+    Raises OutputsError where the file is not such a table, is of another task or class order, or breaks the contract.
+    """
+    path = Path(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = _read_metadata(file.schema_arrow.metadata or {}, path)
+            _check_metadata(metadata, task, path)
+            _check_columns(file.schema_arrow.names, task, path)
+            table = _cast(file.read(columns=schema(task).names), task, path)
+    except OSError as error:
+        raise OutputsError(f"cannot be read ({error.strerror or error})", path=path, remedy=REMEDY) from error
+    except pa.ArrowException as error:
+        raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
+    _check_rows(table, task, path)
+    prior = tuple(metadata["prior"])
+    return Outputs(task, table.to_pandas(), metadata["split"], metadata["run"], prior, path)
+
+
+def is_distribution(values: Any, n_classes: int) -> bool:
+    """Whether a JSON value is a list of `n_classes` shares that sum to 1."""
+    if not isinstance(values, list | tuple) or len(values) != n_classes:
+        return False
+    numbers = all(isinstance(value, int | float) and value >= 0 for value in values)
+    return numbers and abs(sum(values) - 1) <= SUM_TOLERANCE
+
+
+def _metadata(outputs: Outputs) -> dict[str, Any]:
+    return {
+        "task": outputs.task.name,
+        "class_names": list(outputs.task.class_names),
+        "split": outputs.split,
+        "run": outputs.run,
+        "prior": [float(share) for share in outputs.prior],
+        "version": VERSION,
+    }
+
+
+def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
+    if KEY not in metadata:
+        raise OutputsError("has no `abaw_expr` metadata: it is not a table of outputs", path=path, remedy=REMEDY)
+    try:
+        value = json.loads(metadata[KEY])
+    except ValueError as error:
+        raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=REMEDY) from error
+    required = ("task", "class_names", "split", "run", "prior")
+    missing = [name for name in required if name not in value] if isinstance(value, dict) else list(required)
+    if missing:
+        raise OutputsError(f"lacks metadata: {', '.join(missing)}", path=path, remedy=REMEDY)
+    return value
+
+
+def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
+    if metadata["task"] != task.name:
+        raise OutputsError("is of another task", path=path, found=metadata["task"], expected=task.name)
+    if metadata["class_names"] != list(task.class_names):
+        found, expected = metadata["class_names"], list(task.class_names)
+        raise OutputsError("has other classes or another order of them", path=path, found=found, expected=expected)
+    if not is_distribution(metadata["prior"], task.n_classes):
+        shares = f"{task.n_classes} shares that sum to 1"
+        raise OutputsError("has no usable prior", path=path, found=metadata["prior"], expected=shares, remedy=REMEDY)
+
+
+def _check_columns(names: list[str], task: Task, path: Path) -> None:
+    missing = [name for name in schema(task).names if name not in names]
+    if missing:
+        remedy = "A branch that a run does not have is a set of null columns, not an absent one."
+        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=remedy)
+
+
+def _cast(table: pd.DataFrame | pa.Table, task: Task, path: Path) -> pa.Table:
+    """The contract's columns in its types, NaN as null. The dictionary of videos holds only what occurs, in that
+    order, so that equal tables become equal bytes."""
+    columns = []
+    for field in schema(task):
+        try:
+            column = table[field.name]
+            if isinstance(column, pd.Series):
+                column = pa.chunked_array([pa.array(column, from_pandas=True)])
+            if pa.types.is_dictionary(field.type):
+                columns.append(column.cast(pa.string()).combine_chunks().dictionary_encode())
+            else:
+                columns.append(column.cast(field.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            problem = f"column {field.name} cannot be made {field.type} ({error})"
+            raise OutputsError(problem, path=path, remedy=REMEDY) from error
+    return pa.table(columns, schema=schema(task))
+
+
+def _check_rows(table: pa.Table, task: Task, path: Path) -> None:
+    """Checks the values; the first row that breaks the contract is named."""
+    if not table.num_rows:
+        raise OutputsError("has no rows", path=path, remedy=REMEDY)
+    for name in ("video", "frame", "time", "crop", "label"):
+        if table[name].null_count:
+            raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
+    rows = table.to_pandas()
+    for problem, expected, wrong in (*_order_faults(rows), *_value_faults(rows, task)):
+        if wrong.any():
+            row = rows.iloc[int(wrong.argmax())]
+            where = f"video {row['video']}, frame {row['frame']}"
+            raise OutputsError(f"{where}: {problem}", path=path, expected=expected, remedy=REMEDY)
+
+
+Fault = tuple[str, str, NDArray[np.bool_]]
+"""A problem, what is expected instead, and the rows [T] that have it."""
+
+
+def _order_faults(rows: pd.DataFrame) -> Iterator[Fault]:
+    """Faults of a row beside the row before it."""
+    codes, names = pd.factorize(rows["video"])
+    rank = np.argsort(np.argsort(np.asarray(names, dtype=object)))[codes]
+    step, frames = np.diff(rank, prepend=rank[:1]), np.diff(rows["frame"], prepend=rows["frame"][:1])
+    seconds = np.diff(rows["time"], prepend=rows["time"][:1])
+    same = step == 0
+    same[0] = False
+    yield "the row occurs twice", "one row a frame", same & (frames == 0)
+    yield "the row is out of order", "rows sorted by video, then frame", (step < 0) | (same & (frames < 0))
+    yield "time goes back", "a time that never decreases in a video", same & (seconds < 0)
+
+
+def _value_faults(rows: pd.DataFrame, task: Task) -> Iterator[Fault]:
+    """Faults of a row by itself."""
+    yield "the frame number is too low", "frames counted from 1", (rows["frame"] < 1).to_numpy()
+    yield "time is not a number", "seconds", ~np.isfinite(rows["time"].to_numpy())
+    label = rows["label"].to_numpy()
+    expected = f"0..{task.n_classes - 1}, or {task.unannotated} where not annotated"
+    yield "the label is out of range", expected, (label < task.unannotated) | (label >= task.n_classes)
+    for branch in BRANCHES:
+        p = rows[branch_columns(branch, task)].to_numpy(np.float32)  # [T, C]
+        empty = np.isnan(p)
+        partly = empty.any(axis=1) & ~empty.all(axis=1)
+        yield f"the {branch} row is partly empty", "all probabilities, or none", partly
+        yield f"the {branch} row has a negative probability", "0 or more", (p < 0).any(axis=1)
+        off = ~(np.abs(p.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE)
+        yield f"the {branch} row does not sum to 1", f"a sum within {SUM_TOLERANCE} of 1", off & ~empty.any(axis=1)

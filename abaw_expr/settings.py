@@ -1,0 +1,275 @@
+"""The settings of a training run: frozen dataclasses, YAML files, and the run's signature.
+
+S marks a value the paper states, D our default where it is silent. Shipped settings files lie in `abaw_expr/recipes`.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from abaw_expr.errors import SettingsError
+from abaw_expr.files import digest, write_text
+from abaw_expr.tasks import BRANCHES, EXPR
+
+RECIPES = Path(__file__).parent / "recipes"
+QUADRANT_PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
+
+
+class _Strict:
+    """A settings group refuses keys that it does not know (read by pydantic when YAML is loaded)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+def _require(condition: bool, flag: str, found: object, expected: str) -> None:
+    if not condition:
+        raise SettingsError(f"the setting {flag} cannot be used", found=found, expected=expected)
+
+
+@dataclass(frozen=True)
+class DataSettings(_Strict):
+    """Which frames are trained and validated on, and what a sample holds."""
+
+    interval: float = 0.3
+    """Seconds between the frames of a video that one epoch trains on; 0 takes every frame."""
+    val_interval: float = 0.5
+    """Seconds between the frames that an epoch is validated on; 0 takes every frame."""
+    pictures: int = 1
+    """Pictures in a sample, at equal intervals around its frame; their softmax is averaged (D: 1)."""
+    spacing: float = 0.2
+    """Seconds between the pictures of one sample."""
+    balance: float = 0.0
+    """How far classes are evened out when frames are drawn: 0 as they are, 1 all equally often."""
+
+    def __post_init__(self) -> None:
+        _require(self.interval >= 0, "data.interval", self.interval, "seconds, 0 or more")
+        _require(self.val_interval >= 0, "data.val-interval", self.val_interval, "seconds, 0 or more")
+        _require(self.pictures >= 1, "data.pictures", self.pictures, "a count of at least 1")
+        _require(self.spacing > 0, "data.spacing", self.spacing, "seconds above 0")
+        _require(0 <= self.balance <= 1, "data.balance", self.balance, "a number in [0, 1]")
+
+
+@dataclass(frozen=True)
+class AugmentSettings(_Strict):
+    """Random changes of a training sample; validation and prediction use none."""
+
+    frequency_mask: int = 8
+    """Widest band of mel rows hidden in the sound (S: frequency masking; D: its width, of 64)."""
+    time_mask: int = 24
+    """Longest stretch of sound hidden, in steps of 16 ms (S in an earlier version; 0: the final paper)."""
+    flip: bool = True
+    """Mirror half of the pictures."""
+    crop: float = 0.8
+    """Smallest share of the picture's area that a random crop keeps; 1 crops nothing."""
+    light: float = 0.3
+    """Strength of random brightness and contrast; 0 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.frequency_mask < 64, "augment.frequency-mask", self.frequency_mask, "0 to 63 mel rows")
+        _require(0 <= self.time_mask < 184, "augment.time-mask", self.time_mask, "0 to 183 steps")
+        _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share in [0.1, 1]")
+        _require(0 <= self.light < 1, "augment.light", self.light, "a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Strict):
+    """The networks. Their layers are fixed; these are the parts that an ablation turns."""
+
+    branches: tuple[str, ...] = BRANCHES
+    """What is trained: `audio`, `visual`, or both end to end."""
+    attention: bool = True
+    """Global channel-spatial attention on both feature maps (S)."""
+    attention_groups: int = 1
+    """Groups of the two 7x7 convolutions in the attention (S: 1; 4 has a quarter of the parameters)."""
+    mixing_groups: int = 1
+    """Groups of the 1x1 convolutions between channel shuffles of the picture branch (D: 1, or 4)."""
+    dropout: float = 0.2
+    """Dropout before the last linear layer (S)."""
+
+    def __post_init__(self) -> None:
+        known = bool(self.branches) and set(self.branches) <= set(BRANCHES)
+        unique = len(set(self.branches)) == len(self.branches)
+        _require(known and unique, "model.branches", self.branches, "audio, visual or both, each once")
+        _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")
+        _require(self.mixing_groups in (1, 4), "model.mixing-groups", self.mixing_groups, "1 or 4")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a share in [0, 1)")
+
+
+@dataclass(frozen=True)
+class LossSettings(_Strict):
+    """The coarse-fine granularity loss on fused log probabilities (equations 6 to 8 of the paper)."""
+
+    m: int = 1
+    """Weight of the sound in the fusion that is trained through, 1 to 5."""
+    n: int = 1
+    """Weight of the picture in it, 1 to 5."""
+    mu12: float = 0.5
+    """Penalty for confusing quadrants 1 and 2: pleasure differs (D: 0.5, likewise mu34)."""
+    mu13: float = 0.75
+    """Penalty for confusing quadrants 1 and 3: both axes differ (D: 0.75, likewise mu24)."""
+    mu14: float = 0.25
+    """Penalty for confusing quadrants 1 and 4: arousal differs (D: 0.25, likewise mu23)."""
+    mu23: float = 0.25
+    """Penalty for confusing quadrants 2 and 3."""
+    mu24: float = 0.75
+    """Penalty for confusing quadrants 2 and 4."""
+    mu34: float = 0.5
+    """Penalty for confusing quadrants 3 and 4."""
+    quadrants: tuple[int, ...] = EXPR.quadrants
+    """Each class's quadrant 1..4, 0 for none, in the order of the classes (D)."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    branch_weight: float = 0.0
+    """Weight of each branch's own cross-entropy beside the fused loss (S: 0)."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (("loss.m", self.m), ("loss.n", self.n)):
+            _require(1 <= value <= 5, flag, value, "an integer from 1 to 5")
+        for (j, k), mu in zip(QUADRANT_PAIRS, self.mu, strict=True):
+            _require(0 <= mu <= 1, f"loss.mu{j}{k}", mu, "a number in [0, 1]")
+        known = len(self.quadrants) == EXPR.n_classes and set(self.quadrants) <= {0, 1, 2, 3, 4}
+        _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_classes} integers from 0 to 4")
+        _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a share in [0, 1)")
+        _require(self.branch_weight >= 0, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
+
+    @property
+    def mu(self) -> tuple[float, ...]:
+        """The six penalties in the order of `QUADRANT_PAIRS`."""
+        return self.mu12, self.mu13, self.mu14, self.mu23, self.mu24, self.mu34
+
+
+@dataclass(frozen=True)
+class OptimiserSettings(_Strict):
+    """How the weights are moved."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum (S), or AdamW."""
+    learning_rate: float = 1e-4
+    """Learning rate of attention and heads (S: 1e-4)."""
+    branch_learning_rate: float = 1e-3
+    """Learning rate of the branches' weights (S: 1e-3 for those "of audio and facial images"; D: all but attention
+    and heads)."""
+    momentum: float = 0.9
+    """Momentum of SGD (S)."""
+    weight_decay: float = 0.0
+    """Weight decay of weight matrices; biases and normalisation have none."""
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    """Learning rate over the run: constant (S), or one-cycle: up over the first 3 tenths, then down to almost 0."""
+    epochs: int = 300
+    """Passes over the training frames (S: 300 rounds)."""
+    batch_size: int = 16
+    """Samples a step (S: 16)."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "optimiser.learning-rate", self.learning_rate, "a number above 0")
+        _require(
+            self.branch_learning_rate > 0,
+            "optimiser.branch-learning-rate",
+            self.branch_learning_rate,
+            "a number above 0",
+        )
+        _require(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "a number in [0, 1)")
+        _require(self.weight_decay >= 0, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
+        _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")
+        _require(self.batch_size >= 2, "optimiser.batch-size", self.batch_size, "a count of at least 2")
+
+
+@dataclass(frozen=True)
+class ComputeSettings(_Strict):
+    """Where the work is done. Not part of the run's signature, except the precision."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device: auto takes a GPU where there is one."""
+    workers: int = 0
+    """Processes that read and augment samples beside the training process."""
+
+
+@dataclass(frozen=True)
+class Settings(_Strict):
+    """Everything that decides what a training run computes."""
+
+    seed: int = 0
+    """Seed of weights, order and augmentation; on a CPU the same seed gives the same run."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the networks; bf16-mixed is faster on recent GPUs and on CPUs with bfloat16 units."""
+    data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+
+def recipe(name: str) -> Path:
+    """The path of a shipped settings file: `paper`, `modern` or `demo`."""
+    return RECIPES / f"{name}.yaml"
+
+
+def load_settings(path: Path) -> Settings:
+    """Reads a YAML settings file; what it leaves out keeps its default.
+
+    `path` may also be the bare name of a shipped recipe. Raises SettingsError for a missing file, bad YAML, an unknown
+    key, a value of the wrong type or out of its range.
+    """
+    import yaml
+
+    if not path.exists() and recipe(str(path)).exists():
+        path = recipe(str(path))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise SettingsError(
+            f"cannot be read ({problem.strerror})", path=path, remedy=f"Name a YAML file, or one of: {shipped}."
+        ) from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise SettingsError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
+    return settings_from(values or {}, path)
+
+
+def settings_from(values: Any, path: Path | None = None) -> Settings:
+    """Settings out of nested dictionaries; `path` is named in errors."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Settings).validate_python(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        unknown = first["type"] == "unexpected_keyword_argument"
+        message = "is not a setting" if unknown else f"cannot be used: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise SettingsError(f"{key} {message}", path=path, found=first["input"]) from problem
+    except SettingsError as problem:
+        raise SettingsError(problem.problem, path=path, found=problem.found, expected=problem.expected) from problem
+
+
+def dump_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as nested plain values, ready for YAML or JSON."""
+    return _plain(asdict(settings))
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Writes the resolved settings as YAML, every value named."""
+    import yaml
+
+    write_text(path, yaml.safe_dump(dump_settings(settings), sort_keys=False))
+
+
+def signature(settings: Settings, data: str) -> str:
+    """The identity of a run: a hash of what decides its result, without devices, workers and paths.
+
+    `data` is the store's digest.
+    """
+    values = dump_settings(settings)
+    del values["compute"]
+    return digest({"settings": values, "data": data})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    assert not isinstance(value, float) or math.isfinite(value)
+    return value

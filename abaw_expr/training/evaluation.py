@@ -1,0 +1,47 @@
+"""A network's probabilities on frames of an index. Shapes: k frames, c classes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from abaw_expr.data.windows import FrameIndex, Windows, load, split_batches
+from abaw_expr.losses import CoarseFineLoss
+from abaw_expr.settings import Settings
+
+BATCH = 64
+"""Frames a step; without gradients it changes speed only."""
+
+
+@torch.inference_mode()
+def branch_probabilities(
+    network: nn.Module,
+    index: FrameIndex,
+    places: Sequence[int] | np.ndarray,
+    settings: Settings,
+    device: torch.device,
+    criterion: CoarseFineLoss | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Probabilities float32 [k, c] a branch, a row all NaN where the frame lacks the modality; and the mean loss.
+
+    The loss is nan without `criterion`, which needs annotated frames.
+    """
+    network.eval()
+    windows = Windows(index, settings.data)
+    batches = split_batches([(int(place), None) for place in places], BATCH)
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in settings.model.branches}
+    losses, done = [], 0
+    for raw in load(windows, batches, settings.data.pictures, settings.compute.workers):
+        batch = raw.to(device)
+        log_p = network(batch.inputs, batch.present)
+        for name, rows in log_p.items():
+            absent = ~batch.present[name][:, None]
+            pieces[name].append(rows.float().exp().masked_fill(absent, torch.nan).cpu().numpy())
+        if criterion is not None:
+            losses.append(float(criterion(log_p, batch.present, batch.label)) * len(batch.label))
+        done += len(batch.label)
+        progress(done, len(places))
+    loss = sum(losses) / done if losses else float("nan")
+    return {name: np.concatenate(rows) for name, rows in pieces.items()}, loss

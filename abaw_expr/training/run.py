@@ -1,0 +1,102 @@
+"""The folder of a training run.
+
+settings.yaml        every setting, resolved
+metrics.csv          a row an epoch
+checkpoints/         last.pt and best.pt
+manifest.json        written last: its presence means complete
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from abaw_expr.errors import RunError
+from abaw_expr.files import atomic, write_json
+from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.settings import signature as sign
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch gave; F1 is macro F1 on the validation frames, None for a branch that is not trained."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    audio_f1: float | None
+    visual_f1: float | None
+    fused_f1: float
+    waiting: float
+    """Share of the epoch's time spent waiting for data."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where things lie in a run."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def last(self) -> Path:
+        return self.root / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "checkpoints" / "best.pt"
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.exists()
+
+    def load_settings(self) -> Settings:
+        """The settings that the run was started with. Raises RunError where this is no run folder."""
+        if not self.settings.exists():
+            raise RunError("is not a run folder", path=self.root, expected="a folder with settings.yaml in it")
+        return load_settings(self.settings)
+
+    def start(self, settings: Settings, data: str, resume: bool) -> None:
+        """Makes the folder, or makes sure that the run in it is this one.
+
+        Raises RunError where a run is there and `resume` is not asked for, or where that run has other settings.
+        `data` is the store's digest.
+        """
+        if not self.settings.exists():
+            save_settings(settings, self.settings)
+            return
+        if not resume:
+            raise RunError(
+                "holds a run already",
+                path=self.root,
+                remedy="Go on with it by --resume, or name another folder.",
+            )
+        if sign(self.load_settings(), data) != sign(settings, data):
+            raise RunError(
+                "holds a run of other settings",
+                path=self.settings,
+                remedy="Resume with the settings it was started with, or name another folder.",
+            )
+
+    def write_metrics(self, history: list[Epoch]) -> None:
+        """Writes the table anew, a row an epoch."""
+        table = pd.DataFrame([asdict(epoch) for epoch in history], columns=[field.name for field in fields(Epoch)])
+        with atomic(self.metrics) as temporary:
+            table.to_csv(temporary, index=False)
+
+    def finish(self, summary: dict[str, object]) -> None:
+        """Writes the manifest; the run is complete."""
+        write_json(self.manifest, summary)

@@ -1,0 +1,3 @@
+"""The version of the code and of the files that it writes."""
+
+VERSION = "0.1.0"
