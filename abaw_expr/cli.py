@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,6 @@ from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks import EXPR
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from abaw_expr.scoring import Report
 
 TASK = EXPR
@@ -39,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell what precision it uses
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         commands = _commands(arguments)
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        named = error.filename2 or error.filename  # of a file that cannot take its place, the place
+        where = f"{named}: " if named else ""
         console.error(f"{where}{error.strerror or error}. Nothing was left half-written.")
         return COULD_NOT_RUN
     except KeyboardInterrupt:
@@ -145,8 +146,6 @@ def _train_command(base: Settings) -> Callable[..., int]:
         from abaw_expr.training.loop import train as fit
         from abaw_expr.training.run import RunFolder
 
-        columns = ("epoch", "loss", "val loss", "audio", "visual", "fused", "seconds")
-        console.note("macro F1 on validation: " + "  ".join(columns))
         with console.progress("Training steps") as tell:
             history = fit(
                 open_store(store, TASK),
@@ -154,10 +153,7 @@ def _train_command(base: Settings) -> Callable[..., int]:
                 overrides,
                 TASK,
                 resume,
-                lambda e: console.note(
-                    f"{e.epoch:4d} {e.train_loss:8.4f} {e.val_loss:8.4f} {console.show(e.audio_f1):>7} "
-                    f"{console.show(e.visual_f1):>7} {e.fused_f1:7.4f} {e.seconds:7.1f}"
-                ),
+                console.print_epoch,
                 tell,
             )
         best = max(history, key=lambda e: (e.fused_f1, e.epoch))
@@ -194,6 +190,9 @@ def predict(
     from abaw_expr.training.run import RunFolder
     from submissions.template import read_template
 
+    _check_target(out)
+    if interval < 0:
+        raise UserError("--interval cannot be used", found=interval, expected="seconds, 0 or more")
     opened = open_store(store, TASK)
     if template is None:
         wanted = inference.wanted_of_split(opened, split)
@@ -209,6 +208,12 @@ def predict(
     return OK
 
 
+def _check_target(out: Path) -> None:
+    """Refuses before the work what would fail after it."""
+    if out.is_dir():
+        raise UserError("is a folder", path=out, expected="the name of a file to write")
+
+
 def tune(outputs: Path, out: Path) -> int:
     """Chooses the fusion weights m and n, smoothing and prior correction on validation outputs, exactly.
 
@@ -221,6 +226,7 @@ def tune(outputs: Path, out: Path) -> int:
     from abaw_expr.outputs import read_outputs
     from tuning.selection import tune as choose
 
+    _check_target(out)
     table = read_outputs(outputs, TASK)
     with console.progress("Scoring candidates") as tell:
         decision = choose(table, progress=tell)
@@ -242,7 +248,7 @@ def score(
     decision: Path | None = None,
     predictions: Path | None = None,
     annotations: Path | None = None,
-    crops: Path | None = None,
+    crops: tuple[Path, ...] = (),
     out: Path | None = None,
 ) -> int:
     """Scores as the organisers do: macro F1 over all annotated frames; also on the frames that have a crop.
@@ -254,79 +260,46 @@ def score(
         decision: The decision file to apply to it.
         predictions: A predictions.txt, or the 3rd edition's folder of files.
         annotations: The folder of annotation files to score it against.
-        crops: With --predictions: the root of the crops, to score frames with a crop too.
+        crops: With --predictions: the roots of the crops, to score frames with a crop too.
         out: Write all figures here as JSON.
     """
     if outputs and decision and not (predictions or annotations):
-        reports = _score_outputs(outputs, decision)
+        found = _score_outputs(outputs, decision)
     elif predictions and annotations and not (outputs or decision):
-        reports = _score_predictions(predictions, annotations, crops)
+        found = _score_predictions(predictions, annotations, crops)
     else:
         raise UserError("score needs --outputs with --decision, or --predictions with --annotations")
-    for name, report in reports.items():
-        _print_report(name, report)
+    for number, (name, report) in enumerate(found.items()):
+        console.print_report(name, report, detailed=number == 0)
     if out is not None:
         from abaw_expr.files import write_json
 
-        write_json(out, {name: report.to_json() for name, report in reports.items()})
+        write_json(out, {name: report.to_json() for name, report in found.items()})
     return OK
 
 
 def _score_outputs(outputs: Path, decision: Path) -> "dict[str, Report]":
     from abaw_expr.fusion import Decision
     from abaw_expr.outputs import read_outputs
+    from abaw_expr.scoring import reports
 
     table, chosen = read_outputs(outputs, TASK), Decision.load(decision, TASK)
     chosen.check(table)
     videos = table.videos()
     predicted = [chosen.labels(video) for video in videos]
-    return _reports([v.name for v in videos], [v.label for v in videos], predicted, [v.crop for v in videos])
+    return reports(TASK, [v.name for v in videos], [v.label for v in videos], predicted, [v.crop for v in videos])
 
 
-def _score_predictions(predictions: Path, annotations: Path, crops: Path | None) -> "dict[str, Report]":
-    import numpy as np
-
-    from abaw_expr.data.release import list_crops, read_annotation_folder
+def _score_predictions(predictions: Path, annotations: Path, crops: Sequence[Path]) -> "dict[str, Report]":
+    from abaw_expr.data.release import frames_with_crop, read_annotation_folder
+    from abaw_expr.scoring import reports
     from submissions.reader import align, read_folder, read_predictions
 
     truths = read_annotation_folder(annotations, TASK)
     known = read_folder(predictions, TASK) if predictions.is_dir() else read_predictions(predictions, TASK)
     predicted = [align(known, video, len(truth)) for video, truth in truths.items()]
-    has_crop = None
-    if crops is not None:
-        has_crop = [np.isin(np.arange(len(t)) + 1, list(list_crops((crops / v,))[0])) for v, t in truths.items()]
-    return _reports(list(truths), list(truths.values()), predicted, has_crop)
-
-
-def _reports(
-    videos: list[str], truths: "list[np.ndarray]", predicted: "list[np.ndarray]", has_crop: "list[np.ndarray] | None"
-) -> "dict[str, Report]":
-    """Reports on all annotated frames and, where it is known which have one, on those with a crop."""
-    import numpy as np
-
-    from abaw_expr.scoring import confusion_by_video, report
-
-    kinds = {"all annotated frames": truths}
-    if has_crop is not None:
-        masked = [np.where(crop, truth, TASK.unannotated) for crop, truth in zip(has_crop, truths, strict=True)]
-        if any((truth >= 0).any() for truth in masked):
-            kinds["frames with a crop"] = masked
-    return {
-        name: report(TASK.class_names, videos, confusion_by_video(labels, predicted, TASK.n_classes))
-        for name, labels in kinds.items()
-    }
-
-
-def _print_report(name: str, report: "Report") -> None:
-    interval = "" if report.interval is None else " (95 % over recordings: {:.4f} to {:.4f})".format(*report.interval)
-    console.OUT.print(f"\n{name}: macro F1 {report.macro_f1:.4f}{interval}, accuracy {report.accuracy:.4f}")
-    classes = [(c.name, c.precision, c.recall, c.f1, c.support) for c in report.classes]
-    console.table("By class", ("class", "precision", "recall", "F1", "frames"), classes)
-    short = [class_name[:4] for class_name in TASK.class_names]
-    rows = zip(TASK.class_names, report.confusion, strict=True)
-    console.table("Confusion (rows: truth)", ("", *short), [(truth, *counts) for truth, counts in rows])
-    videos = [(v.name, v.macro_f1, v.accuracy, v.frames) for v in report.videos]
-    console.table("By video (F1 over its own classes)", ("video", "macro F1", "accuracy", "frames"), videos)
+    has_crop = frames_with_crop(crops, truths) if crops else None
+    return reports(TASK, list(truths), list(truths.values()), predicted, has_crop)
 
 
 def submit(
@@ -375,7 +348,8 @@ def check(predictions: tyro.conf.Positional[Path], template: Path) -> int:
     for fault in faults:
         console.OUT.print(str(fault), soft_wrap=True)
     count = len(faults)
-    console.OUT.print(f"{predictions}: " + (f"{count} kind{'s' * (count > 1)} of fault" if faults else "clean"))
+    verdict = f"{count} kind{'s' * (count > 1)} of fault" if faults else "clean"
+    console.OUT.print(f"{predictions}: {verdict}", soft_wrap=True)
     return FAULTS if faults else OK
 
 
@@ -397,10 +371,9 @@ def describe(
         return OK
     for name, layers in found["layers"].items():
         rows = [
-            (x["name"], x["kind"], "x".join(map(str, x["output"])), f"{x['parameters']:,}", f"{x['multiply_adds']:,}")
-            for x in layers
+            (x["name"], x["kind"], "x".join(map(str, x["output"])), x["parameters"], x["multiply_adds"]) for x in layers
         ]
-        total = ("total", "", "", f"{found['parameters'][name]:,}", f"{found['multiply_adds'][name]:,}")
+        total = ("total", "", "", found["parameters"][name], found["multiply_adds"][name])
         console.table(name.upper(), ("layer", "kind", "output", "parameters", "multiply-adds"), [*rows, total])
     return OK
 
@@ -414,66 +387,6 @@ def demo(out: Path, seed: int = 0) -> int:
         out: The folder to fill: release, store, run, outputs, decision, predictions.txt, summary.json. Made anew.
         seed: Seed of the corpus and of training.
     """
-    from abaw_expr.data.synthetic import Plan, write_release
+    from abaw_expr.demo import run
 
-    if out.exists() and any(out.iterdir()):
-        raise UserError("is not empty", path=out, remedy="Name a new folder for the demo.")
-    release, store, run = out / "release", out / "store", out / "run"
-    val, test, decision, predictions = (out / name for name in DEMO_FILES)
-    with console.progress("Filming the corpus") as tell:
-        write_release(release, Plan(), seed, tell)
-    template = next(release.rglob("*_test_set_sample.txt"))
-    steps: list[list[object]] = [
-        ["prepare", "--release", release, "--store", store],
-        ["train", "--store", store, "--run", run, "--settings", "demo", "--seed", seed],
-        ["predict", "--run", run, "--store", store, "--split", "val", "--out", val],
-        ["predict", "--run", run, "--store", store, "--split", "test", "--template", template, "--out", test],
-        ["tune", "--outputs", val, "--out", decision],
-        ["submit", "--outputs", test, "--decision", decision, "--template", template, "--out", predictions],
-        ["check", predictions, "--template", template],
-    ]
-    for step in steps:
-        console.note("\n$ abaw-expr " + " ".join(map(str, step)))
-        status = main([str(word) for word in step])
-        if status != OK:
-            return status
-    return _demo_summary(out, release / "hidden_test_labels", seed)
-
-
-DEMO_FILES = ("val.parquet", "test.parquet", "decision.json", "predictions.txt")
-
-
-def _demo_summary(out: Path, hidden: Path, seed: int) -> int:
-    """The last table: what sound, picture and both give on validation, and on the test labels kept from training."""
-    from dataclasses import replace
-
-    from abaw_expr.data.release import read_annotation_folder
-    from abaw_expr.files import write_json
-    from abaw_expr.fusion import Decision
-    from abaw_expr.outputs import read_outputs
-    from tuning.selection import figures
-
-    _, test, decision_file, _ = (out / name for name in DEMO_FILES)
-    decision = Decision.load(decision_file, TASK)
-    truths = read_annotation_folder(hidden, TASK)
-    videos = [replace(video, label=truths[video.name][video.frame - 1]) for video in read_outputs(test, TASK).videos()]
-    on_val, on_test = decision.figures or {}, figures(decision, videos)
-    names = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "macro_f1": "fused, as decided"}
-    rows = [(label, on_val[name], on_test[name]) for name, label in names.items()]
-    console.table("Macro F1 (chance: 0.125)", ("", "validation", "test"), rows)
-    chosen = f"m = {decision.m}, n = {decision.n}, smoothing {decision.smoothing} s, tau {decision.tau}"
-    console.OUT.print(f"Decision: {chosen}. Submission: {out / 'predictions.txt'}, checked: clean.")
-    write_json(
-        out / "summary.json",
-        {
-            "seed": seed,
-            "audio": {"macro_f1": on_val["audio"], "test_macro_f1": on_test["audio"]},
-            "visual": {"macro_f1": on_val["visual"], "test_macro_f1": on_test["visual"]},
-            "equal": {"macro_f1": on_val["equal"], "test_macro_f1": on_test["equal"]},
-            "fused": {"macro_f1": on_val["macro_f1"], "test_macro_f1": on_test["macro_f1"]},
-            "estimate": decision.estimate,
-            "decision": {"m": decision.m, "n": decision.n, "smoothing": decision.smoothing, "tau": decision.tau},
-            "check": "clean",
-        },
-    )
-    return OK
+    return run(out, seed, TASK, main)

@@ -8,7 +8,7 @@ Shapes: T frames of one video, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import gcd, isfinite
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from abaw_expr.errors import DecisionError
 from abaw_expr.files import read_json, write_json
 from abaw_expr.outputs import Outputs, VideoOutputs, is_distribution
-from abaw_expr.scoring import Counts, confusion_by_video
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.scoring import Counts, confusion_by_video, macro_f1
+from abaw_expr.tasks import BRANCHES, EXPR, Task
 from abaw_expr.version import VERSION
 
 Rows = NDArray[np.floating]
@@ -206,6 +206,40 @@ class Decision:
         except DecisionError as error:
             error.path = path
             raise
+
+
+def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, float | None]:
+    """Macro F1 of a decision on annotated videos, and of what it is to be compared with.
+
+    `audio`, `visual` and `equal` (1:1) have nothing tuned. None where there is nothing to compare.
+    """
+    plain = Decision(prior=decision.prior, task=decision.task)
+    absent = [name for name in BRANCHES if all(np.isnan(getattr(video, name)).all() for video in videos)]
+    alone = {
+        name: None if name in absent else _score(plain, [_without(other, video) for video in videos])
+        for name, other in zip(BRANCHES, reversed(BRANCHES), strict=True)
+    }
+    return {
+        "macro_f1": _score(decision, videos),
+        "macro_f1_with_crop": _score(decision, [_with_crop(video, decision.task) for video in videos]),
+        **alone,
+        "equal": None if absent else _score(plain, videos),
+    }
+
+
+def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
+    """Macro F1 over the annotated frames of all videos; None where there is none."""
+    pooled = decision.confusions(videos).sum(axis=0)
+    return float(macro_f1(pooled)) if pooled.any() else None
+
+
+def _without(branch: str, video: VideoOutputs) -> VideoOutputs:
+    return replace(video, **{branch: np.full_like(getattr(video, branch), np.nan)})
+
+
+def _with_crop(video: VideoOutputs, task: Task) -> VideoOutputs:
+    """The video with annotations on the frames that have a crop only."""
+    return replace(video, label=np.where(video.crop, video.label, task.unannotated))
 
 
 def _field_names() -> list[str]:

@@ -9,12 +9,13 @@ from lightning_fabric import Fabric
 
 from abaw_expr.data.store import Store, StoredVideo
 from abaw_expr.data.windows import FrameIndex
-from abaw_expr.errors import StoreError, shorten
-from abaw_expr.models.network import build_network
+from abaw_expr.errors import RunError, StoreError, shorten
+from abaw_expr.models.network import Network, build_network
 from abaw_expr.outputs import Outputs, branch_columns
+from abaw_expr.settings import Settings
 from abaw_expr.tasks import BRANCHES, Task
-from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities
+from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
+from abaw_expr.training.evaluation import branch_probabilities, native_precision
 from abaw_expr.training.run import RunFolder
 
 
@@ -54,14 +55,12 @@ def predict(
 ) -> Outputs:
     """Runs the best checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
 
-    Raises RunError where there is no checkpoint.
+    Raises RunError where there is no checkpoint, or one that the run's settings do not fit.
     """
     settings = run.load_settings()
     checkpoint = load_checkpoint(run.best)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=settings.precision)
-    network = build_network(settings.model, task.n_classes)
-    network.load_state_dict(checkpoint.network)
-    module = fabric.setup_module(network)
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=native_precision(settings))
+    module = fabric.setup_module(_trained(run, settings, checkpoint, task))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)
@@ -71,6 +70,16 @@ def predict(
     ]
     table = pd.concat(tables, ignore_index=True)
     return Outputs(task, table, split, checkpoint.signature, tuple(checkpoint.prior))
+
+
+def _trained(run: RunFolder, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+    network = build_network(settings.model, task.n_classes)
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as error:
+        remedy = "Put back the settings.yaml that it was trained with, or train again."
+        raise RunError("does not fit the settings of its run", path=run.best, remedy=remedy) from error
+    return network
 
 
 def anchors(index: FrameIndex, branches: Sequence[str], interval: float) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from abaw_expr.errors import UserError
-from abaw_expr.tasks import EXPR, recording_of
+from abaw_expr.tasks import EXPR, Task, recording_of
 
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
@@ -145,6 +145,28 @@ def report(class_names: Sequence[str], videos: Sequence[str], confusions: Counts
         videos=tuple(_video_score(name, one) for name, one in zip(videos, confusions, strict=True) if one.any()),
         confusion=tuple(map(tuple, pooled.tolist())),
     )
+
+
+def reports(
+    task: Task,
+    videos: Sequence[str],
+    truths: Sequence[NDArray[np.integer]],
+    predicted: Sequence[NDArray[np.integer]],
+    has_crop: Sequence[NDArray[np.bool_]] | None,
+) -> dict[str, Report]:
+    """Reports on all annotated frames and, where it is known which have one, on those with a crop: V arrays [T] each.
+
+    The organisers score all annotated frames; teams often quote those with a crop.
+    """
+    kinds = {"all annotated frames": truths}
+    if has_crop is not None:
+        masked = [np.where(crop, truth, task.unannotated) for crop, truth in zip(has_crop, truths, strict=True)]
+        if any((truth != task.unannotated).any() for truth in masked):
+            kinds["frames with a crop"] = masked
+    return {
+        name: report(task.class_names, videos, confusion_by_video(labels, predicted, task.n_classes))
+        for name, labels in kinds.items()
+    }
 
 
 def _class_scores(names: Sequence[str], pooled: Counts) -> tuple[ClassScore, ...]:

@@ -43,10 +43,10 @@ class DataSettings(_Strict):
     """How far classes are evened out when frames are drawn: 0 as they are, 1 all equally often."""
 
     def __post_init__(self) -> None:
-        _require(self.interval >= 0, "data.interval", self.interval, "seconds, 0 or more")
-        _require(self.val_interval >= 0, "data.val-interval", self.val_interval, "seconds, 0 or more")
+        _require(0 <= self.interval < math.inf, "data.interval", self.interval, "seconds, 0 or more")
+        _require(0 <= self.val_interval < math.inf, "data.val-interval", self.val_interval, "seconds, 0 or more")
         _require(self.pictures >= 1, "data.pictures", self.pictures, "a count of at least 1")
-        _require(self.spacing > 0, "data.spacing", self.spacing, "seconds above 0")
+        _require(0 < self.spacing < math.inf, "data.spacing", self.spacing, "seconds above 0")
         _require(0 <= self.balance <= 1, "data.balance", self.balance, "a number in [0, 1]")
 
 
@@ -131,7 +131,7 @@ class LossSettings(_Strict):
         known = len(self.quadrants) == EXPR.n_classes and set(self.quadrants) <= {0, 1, 2, 3, 4}
         _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_classes} integers from 0 to 4")
         _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a share in [0, 1)")
-        _require(self.branch_weight >= 0, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
+        _require(0 <= self.branch_weight < math.inf, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
 
     @property
     def mu(self) -> tuple[float, ...]:
@@ -162,27 +162,30 @@ class OptimiserSettings(_Strict):
     """Samples a step (S: 16)."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "optimiser.learning-rate", self.learning_rate, "a number above 0")
+        _require(0 < self.learning_rate < math.inf, "optimiser.learning-rate", self.learning_rate, "a number above 0")
         _require(
-            self.branch_learning_rate > 0,
+            0 < self.branch_learning_rate < math.inf,
             "optimiser.branch-learning-rate",
             self.branch_learning_rate,
             "a number above 0",
         )
         _require(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "a number in [0, 1)")
-        _require(self.weight_decay >= 0, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
+        _require(0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
         _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")
         _require(self.batch_size >= 2, "optimiser.batch-size", self.batch_size, "a count of at least 2")
 
 
 @dataclass(frozen=True)
 class ComputeSettings(_Strict):
-    """Where the work is done. Not part of the run's signature, except the precision."""
+    """Where the work is done; no part of the run's signature."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto takes a GPU where there is one."""
     workers: int = 0
     """Processes that read and augment samples beside the training process."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, "compute.workers", self.workers, "a count, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -191,14 +194,17 @@ class Settings(_Strict):
 
     seed: int = 0
     """Seed of weights, order and augmentation; on a CPU the same seed gives the same run."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the networks; bf16-mixed is faster on recent GPUs and on CPUs with bfloat16 units."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of the networks; auto takes bf16-mixed where the device has units for it. A run notes what it took."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
 
 
 def recipe(name: str) -> Path:
@@ -214,7 +220,7 @@ def load_settings(path: Path) -> Settings:
     """
     import yaml
 
-    if not path.exists() and recipe(str(path)).exists():
+    if not path.is_file() and recipe(str(path)).exists():
         path = recipe(str(path))
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))

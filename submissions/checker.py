@@ -11,15 +11,14 @@ missing row does not put the rows after it out of order.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 from abaw_expr.errors import PredictionsError, TemplateError, UserError, shorten
 from abaw_expr.tasks import EXPR, Task, frame_name
+from submissions.faults import Fault, Faults, merged
 
-MOST_LINES = 5
 MOST_TEXT = 120
 MOST_GUESSES = 300  # Looking for the nearest name is slow; a release has fewer videos than this.
 INTEGER = re.compile(r"-?[0-9]+")
@@ -27,81 +26,6 @@ INTEGER = re.compile(r"-?[0-9]+")
 IMAGE = re.compile(r"(?:.*[/\\])?(?P<video>[^/\\]+)[/\\](?P<frame>[0-9]{1,9})(?:\.\w+)?")
 TEMPLATE_ROW = re.compile(r"[^/]+/[0-9]+\.jpg")
 TEMPLATE_REMEDY = "Take the organisers' file as it is."
-
-REMEDIES = {
-    "byte-order mark": "Save the file as UTF-8 without a byte-order mark.",
-    "line ending": "Write plain newlines (\\n), not Windows' or old Mac's.",
-    "no last newline": "End the last line with a newline.",
-    "blank line": "Remove the line.",
-    "no header": "Put the header on line 1.",
-    "header again": "Keep the header on line 1 only.",
-    "header names": "Copy the header from the template.",
-    "header order": "Copy the header from the template, and make sure that the labels count in its order too.",
-    "header case": "Write the names with the template's capitals.",
-    "header quotes": "Write the header without quotes.",
-    "header separator": "Separate the names with commas.",
-    "header spaces": "Remove the spaces around commas and at the ends.",
-    "header trailing comma": "Remove the comma at the end.",
-    "row quotes": "Write rows without quotes.",
-    "row separator": "Separate image location and label with a comma.",
-    "row spaces": "Remove the spaces around commas and at the ends.",
-    "row trailing comma": "Remove the comma at the end.",
-    "not a row": "Remove the line, or write it as the template does.",
-    "too many fields": "Give one integer, the class itself: not a column a class, nor probabilities.",
-    "empty label": "Predict every row of the template.",
-    "label not an integer": "Write the class as a plain integer.",
-    "not-annotated label": "The mark for a frame nobody annotated is no prediction; predict frames without a face too.",
-    "label out of range": "Check the order and the number of the classes.",
-    "row name": "Spell image locations as the template does; frames have five digits at least.",
-    "video name": "Spell videos as the template does; _left and _right are different videos.",
-    "surplus row": "Remove the row: the template, not the video, says which rows there are.",
-    "duplicate row": "Keep one row an image.",
-    "row order": "Write the rows in the template's order.",
-    "missing row": "Predict every row of the template, a frame without a face too.",
-    "missing file": "Write one file for every video of the template.",
-    "surplus file": "Remove the file: the template has no such video.",
-    "row count": "Write as many labels as the template has rows for this video.",
-}
-"""Every kind of fault, and what to do about it."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """All faults of one kind."""
-
-    kind: str
-    """One of `REMEDIES`."""
-    path: Path
-    """The file of the first of them."""
-    lines: tuple[int, ...]
-    """The first few lines in that file, from 1; empty where the fault is that something is not there."""
-    found: str
-    """What the first of them is."""
-    expected: str
-    """What it should be."""
-    count: int = 1
-    """How many there are."""
-    files: int = 1
-    """In how many files."""
-
-    @property
-    def line(self) -> int | None:
-        return self.lines[0] if self.lines else None
-
-    @property
-    def remedy(self) -> str:
-        return REMEDIES[self.kind]
-
-    def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.lines else str(self.path)
-        times = f" ({self.count} times{self._whereabouts()})" if self.count > 1 else ""
-        return f"{where}: {self.kind}{times}; found {self.found}; expected {self.expected}. {self.remedy}"
-
-    def _whereabouts(self) -> str:
-        if self.files > 1:
-            return f" in {self.files} files"
-        more = ", ..." if self.count > len(self.lines) else ""
-        return f", lines {', '.join(map(str, self.lines))}{more}" if self.lines else ""
 
 
 def check_predictions(path: Path | str, template_path: Path | str, task: Task = EXPR) -> list[Fault]:
@@ -112,7 +36,7 @@ def check_predictions(path: Path | str, template_path: Path | str, task: Task = 
         TemplateError: so is the template, or it is not one.
     """
     rows = _template_rows(Path(template_path), task)
-    faults = _Faults(Path(path))
+    faults = Faults(Path(path))
     check = _Rows(faults, rows, task)
     for number, line in _body(faults, task.submission_header):
         check.line(number, line)
@@ -136,38 +60,13 @@ def check_folder(folder: Path | str, template_path: Path | str, task: Task = EXP
     for name, count in counts.items():
         if name in present:
             faults += _video_faults(folder / name, count, task)
-    return _merged(faults)
-
-
-class _Faults:
-    """Gathers one file's faults by kind."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._first: dict[str, tuple[str, str]] = {}
-        self._lines: dict[str, list[int]] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, kind: str, line: int | None, found: str, expected: str, count: int = 1) -> None:
-        """The first fault of a kind is described; of the others only the line is noted."""
-        self._first.setdefault(kind, (found, expected))
-        self._counts[kind] += count
-        lines = self._lines.setdefault(kind, [])
-        if line is not None and len(lines) < MOST_LINES:
-            lines.append(line)
-
-    def sorted(self) -> list[Fault]:
-        faults = [
-            Fault(kind, self.path, tuple(self._lines[kind]), *described, self._counts[kind])
-            for kind, described in self._first.items()
-        ]
-        return sorted(faults, key=lambda fault: (not fault.lines, fault.lines))
+    return merged(faults)
 
 
 class _Rows:
     """Judges the rows of one predictions file: each line by itself, then names, order and completeness."""
 
-    def __init__(self, faults: _Faults, rows: list[str], task: Task) -> None:
+    def __init__(self, faults: Faults, rows: list[str], task: Task) -> None:
         self.faults, self.rows, self.task = faults, rows, task
         self.positions = {row: position for position, row in enumerate(rows)}
         self.line_of = [0] * len(rows)
@@ -281,7 +180,7 @@ def _label_range(task: Task) -> str:
     return f"0..{task.n_classes - 1}"
 
 
-def _body(faults: _Faults, expected_header: str) -> Iterator[tuple[int, str]]:
+def _body(faults: Faults, expected_header: str) -> Iterator[tuple[int, str]]:
     """Judges a file's form and header; gives its other lines with their numbers, blank ones left out."""
     lines = _lines(faults)
     number, first = next(lines)
@@ -295,7 +194,7 @@ def _body(faults: _Faults, expected_header: str) -> Iterator[tuple[int, str]]:
     yield from lines
 
 
-def _lines(faults: _Faults) -> Iterator[tuple[int, str]]:
+def _lines(faults: Faults) -> Iterator[tuple[int, str]]:
     text = _read(faults.path, PredictionsError, "Write the predictions again.")
     if text.startswith("\ufeff"):
         faults.add("byte-order mark", 1, "U+FEFF before the header", "nothing before the header")
@@ -314,7 +213,7 @@ def _lines(faults: _Faults) -> Iterator[tuple[int, str]]:
             faults.add("blank line", number, _shown(line), "a row")
 
 
-def _check_header(faults: _Faults, number: int, header: str, expected: str) -> None:
+def _check_header(faults: Faults, number: int, header: str, expected: str) -> None:
     text, causes = _repaired(header)
     if text != expected:
         causes.append(_names_fault(text, expected))
@@ -407,7 +306,7 @@ def _plain(text: str) -> str:
 
 def _name_faults(folder: Path, present: set[str], expected: list[str]) -> list[Fault]:
     """What the folder lacks, and what it should not have."""
-    faults = _Faults(folder)
+    faults = Faults(folder)
     missing = [name for name in expected if name not in present]
     if missing:
         found = f"{len(expected) - len(missing)} of {len(expected)} files"
@@ -423,7 +322,7 @@ def _name_faults(folder: Path, present: set[str], expected: list[str]) -> list[F
 
 def _video_faults(path: Path, count: int, task: Task) -> list[Fault]:
     """All faults of one video's file, which should have `count` labels."""
-    faults = _Faults(path)
+    faults = Faults(path)
     labels = list(_body(faults, task.header))
     for number, line in labels:
         text, causes = _repaired(line)
@@ -434,15 +333,6 @@ def _video_faults(path: Path, count: int, task: Task) -> list[Fault]:
     if len(labels) != count:
         faults.add("row count", None, f"{len(labels)} labels", str(count))
     return faults.sorted()
-
-
-def _merged(faults: list[Fault]) -> list[Fault]:
-    """One fault a kind, over all files."""
-    merged: dict[str, Fault] = {}
-    for fault in faults:
-        known = merged.get(fault.kind)
-        merged[fault.kind] = replace(known, count=known.count + fault.count, files=known.files + 1) if known else fault
-    return list(merged.values())
 
 
 def _shown(text: str) -> str:

@@ -41,7 +41,7 @@ def read_folder(folder: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
     """
     labels = {}
     for path in sorted(folder.glob("*.txt")):
-        header, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
+        header, *lines = _text(path).splitlines() or [""]
         if header != task.header:
             raise PredictionsError("has another header", path=path, line=1, found=header, expected=task.header)
         classes = np.array([_class(text, path, line_of(i), task) for i, text in enumerate(lines)], np.int64)
@@ -61,9 +61,17 @@ def align(predictions: Mapping[str, VideoLabels], video: str, frames: int) -> np
     lacking = np.setdiff1d(wanted, known.frames)
     if len(lacking):
         raise PredictionsError(
-            f"there is no prediction for {len(lacking)} annotated frames of {video}", found=f"none for {lacking[0]}"
+            f"there is no prediction for {len(lacking)} of the {frames} annotation lines of {video}",
+            found=f"none for frame {lacking[0]}",
         )
     return known.labels[np.searchsorted(known.frames, wanted)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise PredictionsError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
 
 
 def _label(text: str, path: Path, line: int, task: Task) -> int:

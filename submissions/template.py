@@ -16,7 +16,7 @@ from abaw_expr.errors import TemplateError
 from abaw_expr.tasks import EXPR, Task
 
 # What follows the comma is ignored: nothing in the template, dummy labels in the organisers' example file.
-ROW = re.compile(r"(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>[0-9]{1,9})\.jpg),.*")
+ROW = re.compile(r"(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),.*")
 FIRST_ROW_LINE = 2
 REMEDY = "Take the organisers' file as it is, the one whose rows read `<video>/00001.jpg,`."
 

@@ -1,7 +1,35 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the small corpus that many of them share."""
 
+import os
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # The machines that run the tests are shared and slow at times: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+# Small tensors on a shared machine: threads that wait for each other cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic release with all its quirks. Never write into it: copy it first."""
+    from abaw_expr.data.synthetic import Plan, write_release
+
+    root = tmp_path_factory.mktemp("corpus") / "release"
+    write_release(root, Plan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store prepared from `release`. Never write into it: copy it first."""
+    from abaw_expr.data.prepare import prepare
+    from abaw_expr.tasks import EXPR
+
+    root = tmp_path_factory.mktemp("corpus") / "store"
+    prepare(release, root, EXPR, workers=1, progress=lambda done, total: None)
+    return root

@@ -9,7 +9,8 @@ import pytest
 
 from abaw_expr.errors import PredictionsError, TemplateError
 from abaw_expr.tasks import EXPR
-from submissions.checker import REMEDIES, Fault, check_folder, check_predictions
+from submissions.checker import check_folder, check_predictions
+from submissions.faults import REMEDIES, Fault
 
 GOLDEN = Path(__file__).parent / "golden" / "submission"
 TEMPLATE = GOLDEN / "template.txt"

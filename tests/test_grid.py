@@ -58,7 +58,7 @@ def test_one_branch_alone_has_one_ratio(outputs: Outputs) -> None:
         ({"ratios": ((2, 2),)}, "ratios"),
         ({"smoothing": (-1.0,)}, "smoothing"),
         ({"smoothing": (np.inf,)}, "smoothing"),
-        ({"tau": (0.0, 2.5)}, "tau cannot be used; found .*2.5.*; expected 'numbers from 0 to 2'"),
+        ({"tau": (0.0, 2.5)}, "tau cannot be used; found .*2.5.*; expected numbers from 0 to 2"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(axis: dict[str, Any], message: str) -> None:

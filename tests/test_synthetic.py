@@ -151,7 +151,7 @@ def test_default_plan_deals_every_class(tmp_path: Path) -> None:
 
 def test_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
-    with pytest.raises(ReleaseError, match="exists already; expected 'an empty or a new folder'"):
+    with pytest.raises(ReleaseError, match="exists already; expected an empty or a new folder"):
         write_release(tmp_path, TINY, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -5,17 +5,15 @@ recording is scored by the candidate that the other recordings choose (Cawley an
 videos, are left out, since two people of one recording share its sound and light.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from abaw_expr.errors import OutputsError
 from abaw_expr.files import file_digest
-from abaw_expr.fusion import Decision
-from abaw_expr.outputs import Outputs, VideoOutputs
+from abaw_expr.fusion import Decision, figures
+from abaw_expr.outputs import Outputs
 from abaw_expr.scoring import Counts, macro_f1, sum_recordings
-from abaw_expr.tasks import BRANCHES, Task
 from tuning.grid import Progress, best, confusion_tensor
 from tuning.space import Space
 
@@ -71,37 +69,3 @@ def estimate(tensor: Counts) -> Estimate:
 def _source(outputs: Outputs) -> dict[str, str | None]:
     file, digest = (outputs.path.name, file_digest(outputs.path)) if outputs.path else (None, None)
     return {"file": file, "run": outputs.run, "digest": digest}
-
-
-def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, float | None]:
-    """Macro F1 of a decision on annotated videos, and of what it is to be compared with.
-
-    `audio`, `visual` and `equal` (1:1) have nothing tuned. None where there is nothing to compare.
-    """
-    plain = Decision(prior=decision.prior, task=decision.task)
-    absent = [name for name in BRANCHES if all(np.isnan(getattr(video, name)).all() for video in videos)]
-    alone = {
-        name: None if name in absent else _score(plain, [_without(other, video) for video in videos])
-        for name, other in zip(BRANCHES, reversed(BRANCHES), strict=True)
-    }
-    return {
-        "macro_f1": _score(decision, videos),
-        "macro_f1_with_crop": _score(decision, [_with_crop(video, decision.task) for video in videos]),
-        **alone,
-        "equal": None if absent else _score(plain, videos),
-    }
-
-
-def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
-    """Macro F1 over the annotated frames of all videos; None where there is none."""
-    pooled = decision.confusions(videos).sum(axis=0)
-    return float(macro_f1(pooled)) if pooled.any() else None
-
-
-def _without(branch: str, video: VideoOutputs) -> VideoOutputs:
-    return replace(video, **{branch: np.full_like(getattr(video, branch), np.nan)})
-
-
-def _with_crop(video: VideoOutputs, task: Task) -> VideoOutputs:
-    """The video with annotations on the frames that have a crop only."""
-    return replace(video, label=np.where(video.crop, video.label, task.unannotated))

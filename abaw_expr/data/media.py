@@ -3,7 +3,9 @@
 Time 0 is the moment of the first picture. Frame rates and time stamps are the file's, never assumed.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -30,7 +32,7 @@ def read_times(path: Path) -> np.ndarray:
 
     Reads packets without decoding pictures. Raises av.FFmpegError for a file that is not a readable video.
     """
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.video:
             return np.zeros(0)
         stream = container.streams.video[0]
@@ -50,22 +52,18 @@ def read_sound(path: Path) -> Sound | None:
     Sound before the first picture is dropped, a late start and gaps are filled with silence. Damage in mid-stream
     ends the sound there and is told in `problem`.
     """
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.audio:
             return None
         track = _Track()
         problem = None
         try:
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
             zero = _first_picture(container)
-            for frame in container.decode(container.streams.audio[0]):
-                for piece in resampler.resample(frame):
-                    track.add(piece, zero)
-            for piece in resampler.resample(None):
+            for piece in _mono(container.decode(container.streams.audio[0])):
                 track.add(piece, zero)
         except av.FFmpegError as error:
             problem = f"{error.strerror} after {track.length / SAMPLE_RATE:.1f} s"
-        return Sound(track.samples(), problem) if track.length else None
+        return Sound(track.samples(), problem) if track.length or problem else None
 
 
 class _Track:
@@ -86,11 +84,20 @@ class _Track:
         self._append(samples)
 
     def samples(self) -> np.ndarray:
-        return np.concatenate(self._pieces)
+        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
 
     def _append(self, samples: np.ndarray) -> None:
         self._pieces.append(samples)
         self.length += len(samples)
+
+
+def _mono(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """The same sound as 16 kHz mono; a stream may change its channels or its rate on the way."""
+    for _, alike in groupby(frames, lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+        for frame in alike:
+            yield from resampler.resample(frame)
+        yield from resampler.resample(None)
 
 
 def _first_picture(container: av.container.InputContainer) -> float:

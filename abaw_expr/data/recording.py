@@ -1,5 +1,6 @@
 """One recording of a release -> one folder of the store, whole or not at all."""
 
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -92,7 +93,7 @@ def _write_sound(recording: Recording, folder: Path, end: float, problems: list[
     assert recording.path is not None
     sound = read_sound(recording.path)
     problems += _sound_problems(recording.name, sound, end)
-    if sound is None:
+    if sound is None or not len(sound.samples):
         return None
     mel = log_mel(sound.samples)
     np.save(folder / "sound.npy", mel)
@@ -156,7 +157,7 @@ def _is_jpeg(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]):
             return b"\xff\xd9" in data[-64:]
-    except (UnidentifiedImageError, OSError, SyntaxError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
         return False
 
 
@@ -196,7 +197,15 @@ def _source(recording: Recording) -> str:
         sizes = [(frame, entry.stat().st_size) for frame, entry in crops.items()]
         people.append([video.name, video.split, None if video.labels is None else video.labels.tolist(), sizes])
     path = recording.path
-    return digest([FORMAT, path and [path.name, path.stat().st_size], people])
+    return digest([FORMAT, path and [path.name, path.stat().st_size, _ends(path)], people])
+
+
+def _ends(path: Path, count: int = 2**16) -> str:
+    """A hash of a file's first and last bytes: a download that reserves its space has its size before its bytes."""
+    with open(path, "rb") as file:
+        first = file.read(count)
+        file.seek(max(path.stat().st_size - count, 0))
+        return hashlib.sha256(first + file.read()).hexdigest()
 
 
 def _same(folder: Path, source: str) -> bool:

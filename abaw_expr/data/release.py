@@ -5,8 +5,9 @@ roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of
 """
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -110,7 +111,7 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
 
 def read_annotation_folder(folder: Path, task: Task) -> dict[str, np.ndarray]:
     """Labels of every `<video>.txt` in a folder, by video name."""
-    files = sorted(Path(folder).glob("*.txt"))
+    files = sorted(path for path in Path(folder).glob("*.txt") if not path.name.startswith("."))
     if not files:
         raise ReleaseError("holds no annotation", path=folder, expected="a folder of <video>.txt files")
     return {path.stem: read_annotation(path, task) for path in files}
@@ -119,6 +120,8 @@ def read_annotation_folder(folder: Path, task: Task) -> dict[str, np.ndarray]:
 def read_test_list(path: Path) -> list[str]:
     """Names of the test videos, a line each, in the file's order."""
     names = [line.strip() for line in read_lines(path)]
+    if not names:
+        raise ReleaseError("is empty", path=path, expected="a video name a line")
     for number, name in enumerate(names, start=1):
         if not name or "/" in name or "," in name:
             raise ReleaseError(
@@ -157,6 +160,17 @@ def list_crops(folders: tuple[Path, ...]) -> tuple[dict[int, os.DirEntry[str]], 
                 else:
                     strangers.append(entry.name)
     return dict(sorted(crops.items())), sorted(strangers)
+
+
+def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Which annotated lines of each video have a crop in any of the roots, bool [lines]; a video need not have any.
+
+    Raises ReleaseError where the roots hold none of the videos.
+    """
+    folders = {video: tuple(root / video for root in roots if (root / video).is_dir()) for video in truths}
+    if not any(folders.values()):
+        raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)))
+    return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v])[0])) for v, truth in truths.items()]
 
 
 def _walk(root: Path, task: Task) -> _Found:
@@ -211,10 +225,8 @@ def _group(root: Path, videos: dict[str, Video], files: dict[str, Path]) -> Rele
 
 
 def _label(text: str, path: Path, line: int, task: Task) -> int:
-    try:
-        label = int(text)
-    except ValueError:
-        label = None
+    # int() alone would take 1_0, +1 and the digits of other scripts
+    label = int(text) if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text) else None
     if label is not None and (label == task.unannotated or 0 <= label < task.n_classes):
         return label
     raise ReleaseError(

@@ -45,9 +45,10 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; pictures travel as bytes and become numbers there."""
         inputs = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        if inputs["visual"].dtype == torch.uint8:
-            inputs["visual"] = inputs["visual"].float() / 127.5 - 1
         present = {name: x.to(device, non_blocking=True) for name, x in self.present.items()}
+        if inputs["visual"].dtype == torch.uint8:
+            shown = present["visual"][:, None, None, None, None]  # a missing crop is mid-gray, not black
+            inputs["visual"] = (inputs["visual"].float() / 127.5 - 1) * shown
         return Batch(inputs, present, self.label.to(device), self.index)
 
 
@@ -105,7 +106,7 @@ class Windows(Dataset):
         return sound, pictures, int(self._index.label[place]), place
 
     def _pictures(self, video: StoredVideo, row: int) -> Tensor | None:
-        """uint8 [f, 3, h, w]: for each offset the picture nearest in time; None where the frame's own is broken."""
+        """uint8 [f, 3, h, w]: for each offset the picture nearest in time; None where all of them are broken."""
         frames = video.frames
         if len(self._offsets) == 1:
             own = _decode(video, row)

@@ -1,6 +1,7 @@
-"""A network's probabilities on frames of an index. Shapes: k frames, c classes."""
+"""A network's arithmetic, and its probabilities on frames of an index. Shapes: k frames, c classes."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,17 @@ from abaw_expr.settings import Settings
 
 BATCH = 64
 """Frames a step; without gradients it changes speed only."""
+
+
+def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed"]:
+    """The arithmetic that the settings name; of `auto`, bf16-mixed where the device has units for it."""
+    if settings.precision != "auto":
+        return settings.precision
+    if settings.compute.accelerator != "cpu" and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ epoch's number, so a run that is resumed after any epoch ends as the undisturbed
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from abaw_expr.scoring import confusion, macro_f1
 from abaw_expr.settings import DataSettings, OptimiserSettings, Settings, signature
 from abaw_expr.tasks import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities
+from abaw_expr.training.evaluation import branch_probabilities, native_precision
 from abaw_expr.training.run import Epoch, RunFolder
 from abaw_expr.version import VERSION
 
@@ -60,8 +60,10 @@ def train(
     `progress(steps done, steps in all)` is told after every step. Raises RunError where the folder holds another run or
     the loss stops being a number, StoreError where the store has nothing to train or validate on.
     """
+    precision = native_precision(settings)
+    settings = replace(settings, precision=precision)
     run.start(settings, store.digest, resume)
-    fabric = Fabric(accelerator=settings.compute.accelerator, devices=1, precision=settings.precision)
+    fabric = Fabric(accelerator=settings.compute.accelerator, devices=1, precision=precision)
     torch.manual_seed(settings.seed)
     network = build_network(settings.model, task.n_classes)
     module, optimiser = fabric.setup(network, build_optimiser(network, settings.optimiser))
@@ -78,6 +80,7 @@ def train(
         draws = draw_epoch(training, settings, weights, number)
         loss, waiting = _train_epoch(fabric, module, optimiser, criterion, training, draws, settings, number, progress)
         figures = _validate(module, criterion, validation, settings, fabric.device, task)
+        _finite(figures[0], "validation", number)  # the last step may be the one that broke the weights
         rate = optimiser.param_groups[0]["lr"]
         seconds = time.perf_counter() - began
         history.append(Epoch(number, rate, loss, *figures, waiting / seconds, seconds))
@@ -117,10 +120,14 @@ def _train_epoch(
         total += loss.detach() * len(batch.label)
         progress((epoch - 1) * len(batches) + step + 1, settings.optimiser.epochs * len(batches))
         asked = time.perf_counter()
-    mean = float(total) / len(draws)
-    if not math.isfinite(mean):
-        raise RunError(f"the loss of epoch {epoch} is {mean}", remedy="Lower the learning rate, or use 32-true.")
-    return mean, waiting
+    return _finite(float(total) / len(draws), "training", epoch), waiting
+
+
+def _finite(loss: float, kind: str, epoch: int) -> float:
+    if not math.isfinite(loss):
+        remedy = "Lower the learning rate, or use 32-true."
+        raise RunError(f"the {kind} loss of epoch {epoch} is {loss}", remedy=remedy)
+    return loss
 
 
 def _validate(

@@ -70,12 +70,12 @@ class RunFolder:
         return load_settings(self.settings)
 
     def start(self, settings: Settings, data: str, resume: bool) -> None:
-        """Makes the folder, or makes sure that the run in it is this one.
+        """Makes the folder, or makes sure that the run in it is this one; one without a checkpoint starts anew.
 
         Raises RunError where a run is there and `resume` is not asked for, or where that run has other settings.
         `data` is the store's digest.
         """
-        if not self.settings.exists():
+        if not self.last.exists():
             save_settings(settings, self.settings)
             return
         if not resume:

@@ -1,0 +1,41 @@
+"""The README's commands are the ones that work."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from abaw_expr.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    abaw-expr (\w+)(.*)$", README, re.MULTILINE)
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert f"    {lines[-1]}\n" in README
+    assert lines[-2].replace(" -q", "") in README
+
+
+def test_every_stage_has_its_command() -> None:
+    assert {name for name, _ in COMMANDS} == {
+        "demo", "prepare", "train", "predict", "tune", "score", "submit", "check"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments"), COMMANDS)
+def test_flags_exist(name: str, arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in re.findall(r"--[\w.-]+", arguments):
+        assert flag in shown
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = README.partition("## What is where")[2].partition("## Measured")[0]
+    modules = [path for package in ("abaw_expr", "tuning", "submissions") for path in (ROOT / package).rglob("*.py")]
+    missing = [path.name for path in modules if not path.name.startswith("__") and path.name not in tree]
+    assert not missing

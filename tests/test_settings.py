@@ -1,0 +1,264 @@
+"""Settings: every shipped file loads, bad values are refused by their flag, the signature is the run's identity."""
+
+import re
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from abaw_expr.errors import SettingsError
+from abaw_expr.settings import (
+    QUADRANT_PAIRS,
+    RECIPES,
+    ComputeSettings,
+    LossSettings,
+    Settings,
+    dump_settings,
+    load_settings,
+    recipe,
+    save_settings,
+    settings_from,
+    signature,
+)
+
+SHIPPED = ("demo", "modern", "paper")
+
+
+def test_every_shipped_file_is_known() -> None:
+    assert tuple(sorted(path.stem for path in RECIPES.iterdir())) == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_file_loads_by_path_and_by_name(name: str) -> None:
+    settings = load_settings(recipe(name))
+    assert load_settings(Path(name)) == settings
+    resolved = dump_settings(settings)
+    for group, values in yaml.safe_load(recipe(name).read_text()).items():
+        if isinstance(values, dict):
+            assert values.items() <= resolved[group].items()
+        else:
+            assert values == resolved[group]
+
+
+def test_paper_is_the_papers_recipe() -> None:
+    settings = load_settings(recipe("paper"))
+    optimiser = settings.optimiser
+    assert (optimiser.name, optimiser.momentum, optimiser.schedule) == ("sgd", 0.9, "constant")
+    assert (optimiser.learning_rate, optimiser.branch_learning_rate) == (1e-4, 1e-3)
+    assert (optimiser.batch_size, optimiser.epochs, optimiser.weight_decay) == (16, 300, 0)
+    assert settings.augment.frequency_mask > 0
+    assert settings.augment.time_mask == 0
+    model = settings.model
+    assert (model.branches, model.attention, model.dropout) == (("audio", "visual"), True, 0.2)
+    assert (model.attention_groups, model.mixing_groups) == (1, 1)
+    loss = settings.loss
+    assert (loss.m, loss.n, loss.label_smoothing, loss.branch_weight) == (1, 1, 0, 0)
+    assert dict(zip(QUADRANT_PAIRS, loss.mu, strict=True)) == {
+        (1, 2): 0.5,
+        (1, 3): 0.75,
+        (1, 4): 0.25,
+        (2, 3): 0.25,
+        (2, 4): 0.75,
+        (3, 4): 0.5,
+    }
+    assert loss.quadrants == (4, 2, 2, 2, 1, 3, 1, 0)
+
+
+def test_modern_costs_a_tenth_of_the_paper() -> None:
+    modern, paper = load_settings(recipe("modern")), load_settings(recipe("paper"))
+    assert paper.data.interval == 0  # every frame: 30 for each second of video
+    assert modern.optimiser.epochs / modern.data.interval <= 30 * paper.optimiser.epochs / 10
+    assert modern.optimiser.epochs < paper.optimiser.epochs
+    assert (modern.optimiser.name, modern.optimiser.schedule) == ("adamw", "one-cycle")
+    assert modern.loss.label_smoothing > 0
+    assert modern.data.balance > 0
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, "")) == Settings()
+    assert load_settings(write(tmp_path, "# nothing\n")) == Settings()
+    settings = load_settings(write(tmp_path, "seed: 4\nloss: {m: 3}\noptimiser: {learning_rate: 3e-5}\n"))
+    assert settings == replace(
+        Settings(),
+        seed=4,
+        loss=LossSettings(m=3),
+        optimiser=replace(Settings().optimiser, learning_rate=3e-5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sed: 1", "sed"),
+        ("data: {intervall: 1}", "data.intervall"),
+        ("data: {val-interval: 1}", "data.val-interval"),
+        ("loss: {mu: [0, 0, 0, 0, 0, 0]}", "loss.mu"),
+        ("optimizer: {}", "optimizer"),
+    ],
+)
+def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(SettingsError, match=rf"mine\.yaml: {re.escape(key)} is not a setting"):
+        load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("seed: many", "seed"),
+        ("precision: 16", "precision"),
+        ("data: 5", "data"),
+        ("data: {interval: [1]}", "data.interval"),
+        ("data: {pictures: 1.5}", "data.pictures"),
+        ("augment: {flip: sometimes}", "augment.flip"),
+        ("model: {branches: audio}", "model.branches"),
+        ("model: {branches: [1]}", "model.branches.0"),
+        ("loss: {quadrants: [a, 2, 2, 2, 1, 3, 1, 0]}", "loss.quadrants.0"),
+        ("optimiser: {name: adam}", "optimiser.name"),
+        ("optimiser: {epochs: some}", "optimiser.epochs"),
+        ("compute: {accelerator: tpu}", "compute.accelerator"),
+        ("- seed", "settings"),
+        ("seed", "settings"),
+    ],
+)
+def test_wrong_type_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(SettingsError, match=rf"mine\.yaml: {re.escape(key)} cannot be used: .*; found"):
+        load_settings(write(tmp_path, text))
+
+
+OUT_OF_RANGE: dict[str, list[Any]] = {
+    "seed": [-1, 2**63],
+    "data.interval": [-0.1, float("nan"), float("inf")],
+    "data.val_interval": [-1, float("inf")],
+    "data.pictures": [0, -1],
+    "data.spacing": [0, -0.2, float("inf")],
+    "data.balance": [-0.1, 1.1, float("nan")],
+    "augment.frequency_mask": [-1, 64],
+    "augment.time_mask": [-1, 184],
+    "augment.crop": [0, 0.05, 1.01],
+    "augment.light": [-0.1, 1],
+    "model.branches": [[], ["audio", "audio"], ["text"]],
+    "model.attention_groups": [0, 2, 8],
+    "model.mixing_groups": [0, 2],
+    "model.dropout": [-0.1, 1],
+    "loss.m": [0, 6],
+    "loss.n": [0, 6],
+    **{f"loss.mu{j}{k}": [-0.1, 1.1, float("nan")] for j, k in QUADRANT_PAIRS},
+    "loss.quadrants": [[1, 2], [5, 2, 2, 2, 1, 3, 1, 0], [-1, 2, 2, 2, 1, 3, 1, 0]],
+    "loss.label_smoothing": [-0.1, 1],
+    "loss.branch_weight": [-1, float("inf")],
+    "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
+    "optimiser.branch_learning_rate": [0, float("inf")],
+    "optimiser.momentum": [-0.1, 1],
+    "optimiser.weight_decay": [-1, float("inf")],
+    "optimiser.epochs": [0],
+    "optimiser.batch_size": [0, 1],
+    "compute.workers": [-1],
+}
+UNRANGED = {
+    "precision",
+    "augment.flip",
+    "model.attention",
+    "optimiser.name",
+    "optimiser.schedule",
+    "compute.accelerator",
+}
+
+
+def nested(key: str, value: object) -> dict[str, Any]:
+    group, _, name = key.rpartition(".")
+    return {group: {name: value}} if group else {name: value}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OUT_OF_RANGE.items() for value in values])
+def test_value_out_of_its_range_is_refused_by_the_flags_name(tmp_path: Path, key: str, value: object) -> None:
+    flag = re.escape(key.replace("_", "-"))
+    with pytest.raises(SettingsError, match=rf"mine\.yaml: the setting {flag} cannot be used; found .*; expected "):
+        load_settings(write(tmp_path, yaml.safe_dump(nested(key, value))))
+
+
+def keys() -> list[str]:
+    """Every setting, as `group.name`."""
+    return [
+        f"{group.name}.{inner.name}" if is_dataclass(value) else group.name
+        for group in fields(Settings)
+        for value in [getattr(Settings(), group.name)]
+        for inner in (fields(value) if is_dataclass(value) else [group])
+    ]
+
+
+def test_every_number_has_a_range() -> None:
+    assert sorted(keys()) == sorted([*OUT_OF_RANGE, *UNRANGED])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed: [", r"mine\.yaml: is not YAML"), ("seed: 1\n\tdata: 2", r"mine\.yaml: is not YAML")],
+)
+def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(write(tmp_path, text))
+
+
+def test_missing_file_is_refused_with_the_shipped_names(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read .*one of: demo, modern, paper\."):
+        load_settings(tmp_path / "none.yaml")
+
+
+CHANGES: dict[str, Any] = {
+    "seed": 1,
+    "precision": "bf16-mixed",
+    "augment.flip": False,
+    "model.branches": ["audio"],
+    "model.attention": False,
+    "model.attention_groups": 4,
+    "model.mixing_groups": 4,
+    "loss.quadrants": [1, 2, 2, 2, 1, 3, 1, 0],
+    "optimiser.name": "adamw",
+    "optimiser.schedule": "one-cycle",
+    "augment.crop": 0.9,
+}
+
+
+def changed(key: str) -> Settings:
+    """The defaults but for one setting, which has another good value."""
+    group, _, name = key.rpartition(".")
+    default = getattr(getattr(Settings(), group) if group else Settings(), name)
+    other = default + 1 if type(default) is int else default / 2 + 0.01 if type(default) is float else None
+    return settings_from(nested(key, CHANGES.get(key, other)))
+
+
+@pytest.mark.parametrize("key", [key for key in keys() if not key.startswith("compute.")])
+def test_signature_changes_with_every_setting(key: str) -> None:
+    assert changed(key) != Settings()
+    assert signature(changed(key), "data") != signature(Settings(), "data")
+
+
+def test_signature_ignores_where_the_work_is_done() -> None:
+    elsewhere = replace(Settings(), compute=ComputeSettings(accelerator="cpu", workers=7))
+    assert signature(elsewhere, "data") == signature(Settings(), "data")
+
+
+def test_signature_changes_with_the_data() -> None:
+    assert signature(Settings(), "data") != signature(Settings(), "other data")
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(), *(load_settings(recipe(name)) for name in SHIPPED), changed("loss.m")]
+)
+def test_yaml_round_trip(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "run/settings.yaml"
+    save_settings(settings, path)
+    assert load_settings(path) == settings
+    assert signature(load_settings(path), "data") == signature(settings, "data")
+    written = yaml.safe_load(path.read_text())
+    assert written == dump_settings(settings)
+    assert written.keys() == asdict(settings).keys()
+    assert all(written[group].keys() == asdict(settings)[group].keys() for group in ("data", "loss", "compute"))
