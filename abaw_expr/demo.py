@@ -6,7 +6,7 @@ from pathlib import Path
 
 from abaw_expr import console
 from abaw_expr.data.release import read_annotation_folder
-from abaw_expr.data.synthetic import Plan, write_release
+from abaw_expr.data.synthetic import LABEL_FOLDERS, TEMPLATE, Plan, write_release
 from abaw_expr.errors import UserError
 from abaw_expr.files import write_json
 from abaw_expr.fusion import Decision, figures
@@ -39,7 +39,7 @@ def run(out: Path, seed: int, task: Task, command: Callable[[Sequence[str]], int
 def _steps(out: Path, seed: int) -> list[list[object]]:
     store, trained, decision = out / "store", out / "run", out / "decision.json"
     val, test, predictions = out / "val.parquet", out / "test.parquet", out / "predictions.txt"
-    template = next((out / "release").rglob("*_test_set_sample.txt"))
+    template = out / "release" / TEMPLATE
     return [
         ["prepare", "--release", out / "release", "--store", store],
         ["train", "--store", store, "--run", trained, "--settings", "demo", "--seed", seed],
@@ -54,7 +54,7 @@ def _steps(out: Path, seed: int) -> list[list[object]]:
 def _summarise(out: Path, seed: int, task: Task) -> None:
     """What sound, picture and both give on validation, and on the test labels that nothing was chosen by."""
     decision = Decision.load(out / "decision.json", task)
-    truths = read_annotation_folder(out / "release" / "hidden_test_labels", task)
+    truths = read_annotation_folder(out / "release" / LABEL_FOLDERS["test"], task)
     test = [
         replace(video, label=truths[video.name][video.frame - 1])
         for video in read_outputs(out / "test.parquet", task).videos()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.files import digest, write_text
-from abaw_expr.tasks import BRANCHES, EXPR
+from abaw_expr.tasks import BRANCHES, EXPR, MEL_BANDS, SOUND_WINDOW
 
 RECIPES = Path(__file__).parent / "recipes"
 QUADRANT_PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
@@ -25,6 +25,10 @@ class _Strict:
 def _require(condition: bool, flag: str, found: object, expected: str) -> None:
     if not condition:
         raise SettingsError(f"the setting {flag} cannot be used", found=found, expected=expected)
+
+
+def _below(count: int) -> str:
+    return f"a whole number from 0 to {count - 1}"
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class AugmentSettings(_Strict):
     """Strength of random brightness and contrast; 0 changes nothing."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.frequency_mask < 64, "augment.frequency-mask", self.frequency_mask, "0 to 63 mel rows")
-        _require(0 <= self.time_mask < 184, "augment.time-mask", self.time_mask, "0 to 183 steps")
+        _require(0 <= self.frequency_mask < MEL_BANDS, "augment.frequency-mask", self.frequency_mask, _below(MEL_BANDS))
+        _require(0 <= self.time_mask < SOUND_WINDOW, "augment.time-mask", self.time_mask, _below(SOUND_WINDOW))
         _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share in [0.1, 1]")
         _require(0 <= self.light < 1, "augment.light", self.light, "a number in [0, 1)")
 

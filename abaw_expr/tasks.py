@@ -1,4 +1,4 @@
-"""What is predicted: class names, their order, file headers, marks and quadrants.
+"""What is predicted, and from what: class names, their order, headers, marks, quadrants; sizes of the inputs.
 
 This is the only copy of these facts; every reader, writer, loss and metric takes them from here.
 """
@@ -45,6 +45,12 @@ class Task:
 IMAGE_COLUMN = "image_location"
 BRANCHES = ("audio", "visual")
 """The modalities that vote, in the order m, n of the proportion criterion."""
+CROP_SIDE = 112
+"""Pixels of a crop's side, as the organisers hand them out; the picture branch's input."""
+SOUND_WINDOW = 184
+"""Steps of 16 ms in the sound branch's input: 3 s less the width of one analysis window (models' default)."""
+MEL_BANDS = 64
+"""Mel bands in the sound branch's input (models' default)."""
 PERSON_SUFFIXES = ("_left", "_right")
 
 EXPR = Task(

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from abaw_expr.data.logmel import BANDS, HOP, STEP, log_mel, step_at
+from abaw_expr.data.logmel import HOP, STEP, log_mel, step_at
 from abaw_expr.data.media import SAMPLE_RATE, read_sound, read_times
 from abaw_expr.data.store import open_store
 from abaw_expr.data.synthetic import write_video
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks import EXPR, MEL_BANDS
 from tests.tiny import add_validation, annotate, film, run
 
 RATES = tuple(map(Fraction, ("15/2", "309/20", "24000/1001", "30000/1001", "30")))
@@ -277,7 +277,7 @@ def test_log_mel_is_the_formula(samples: int) -> None:
     expected = torch.log(transform(torch.from_numpy(wave)) + 1e-6).T.numpy()
     found = log_mel(wave)
     assert found.dtype == np.float16
-    assert found.shape == expected.shape == (1 + samples // HOP, BANDS)
+    assert found.shape == expected.shape == (1 + samples // HOP, MEL_BANDS)
     assert np.abs(found - expected).max() <= 2**-8  # half a float16 step between 8 and 16, and the rounding of sums
 
 
@@ -289,7 +289,7 @@ def test_log_mel_of_silence_is_its_floor() -> None:
 def test_tone_is_loudest_in_its_band(hertz: float) -> None:
     wave = np.sin(2 * np.pi * hertz * np.arange(8_000) / SAMPLE_RATE).astype(np.float32)
     mel = 2595 * np.log10(1 + np.array([60.0, 7600.0, hertz]) / 700)
-    band = (mel[2] - mel[0]) / (mel[1] - mel[0]) * (BANDS + 1) - 1  # band b is centred on edge b + 1 of 66
+    band = (mel[2] - mel[0]) / (mel[1] - mel[0]) * (MEL_BANDS + 1) - 1  # band b is centred on edge b + 1 of 66
     loudest = log_mel(wave)[5:-5].argmax(axis=1)
     assert np.abs(loudest - band).max() <= 1
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abaw_expr.data.drawing import LOOKS, SIDE, film
+from abaw_expr.data.drawing import LOOKS, film
+from abaw_expr.data.media import SAMPLE_RATE
 from abaw_expr.data.synthetic import EXTRA_LINES, RATES, Plan, write_release, write_video
-from abaw_expr.data.voice import MANNERS, SAMPLE_RATE, speak
+from abaw_expr.data.voice import MANNERS, speak
 from abaw_expr.errors import ReleaseError
-from abaw_expr.tasks import EXPR, recording_of
+from abaw_expr.tasks import CROP_SIDE, EXPR, recording_of
 
 TINY = Plan(train_videos=2, val_videos=2, test_videos=1, seconds=4)
 ANNOTATIONS = Path("6th_ABAW_Annotations/EXPR_Recognition_Challenge")
@@ -134,7 +135,7 @@ def test_every_video_has_unannotated_lines_and_lost_crops(tiny: Path) -> None:
         crops = [path for root in CROP_ROOTS for path in tiny.glob(f"{root}/{video}/*.jpg")]
         assert len(crops) == frames - 1
         with Image.open(crops[0]) as crop:
-            assert (crop.size, crop.mode) == ((SIDE, SIDE), "RGB")
+            assert (crop.size, crop.mode) == ((CROP_SIDE, CROP_SIDE), "RGB")
 
 
 def test_default_plan_deals_every_class(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_video_keeps_a_tone(tmp_path: Path) -> None:
 def test_faces_of_a_class_change_where_the_look_says() -> None:
     """One person's open mouth (Surprise) darkens or brightens the mouth's place more than the forehead."""
     frames = np.stack(list(film([0, 6], np.repeat([0, 1], 20), 10.0, np.random.default_rng(3)))).astype(float)
-    assert frames.shape == (40, SIDE, SIDE, 3)
+    assert frames.shape == (40, CROP_SIDE, CROP_SIDE, 3)
     change = np.abs(frames[25:].mean(axis=0) - frames[:15].mean(axis=0)).mean(axis=-1)
     assert change[75:100, 40:72].mean() > 2 * change[20:28, 40:72].mean()
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from abaw_expr.data.augment import Augment
 from abaw_expr.data.store import Frames, StoredVideo, open_store, pack, write_frames
-from abaw_expr.data.windows import PICTURE, Batch, FrameIndex, Windows, load, sound_window, split_batches
+from abaw_expr.data.windows import Batch, FrameIndex, Windows, load, sound_window, split_batches
 from abaw_expr.settings import AugmentSettings, DataSettings
-from abaw_expr.tasks import BRANCHES, EXPR, crop_name
+from abaw_expr.tasks import BRANCHES, CROP_SIDE, EXPR, crop_name
 from tests.tiny import broken_jpeg, jpeg
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_missing_modality_is_marked_and_zero(tmp_path: Path) -> None:
     assert batch.label.tolist() == [1, 2, -1, 4]
     assert batch.index.tolist() == [0, 1, 2, 3]
     assert batch.inputs["audio"].shape == (4, 1, 184, 64)
-    assert batch.inputs["visual"].shape == (4, 1, 3, PICTURE, PICTURE)
+    assert batch.inputs["visual"].shape == (4, 1, 3, CROP_SIDE, CROP_SIDE)
     for name, x in batch.inputs.items():
         assert x.dtype == torch.float32
         assert not x[~batch.present[name]].any()
@@ -182,7 +182,7 @@ def test_pictures_of_a_sample_are_the_nearest_in_time(tmp_path: Path) -> None:
     times = [0, 0.1, 0.2, 0.33, 0.4, 0.5, 1.5]
     video = stored(tmp_path, times, crops={row: jpeg(20 * row) for row in (0, 2, 3, 5, 6)})
     batch = batch_of(video, DataSettings(pictures=3, spacing=0.2))
-    assert batch.inputs["visual"].shape == (7, 3, 3, PICTURE, PICTURE)
+    assert batch.inputs["visual"].shape == (7, 3, 3, CROP_SIDE, CROP_SIDE)
     assert batch.present["visual"].tolist() == [True, False, True, True, False, True, True]
     expected = {0: [0, 0, 2], 2: [0, 2, 3], 3: [2, 3, 5], 5: [3, 5, 5], 6: [6, 6, 6]}
     assert {sample: shades(batch, sample) for sample in expected} == {
@@ -207,12 +207,12 @@ def noisy() -> tuple[torch.Tensor, torch.Tensor]:
     """Sound [1, t, m] without a zero, and three equal pictures [f, 3, h, w]."""
     random = torch.Generator().manual_seed(0)
     sound = torch.rand((1, 184, 64), generator=random) + 1
-    picture = torch.randint(0, 256, (1, 3, PICTURE, PICTURE), dtype=torch.uint8, generator=random)
+    picture = torch.randint(0, 256, (1, 3, CROP_SIDE, CROP_SIDE), dtype=torch.uint8, generator=random)
     return sound, picture.repeat(3, 1, 1, 1)
 
 
 def test_seed_decides_the_change(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(), PICTURE)
+    augment = Augment(AugmentSettings(), CROP_SIDE)
     before = torch.random.get_rng_state()
     first, again, other = (augment(*noisy, seed) for seed in (5, 5, 6))
     for x, y, z in zip(first, again, other, strict=True):
@@ -225,14 +225,14 @@ def test_seed_decides_the_change(noisy: tuple[torch.Tensor, torch.Tensor]) -> No
 
 
 def test_missing_stays_missing(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(), PICTURE)
+    augment = Augment(AugmentSettings(), CROP_SIDE)
     assert augment(None, None, 0) == (None, None)
     assert augment(noisy[0], None, 0)[1] is None
     assert augment(None, noisy[1], 0)[0] is None
 
 
 def test_pictures_of_a_sample_change_alike(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    _, pictures = Augment(AugmentSettings(), PICTURE)(*noisy, seed=1)
+    _, pictures = Augment(AugmentSettings(), CROP_SIDE)(*noisy, seed=1)
     assert pictures is not None
     assert pictures.shape == noisy[1].shape
     assert pictures.dtype == torch.uint8
@@ -243,7 +243,7 @@ def test_pictures_of_a_sample_change_alike(noisy: tuple[torch.Tensor, torch.Tens
 
 def test_zero_strength_changes_nothing(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
     for seed in range(10):
-        sound, pictures = Augment(NONE, PICTURE)(*noisy, seed)
+        sound, pictures = Augment(NONE, CROP_SIDE)(*noisy, seed)
         assert sound is not None
         assert pictures is not None
         assert torch.equal(sound, noisy[0])
@@ -253,7 +253,7 @@ def test_zero_strength_changes_nothing(noisy: tuple[torch.Tensor, torch.Tensor])
 @pytest.mark.parametrize(("setting", "axis"), [("frequency_mask", 1), ("time_mask", 0)])
 def test_mask_hides_one_whole_band(noisy: tuple[torch.Tensor, torch.Tensor], setting: str, axis: int) -> None:
     widest = 8
-    augment = Augment(AugmentSettings(**{**vars(NONE), setting: widest}), PICTURE)
+    augment = Augment(AugmentSettings(**{**vars(NONE), setting: widest}), CROP_SIDE)
     widths, places = set(), set()
     for seed in range(60):
         sound, _ = augment(noisy[0], None, seed)
@@ -272,7 +272,7 @@ def test_mask_hides_one_whole_band(noisy: tuple[torch.Tensor, torch.Tensor], set
 
 
 def test_flip_alone_mirrors_about_half(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(**{**vars(NONE), "flip": True}), PICTURE)
+    augment = Augment(AugmentSettings(**{**vars(NONE), "flip": True}), CROP_SIDE)
     mirrored = 0
     for seed in range(60):
         _, pictures = augment(None, noisy[1], seed)
@@ -293,7 +293,7 @@ def test_without_a_seed_nothing_is_augmented(store: Path) -> None:
     index = FrameIndex(open_store(store, EXPR).split("train"))
     plain, augmented = (
         Windows(index, DataSettings()),
-        Windows(index, DataSettings(), Augment(AugmentSettings(), PICTURE)),
+        Windows(index, DataSettings(), Augment(AugmentSettings(), CROP_SIDE)),
     )
     place = int(np.flatnonzero(index.has["audio"] & index.has["visual"])[0])
     for branch, name in enumerate(BRANCHES):
@@ -306,7 +306,7 @@ def test_without_a_seed_nothing_is_augmented(store: Path) -> None:
 def test_workers_do_not_change_a_batch(store: Path) -> None:
     data = DataSettings(pictures=2)
     index = FrameIndex(open_store(store, EXPR).split("train"))
-    windows = Windows(index, data, Augment(AugmentSettings(), PICTURE))
+    windows = Windows(index, data, Augment(AugmentSettings(), CROP_SIDE))
     draws = [(place, place) for place in range(0, len(index), 9)]
     batches = split_batches(draws, 4)
     alone, helped = (list(load(windows, batches, data.pictures, workers)) for workers in (0, 2))

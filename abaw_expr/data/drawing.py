@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 112
-"""Pixels along a crop's edge, as in the organisers' release."""
+from abaw_expr.tasks import CROP_SIDE
 
 # How hard it is to read a face. Larger values bring every class's F1 down.
 LOOK_SPREAD = 0.08
@@ -51,7 +50,7 @@ _AROUND = np.linspace(0, 2 * np.pi, 20, endpoint=False)
 _DISC = np.stack([np.cos(_AROUND), np.sin(_AROUND)], axis=1)
 _ACROSS = np.linspace(-1, 1, 9)  # along the mouth, left to right
 _BOW = 1 - _ACROSS**2
-_GRID_Y, _GRID_X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
+_GRID_Y, _GRID_X = np.mgrid[-1 : 1 : CROP_SIDE * 1j, -1 : 1 : CROP_SIDE * 1j].astype(np.float32)
 
 Colour = tuple[int, int, int]
 Shape = tuple[np.ndarray, Colour]
@@ -147,12 +146,12 @@ def _smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 def _drawn(shapes: list[Shape], room: Colour, pose: np.ndarray) -> np.ndarray:
     """Shapes in a pose (shift x, shift y, rotation, log scale), painted in their order; [112, 112, 3] uint8."""
-    image = Image.new("RGB", (SIDE * _SCALE, SIDE * _SCALE), room)
+    image = Image.new("RGB", (CROP_SIDE * _SCALE, CROP_SIDE * _SCALE), room)
     pen = ImageDraw.Draw(image)
     points = np.concatenate([points for points, _ in shapes])
     cosine, sine = np.cos(pose[2]), np.sin(pose[2])
     turned = points @ np.array([[cosine, sine], [-sine, cosine]]) * np.exp(pose[3]) + pose[:2]
-    pixels = ((turned + 1) * (SIDE * _SCALE / 2)).ravel().tolist()
+    pixels = ((turned + 1) * (CROP_SIDE * _SCALE / 2)).ravel().tolist()
     start = 0
     for polygon, colour in shapes:
         end = start + polygon.size
@@ -164,7 +163,7 @@ def _drawn(shapes: list[Shape], room: Colour, pose: np.ndarray) -> np.ndarray:
 def _exposed(picture: np.ndarray, who: Person, rng: np.random.Generator) -> np.ndarray:
     """The picture in the room's light (a gain and a gradient from one side), with the camera's noise."""
     light = who.gain * (1 + who.light[0] * _GRID_X + who.light[1] * _GRID_Y)
-    noise = rng.standard_normal((SIDE, SIDE), dtype=np.float32) * PIXEL_NOISE
+    noise = rng.standard_normal((CROP_SIDE, CROP_SIDE), dtype=np.float32) * PIXEL_NOISE
     return np.clip(picture * light[..., None] + noise[..., None], 0, 255).astype(np.uint8)
 
 

@@ -8,16 +8,14 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from abaw_expr.data.media import SAMPLE_RATE
+from abaw_expr.tasks import MEL_BANDS
 
 FFT = 1024
 HOP = 256
-BANDS = 64
 LOWEST, HIGHEST = 60.0, 7600.0
 FLOOR = 1e-6
 STEP = HOP / SAMPLE_RATE
 """Seconds between steps: 16 ms."""
-WINDOW = 184
-"""Steps of the window around a frame: 3 s, less the width of one analysis window."""
 _CHUNK = 4096
 """Steps transformed at a time, so that memory stays flat over an hour of sound."""
 
@@ -27,7 +25,7 @@ def log_mel(samples_n: np.ndarray) -> np.ndarray:
 
     Sound outside the recording counts as silence.
     """
-    transform = MelSpectrogram(SAMPLE_RATE, FFT, FFT, HOP, LOWEST, HIGHEST, n_mels=BANDS, center=False)
+    transform = MelSpectrogram(SAMPLE_RATE, FFT, FFT, HOP, LOWEST, HIGHEST, n_mels=MEL_BANDS, center=False)
     steps = 1 + len(samples_n) // HOP
     padded_n = torch.nn.functional.pad(torch.from_numpy(samples_n), (FFT // 2, FFT // 2 + HOP))
     pieces = []

@@ -16,11 +16,12 @@ import av
 import numpy as np
 from PIL import Image
 
-from abaw_expr.data.drawing import SIDE, film
-from abaw_expr.data.voice import SAMPLE_RATE, speak
+from abaw_expr.data.drawing import film
+from abaw_expr.data.media import SAMPLE_RATE
+from abaw_expr.data.voice import speak
 from abaw_expr.errors import ReleaseError
 from abaw_expr.files import atomic
-from abaw_expr.tasks import EXPR, crop_name, frame_name
+from abaw_expr.tasks import CROP_SIDE, EXPR, crop_name, frame_name
 
 DECK = (0, 0, 1, 2, 3, 4, 5, 6, 7, 7)
 """Classes are dealt from this deck, shuffled anew when it is empty: each comes up, Neutral and Other more often."""
@@ -217,13 +218,13 @@ def _pictures(faces: list[list[np.ndarray | None]], rng: np.random.Generator) ->
     """A recording's frames: its faces side by side in front of a wall; a lost face is out of the picture."""
     height, width = CELL
     wall = rng.integers(60, 120, (height, width * len(faces), 3), dtype=np.uint8)
-    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    top, left = (height - CROP_SIDE) // 2, (width - CROP_SIDE) // 2
     for crops in zip(*faces, strict=True):
         picture = wall.copy()
         for place, crop in enumerate(crops):
             if crop is not None:
                 start = place * width + left
-                picture[top : top + SIDE, start : start + SIDE] = crop
+                picture[top : top + CROP_SIDE, start : start + CROP_SIDE] = crop
         yield picture
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SAMPLE_RATE = 16_000
-"""Samples a second of every sound here."""
+from abaw_expr.data.media import SAMPLE_RATE
 
 # How hard it is to read a voice. Larger values bring every class's F1 down.
 MANNER_SPREAD = 0.6

@@ -15,13 +15,11 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
 from abaw_expr.data.augment import Augment
-from abaw_expr.data.logmel import BANDS, WINDOW, step_at
+from abaw_expr.data.logmel import step_at
 from abaw_expr.data.store import StoredVideo
 from abaw_expr.settings import DataSettings
-from abaw_expr.tasks import BRANCHES
+from abaw_expr.tasks import BRANCHES, CROP_SIDE, MEL_BANDS, SOUND_WINDOW
 
-PICTURE = 112
-"""Pixels of a picture's side."""
 _LEAST_STD = 0.1
 """Least deviation of a mel band that is divided by, so that a silent recording stays finite."""
 
@@ -120,16 +118,16 @@ class Windows(Dataset):
 
 
 def sound_window(video: StoredVideo, time: float) -> Tensor:
-    """The 184 steps of sound around a time, float32 [1, t, m], standardised a band over the recording.
+    """The steps of sound around a time, float32 [1, t, m], standardised a band over the recording.
 
     Beyond the recording's ends it is 0, the recording's mean.
     """
     assert video.sound is not None
     assert video.sound_mean is not None
     assert video.sound_std is not None
-    first = step_at(time) - WINDOW // 2
-    start, stop = max(first, 0), min(first + WINDOW, len(video.sound))
-    window_tm = np.zeros((WINDOW, BANDS), np.float32)
+    first = step_at(time) - SOUND_WINDOW // 2
+    start, stop = max(first, 0), min(first + SOUND_WINDOW, len(video.sound))
+    window_tm = np.zeros((SOUND_WINDOW, MEL_BANDS), np.float32)
     if start < stop:
         standard = (video.sound[start:stop] - video.sound_mean) / np.maximum(video.sound_std, _LEAST_STD)
         window_tm[start - first : stop - first] = standard
@@ -156,8 +154,8 @@ class _Collate:
     """Samples -> Batch. A class, so that worker processes of any start method can have it."""
 
     def __init__(self, pictures: int) -> None:
-        self._empty_visual = torch.zeros(pictures, 3, PICTURE, PICTURE, dtype=torch.uint8)
-        self._empty_audio = torch.zeros(1, WINDOW, BANDS)
+        self._empty_visual = torch.zeros(pictures, 3, CROP_SIDE, CROP_SIDE, dtype=torch.uint8)
+        self._empty_audio = torch.zeros(1, SOUND_WINDOW, MEL_BANDS)
 
     def __call__(self, samples: list[tuple[Tensor | None, Tensor | None, int, int]]) -> Batch:
         sounds, pictures, labels, places = zip(*samples, strict=True)
@@ -185,5 +183,5 @@ def _decode(video: StoredVideo, row: int) -> Tensor | None:
         picture = decode_jpeg(torch.from_numpy(data.copy()), ImageReadMode.RGB)
     except RuntimeError:
         return None
-    same = picture.shape[-2:] == (PICTURE, PICTURE)
-    return picture if same else resize(picture, [PICTURE, PICTURE], antialias=True)
+    same = picture.shape[-2:] == (CROP_SIDE, CROP_SIDE)
+    return picture if same else resize(picture, [CROP_SIDE, CROP_SIDE], antialias=True)

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from abaw_expr.models.gcsa import GCSA
+from abaw_expr.tasks import MEL_BANDS, SOUND_WINDOW
 
-INPUT_SHAPE = (1, 184, 64)
+INPUT_SHAPE = (1, SOUND_WINDOW, MEL_BANDS)
 """One channel, 184 steps of 16 ms, 64 mel rows (D)."""
 WIDTH = 128
 """Features of a sample (D)."""

@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from abaw_expr.models.gcsa import GCSA, SHUFFLE_GROUPS
+from abaw_expr.tasks import CROP_SIDE
 
-INPUT_SHAPE = (3, 112, 112)
+INPUT_SHAPE = (3, CROP_SIDE, CROP_SIDE)
 """One RGB face crop."""
 WIDTH = 256
 """Features of a picture (D)."""

@@ -17,7 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from abaw_expr.data.augment import Augment
 from abaw_expr.data.store import Store
-from abaw_expr.data.windows import PICTURE, Draw, FrameIndex, Windows, load, split_batches
+from abaw_expr.data.windows import Draw, FrameIndex, Windows, load, split_batches
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.fusion import fuse
 from abaw_expr.losses import CoarseFineLoss
@@ -25,7 +25,7 @@ from abaw_expr.models.gcsa import GCSA
 from abaw_expr.models.network import Branch, Network, build_network
 from abaw_expr.scoring import confusion, macro_f1
 from abaw_expr.settings import DataSettings, OptimiserSettings, Settings, signature
-from abaw_expr.tasks import Task
+from abaw_expr.tasks import CROP_SIDE, Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.evaluation import branch_probabilities, native_precision
 from abaw_expr.training.run import Epoch, RunFolder
@@ -104,7 +104,7 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """One pass over the drawn frames: the mean loss, and the seconds spent waiting for data."""
     network.train()
-    windows = Windows(frames.index, settings.data, Augment(settings.augment, PICTURE))
+    windows = Windows(frames.index, settings.data, Augment(settings.augment, CROP_SIDE))
     batches = split_batches(draws, settings.optimiser.batch_size)
     total, waiting = torch.zeros((), device=fabric.device), 0.0
     asked = time.perf_counter()

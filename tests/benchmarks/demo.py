@@ -1,0 +1,53 @@
+"""The demo on three seeds: is the fusion above both branches, and each branch far above chance?
+
+    python -m tests.benchmarks.demo [FOLDER]
+
+About 10 minutes on 2 cores. Baseline: the better branch alone; ours: the fusion as decided. Exit status 1 when short.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from abaw_expr import console
+from abaw_expr.cli import main
+from abaw_expr.errors import UserError
+from abaw_expr.files import read_json
+from abaw_expr.tasks import EXPR
+
+SEEDS = (0, 1, 2)
+FAR = 2 / EXPR.n_classes
+"""Twice the macro F1 that guessing among equally frequent classes has."""
+
+
+def run(folder: Path, seed: int) -> tuple[list[object], bool]:
+    """One row of the table, and whether the seed holds."""
+    out = folder / f"demo-{seed}"
+    began = time.perf_counter()
+    status = main(["demo", "--out", str(out), "--seed", str(seed)])
+    seconds = time.perf_counter() - began
+    assert status == 0, f"the demo ended with {status}"
+    summary = read_json(out / "summary.json", UserError, "")
+    audio, visual, fused = (summary[name]["macro_f1"] for name in ("audio", "visual", "fused"))
+    test = [summary[name]["test_macro_f1"] for name in ("audio", "visual", "fused")]
+    baseline = max(audio, visual)
+    holds = fused > baseline and min(audio, visual) > FAR and summary["check"] == "clean"
+    nested = summary["estimate"]["nested_macro_f1"]
+    return [seed, audio, visual, baseline, fused, fused / baseline, nested, *test, round(seconds)], holds
+
+
+def benchmark(folder: Path) -> int:
+    """Runs all seeds, prints the table and the verdict, and returns the exit status."""
+    rows, verdicts = zip(*(run(folder, seed) for seed in SEEDS), strict=True)
+    columns = ("seed", "audio", "visual", "baseline", "ours", "ratio", "nested", "audio", "visual", "ours", "seconds")
+    console.table("Validation (tuned on it), nested estimate, then test: macro F1, chance 0.125", columns, rows)
+    console.OUT.print(f"verdict: {'holds' if all(verdicts) else 'SHORT'} on {sum(verdicts)} of {len(SEEDS)} seeds")
+    return 0 if all(verdicts) else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(benchmark(Path(sys.argv[1])))
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(benchmark(Path(temporary)))
