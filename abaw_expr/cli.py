@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import tyro
 from abaw_expr import console
 from abaw_expr.errors import UserError
 from abaw_expr.settings import Settings, load_settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks import BRANCHES, EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.scoring import Report
@@ -29,8 +28,11 @@ OK, FAULTS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 ABOUT = """From the ABAW expression challenge's release to a checked submission file.
 
 The way: prepare, train, predict, tune, score, submit, check.
+
 `demo` walks all of it on made-up data. Each command has its own --help.
+
 Exit status: 0 done, 1 done and faults found, 2 could not run.
+
 --debug shows the traceback of an error."""
 
 
@@ -38,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell what precision it uses
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         commands = _commands(arguments)
@@ -51,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             raise
-        named = error.filename2 or error.filename  # of a file that cannot take its place, the place
-        where = f"{named}: " if named else ""
-        console.error(f"{where}{error.strerror or error}. Nothing was left half-written.")
+        where = f"{error.filename}: " if error.filename else ""
+        what = error.strerror or f"{error.args[0] if error.args else error} (is the disk full?)"
+        console.error(f"{where}{what}. Nothing was left half-written.")
         return COULD_NOT_RUN
     except KeyboardInterrupt:
-        console.error("interrupted; what was finished is kept, nothing is half-written. The same command goes on.")
+        console.error("interrupted. What was finished is kept; run it again, train with --resume, to go on.")
         return INTERRUPTED
 
 
@@ -88,16 +89,17 @@ def _base_settings(arguments: Sequence[str]) -> Settings:
     return load_settings(known.settings or DEFAULT_RECIPE)
 
 
-def prepare(release: Path, store: Path, workers: int | None = None, skip_broken: Flag = False) -> int:
-    """Makes the store out of the organisers' release: packed crops, log-mel sound, labels.
+def prepare(release: Path, store: Path, workers: int = 0, skip_broken: Flag = False) -> int:
+    """Makes the store out of the release: packed crops, log-mel sound, labels.
 
-    Can be stopped and run again at any time: it does what is left to do. What is wrong with the release is printed
-    and written to report.json in the store.
+    Run again, it does what is left to do.
+
+    What is wrong with the release is printed, and written to its report.json.
 
     Args:
         release: The folder with the organisers' annotations, crops, videos and lists, at any depth.
         store: The folder to make.
-        workers: Processes at work; all cores if not given.
+        workers: Processes at work; 0: one a core.
         skip_broken: Exit with 0 even if videos had to be left out.
     """
     import os
@@ -105,11 +107,13 @@ def prepare(release: Path, store: Path, workers: int | None = None, skip_broken:
     from abaw_expr.data.prepare import REPORT
     from abaw_expr.data.prepare import prepare as run
 
+    if workers < 0:
+        raise UserError("--workers cannot be used", found=workers, expected="a count, or 0 for one a core")
     with console.progress("Preparing recordings") as tell:
         made = run(release, store, TASK, workers or os.cpu_count() or 1, tell)
     if made.problems:
         rows = [(p.kind, p.video, p.detail, p.remedy) for p in made.problems[:20]]
-        console.table("What is wrong with the release", ("kind", "video", "what was found", "what to do"), rows)
+        console.table("Integrity of the release", ("kind", "video", "what was found", "what to do"), rows)
         if len(made.problems) > len(rows):
             console.note(f"{len(made.problems) - len(rows)} more in {store / REPORT}")
     splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]
@@ -134,7 +138,9 @@ def _train_command(base: Settings) -> Callable[..., int]:
     ) -> int:
         """Trains the networks on a store.
 
-        Every setting below can be changed here; its default is the settings file's value.
+        Every setting below can be changed here; its default is the file's value.
+
+        (S) marks what the paper says, (D) our default where it is silent.
 
         Args:
             store: The prepared store.
@@ -146,6 +152,10 @@ def _train_command(base: Settings) -> Callable[..., int]:
         from abaw_expr.training.loop import train as fit
         from abaw_expr.training.run import RunFolder
 
+        if resume and not RunFolder(run).last.exists():
+            console.note(f"Nothing to resume in {run}: this is a new run.")
+        if RunFolder(run).complete:
+            console.note(f"The run in {run} is complete already.")
         with console.progress("Training steps") as tell:
             history = fit(
                 open_store(store, TASK),
@@ -173,7 +183,7 @@ def predict(
     interval: float = 0.2,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Writes the two branches' probabilities for every frame of a split: the outputs table.
+    """Writes the outputs table: both branches' probabilities for every frame.
 
     Args:
         run: A trained run; its best checkpoint is used.
@@ -190,15 +200,15 @@ def predict(
     from abaw_expr.training.run import RunFolder
     from submissions.template import read_template
 
-    _check_target(out)
-    if interval < 0:
+    _check_target(out, template)
+    if not 0 <= interval < float("inf"):
         raise UserError("--interval cannot be used", found=interval, expected="seconds, 0 or more")
     opened = open_store(store, TASK)
     if template is None:
         wanted = inference.wanted_of_split(opened, split)
     else:
         rows = read_template(template, TASK).videos
-        wanted = inference.wanted_by_name(opened, {name: video.frames for name, video in rows.items()})
+        wanted = inference.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
     with console.progress("Predicting frames") as tell:
         outputs = inference.predict(RunFolder(run), opened, TASK, split, wanted, interval, accelerator, tell)
     write_outputs(out, outputs)
@@ -208,16 +218,19 @@ def predict(
     return OK
 
 
-def _check_target(out: Path) -> None:
-    """Refuses before the work what would fail after it."""
+def _check_target(out: Path, *inputs: Path | None) -> None:
+    """Refuses before the work what would fail after it, or would overwrite what it reads."""
     if out.is_dir():
         raise UserError("is a folder", path=out, expected="the name of a file to write")
+    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
+        raise UserError("is read by this command and cannot be its --out", path=out, remedy="Name another file.")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def tune(outputs: Path, out: Path) -> int:
-    """Chooses the fusion weights m and n, smoothing and prior correction on validation outputs, exactly.
+    """Chooses m, n, smoothing and prior correction on validation outputs, exactly.
 
-    The nested figure is the honest one: each recording is scored by what the other recordings chose.
+    The nested figure is the honest one: each recording scored by the others'.
 
     Args:
         outputs: The validation split's outputs table.
@@ -226,7 +239,7 @@ def tune(outputs: Path, out: Path) -> int:
     from abaw_expr.outputs import read_outputs
     from tuning.selection import tune as choose
 
-    _check_target(out)
+    _check_target(out, outputs)
     table = read_outputs(outputs, TASK)
     with console.progress("Scoring candidates") as tell:
         decision = choose(table, progress=tell)
@@ -238,8 +251,11 @@ def tune(outputs: Path, out: Path) -> int:
     names = {"audio": "audio alone", "visual": "visual alone", "equal": "1:1, nothing tuned", "macro_f1": "tuned"}
     rows = [(label, figures[name]) for name, label in names.items()]
     rows += [("tuned, frames with a crop", figures["macro_f1_with_crop"])]
-    rows += [("nested (honest)", estimate["nested_macro_f1"]), ("optimism", estimate["optimism"])]
+    rows += [("nested (honest)", estimate["nested_macro_f1"]), ("optimism: tuned - nested", estimate["optimism"])]
     console.table("Macro F1 on these frames", ("", "macro F1"), rows)
+    for name in BRANCHES:
+        if (figures[name] or 0) > (figures["macro_f1"] or 0):
+            console.note(f"{names[name]} beats every fusion: the other branch needs more training, or more data.")
     return OK
 
 
@@ -251,9 +267,11 @@ def score(
     crops: tuple[Path, ...] = (),
     out: Path | None = None,
 ) -> int:
-    """Scores as the organisers do: macro F1 over all annotated frames; also on the frames that have a crop.
+    """Scores as the organisers do: macro F1 over all annotated frames.
 
     Give either --outputs and --decision, or --predictions and --annotations.
+
+    Frames that have a crop are scored apart as well, where that is known.
 
     Args:
         outputs: An outputs table with labels.
@@ -263,12 +281,14 @@ def score(
         crops: With --predictions: the roots of the crops, to score frames with a crop too.
         out: Write all figures here as JSON.
     """
-    if outputs and decision and not (predictions or annotations):
+    if outputs and decision and not (predictions or annotations or crops):
         found = _score_outputs(outputs, decision)
     elif predictions and annotations and not (outputs or decision):
         found = _score_predictions(predictions, annotations, crops)
     else:
-        raise UserError("score needs --outputs with --decision, or --predictions with --annotations")
+        raise UserError("score needs --outputs with --decision, or --predictions with --annotations [--crops]")
+    if out is not None:
+        _check_target(out, outputs, decision, predictions)
     for number, (name, report) in enumerate(found.items()):
         console.print_report(name, report, detailed=number == 0)
     if out is not None:
@@ -309,7 +329,7 @@ def submit(
     out: Path,
     edition: Literal["one-file", "per-video"] = "one-file",
 ) -> int:
-    """Writes the submission: one row for every row of the organisers' template, in its order.
+    """Writes the submission: the template's rows, in its order, with a class each.
 
     Args:
         outputs: The test set's outputs table.
@@ -323,6 +343,8 @@ def submit(
     from submissions.template import read_template
     from submissions.writer import VideoLabels, write_per_video, write_predictions
 
+    if edition == "one-file":
+        _check_target(out, outputs, decision, template)
     chosen, table, rows = Decision.load(decision, TASK), read_outputs(outputs, TASK), read_template(template, TASK)
     chosen.check(table)
     labels = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
@@ -344,6 +366,8 @@ def check(predictions: tyro.conf.Positional[Path], template: Path) -> int:
     """
     from submissions.checker import check_folder, check_predictions
 
+    if predictions.exists() and template.exists() and predictions.samefile(template):
+        raise UserError("is named as predictions and as template", path=template, remedy="Name the organisers' file.")
     faults = (check_folder if predictions.is_dir() else check_predictions)(predictions, template, TASK)
     for fault in faults:
         console.OUT.print(str(fault), soft_wrap=True)
@@ -357,7 +381,7 @@ def describe(
     json_: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
     settings: Path = DEFAULT_RECIPE,
 ) -> int:
-    """Shows the networks: layers, shapes, parameters and multiply-adds for one sample.
+    """Shows the networks: layers, shapes, parameters, multiply-adds of one sample.
 
     Args:
         json_: Print JSON instead of tables.
@@ -379,12 +403,12 @@ def describe(
 
 
 def demo(out: Path, seed: int = 0) -> int:
-    """Walks the whole way on a made-up corpus: films it, then runs every command on it.
+    """Walks the whole way on a made-up corpus: films it, then runs every command.
 
-    Ends with the macro F1 of sound, picture and both, and a checked submission file. About 4 minutes on 2 cores.
+    Ends with macro F1 of sound, picture and both, and a checked submission file.
 
     Args:
-        out: The folder to fill: release, store, run, outputs, decision, predictions.txt, summary.json. Made anew.
+        out: A new folder: release, store, run, outputs, decision, predictions.txt, summary.json.
         seed: Seed of the corpus and of training.
     """
     from abaw_expr.demo import run

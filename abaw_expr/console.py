@@ -26,9 +26,10 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left,"),
+        TimeElapsedColumn(),
+        TextColumn("so far"),
     )
     with Progress(*columns, console=ERR, transient=True) as bar:
         task = bar.add_task(what, total=None)
@@ -56,7 +57,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 def print_epoch(epoch: "Epoch") -> None:
     """Prints a line an epoch, under a header at the first line of a run."""
     if epoch.epoch == 1:
-        note("epoch     loss val loss   audio  visual   fused seconds    (macro F1 on validation)")
+        note("epoch     loss val loss   audio  visual   fused seconds  (macro F1)")
     note(
         f"{epoch.epoch:5d} {epoch.train_loss:8.4f} {epoch.val_loss:8.4f} {show(epoch.audio_f1):>7} "
         f"{show(epoch.visual_f1):>7} {epoch.fused_f1:7.4f} {epoch.seconds:7.1f}"

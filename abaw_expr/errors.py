@@ -68,6 +68,12 @@ class PredictionsError(UserError):
     """A predictions file cannot be used, or cannot be written."""
 
 
+def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str | None = None) -> UserError:
+    """The error of a file that the system does not let us read; of one that is not there, the path is at fault."""
+    remedy = "Check the path." if isinstance(problem, FileNotFoundError) else remedy
+    return kind(f"cannot be read ({problem.strerror or problem})", path=path, remedy=remedy)
+
+
 def shorten(names: Sequence[str], most: int = 5) -> str:
     """A list of names for a message: the first few, and how many more there are."""
     shown = ", ".join(names[:most])

@@ -30,6 +30,9 @@ def atomic(path: Path) -> Iterator[Path]:
         elif temporary.is_file():
             _sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:  # name what was to be written, not the temporary file; a full disk names nothing
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         _remove(temporary)
 

@@ -1,11 +1,11 @@
 """Checkpoint + store -> outputs: what a trained run says about every frame of some videos."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from lightning_fabric import Fabric
 
 from abaw_expr.data.store import Store, StoredVideo
 from abaw_expr.data.windows import FrameIndex
@@ -15,7 +15,7 @@ from abaw_expr.outputs import Outputs, branch_columns
 from abaw_expr.settings import Settings
 from abaw_expr.tasks import BRANCHES, Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities, native_precision
+from abaw_expr.training.evaluation import branch_probabilities, build_fabric
 from abaw_expr.training.run import RunFolder
 
 
@@ -33,13 +33,19 @@ def wanted_of_split(store: Store, split: str) -> list[Wanted]:
     return [Wanted(video, np.arange(1, len(video.frames) + 1)) for video in store.split(split)]
 
 
-def wanted_by_name(store: Store, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
-    """The named videos' frames. Raises StoreError where the store lacks a video."""
+def wanted_by_name(store: Store, split: str, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
+    """The named videos' frames. Raises StoreError where the store lacks a video or has it in another split."""
     known = {video.name: video for video in store.videos}
     missing = [name for name in rows if name not in known]
     if missing:
         remedy = "Prepare a release that holds these videos, or name the template of this release."
         raise StoreError(f"the store lacks {len(missing)} videos: {shorten(missing)}", path=store.root, remedy=remedy)
+    others = [name for name in rows if known[name].split != split]
+    if others:
+        found = f"{len(others)} videos of another: {shorten(others)}"
+        raise StoreError(
+            f"the template is not of the {split} split", found=found, remedy="Name the template's --split."
+        )
     return [Wanted(known[name], np.unique(frames)) for name, frames in rows.items()]
 
 
@@ -50,7 +56,7 @@ def predict(
     split: str,
     wanted: Sequence[Wanted],
     interval: float,
-    accelerator: str,
+    accelerator: Literal["auto", "cpu", "cuda"],
     progress: Callable[[int, int], None],
 ) -> Outputs:
     """Runs the best checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
@@ -58,8 +64,9 @@ def predict(
     Raises RunError where there is no checkpoint, or one that the run's settings do not fit.
     """
     settings = run.load_settings()
+    settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
     checkpoint = load_checkpoint(run.best)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=native_precision(settings))
+    fabric = build_fabric(settings)
     module = fabric.setup_module(_trained(run, settings, checkpoint, task))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from abaw_expr.errors import OutputsError, shorten
+from abaw_expr.errors import OutputsError, shorten, unreadable
 from abaw_expr.files import atomic
 from abaw_expr.tasks import BRANCHES, EXPR, Task
 from abaw_expr.version import VERSION
@@ -143,7 +143,7 @@ def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
             _check_columns(file.schema_arrow.names, task, path)
             table = _cast(file.read(columns=schema(task).names), task, path)
     except OSError as error:
-        raise OutputsError(f"cannot be read ({error.strerror or error})", path=path, remedy=REMEDY) from error
+        raise unreadable(OutputsError, path, error) from error
     except pa.ArrowException as error:
         raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
     _check_rows(table, task, path)

@@ -152,8 +152,7 @@ class OptimiserSettings(_Strict):
     learning_rate: float = 1e-4
     """Learning rate of attention and heads (S: 1e-4)."""
     branch_learning_rate: float = 1e-3
-    """Learning rate of the branches' weights (S: 1e-3 for those "of audio and facial images"; D: all but attention
-    and heads)."""
+    """Learning rate of the branches' weights, all but attention and heads (S: 1e-3; D: which they are)."""
     momentum: float = 0.9
     """Momentum of SGD (S)."""
     weight_decay: float = 0.0
@@ -242,6 +241,10 @@ def settings_from(values: Any, path: Path | None = None) -> Settings:
     """Settings out of nested dictionaries; `path` is named in errors."""
     from pydantic import TypeAdapter, ValidationError
 
+    if not isinstance(values, dict):
+        found, expected = type(values).__name__, "groups of settings, such as `model:`, with values in them"
+        raise SettingsError("is not a settings file", path=path, found=found, expected=expected)
+
     try:
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as problem:
@@ -249,7 +252,8 @@ def settings_from(values: Any, path: Path | None = None) -> Settings:
         key = ".".join(str(part) for part in first["loc"]) or "settings"
         unknown = first["type"] == "unexpected_keyword_argument"
         message = "is not a setting" if unknown else f"cannot be used: {first['msg'][0].lower()}{first['msg'][1:]}"
-        raise SettingsError(f"{key} {message}", path=path, found=first["input"]) from problem
+        remedy = "`train --help` lists the settings." if unknown else None
+        raise SettingsError(f"{key} {message}", path=path, found=first["input"], remedy=remedy) from problem
     except SettingsError as problem:
         raise SettingsError(problem.problem, path=path, found=problem.found, expected=problem.expected) from problem
 

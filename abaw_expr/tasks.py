@@ -23,9 +23,7 @@ class Task:
     annotation_folders: tuple[str, ...]
     """The names that editions gave to this challenge's annotation folder."""
     test_list: str
-    """Pattern of the file that lists this challenge's test videos, over the editions."""
-    template: str
-    """Pattern of this challenge's submission template, over the editions; compared in lower case."""
+    """Pattern of the file that lists this challenge's test videos, over the editions; compared in lower case."""
 
     @property
     def n_classes(self) -> int:
@@ -60,7 +58,6 @@ EXPR = Task(
     quadrants=(4, 2, 2, 2, 1, 3, 1, 0),
     annotation_folders=("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"),
     test_list="expression_*_test_set_release.txt",
-    template="*expr_test_set_sample.txt",
 )
 
 

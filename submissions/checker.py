@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from abaw_expr.errors import PredictionsError, TemplateError, UserError, shorten
+from abaw_expr.errors import PredictionsError, TemplateError, UserError, shorten, unreadable
 from abaw_expr.tasks import EXPR, Task, frame_name
 from submissions.faults import Fault, Faults, merged
 
@@ -56,6 +56,9 @@ def check_folder(folder: Path | str, template_path: Path | str, task: Task = EXP
     if not folder.is_dir():
         raise PredictionsError("is not a folder", path=folder, remedy="Give the folder that holds <video>.txt files.")
     present = {entry.name for entry in folder.iterdir()}
+    if present.isdisjoint(counts):
+        remedy = "Give the predictions.txt, or the folder that `submit` wrote."
+        raise PredictionsError("holds none of the template's videos as <video>.txt", path=folder, remedy=remedy)
     faults = _name_faults(folder, present, list(counts))
     for name, count in counts.items():
         if name in present:
@@ -290,7 +293,7 @@ def _read(path: Path, error: type[UserError], remedy: str) -> str:
         content = path.read_bytes()
         text = content.decode()
     except OSError as problem:
-        raise error(f"cannot be read ({problem.strerror})", path=path, remedy=remedy) from problem
+        raise unreadable(error, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise error("is not UTF-8 text", path=path, found=content[:16], remedy=remedy) from problem
     if "\0" in text:

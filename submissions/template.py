@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from abaw_expr.errors import TemplateError
+from abaw_expr.errors import TemplateError, unreadable
 from abaw_expr.tasks import EXPR, Task
 
 # What follows the comma is ignored: nothing in the template, dummy labels in the organisers' example file.
@@ -83,7 +83,7 @@ def _read_lines(path: Path) -> list[str]:
         # Text mode turns CRLF into plain newlines; this codec drops a byte-order mark.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as problem:
-        raise TemplateError(f"cannot be read ({problem.strerror})", path=path, remedy=REMEDY) from problem
+        raise unreadable(TemplateError, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise TemplateError("is not UTF-8 text", path=path, remedy=REMEDY) from problem
     return text.rstrip("\n").split("\n")

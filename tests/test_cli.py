@@ -355,7 +355,7 @@ def test_a_run_writes_the_settings_that_the_command_line_gave(
     written = load_settings(tmp_path / "run" / "settings.yaml")
     assert written.precision in ("32-true", "bf16-mixed")  # what this machine made of it
     assert written == replace(load_settings(recipe("demo")), seed=3, precision=written.precision)
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "What was finished is kept" in capsys.readouterr().err
 
 
 def interrupt(*arguments: object) -> None:

@@ -156,7 +156,7 @@ def test_a_branch_that_was_not_trained_is_null(opened: Store, tmp_path: Path) ->
 
 def test_a_template_gets_a_row_for_each_of_its_rows(run: RunFolder, opened: Store, release: Path) -> None:
     template = read_template(next(release.rglob("*_test_set_sample.txt")))
-    wanted = wanted_by_name(opened, {name: rows.frames for name, rows in template.videos.items()})
+    wanted = wanted_by_name(opened, "test", {name: rows.frames for name, rows in template.videos.items()})
     rows = run_on(run, opened, "test", 1.0, wanted).table
     assert [f"{video}/{frame:05d}.jpg" for video, frame in zip(rows["video"], rows["frame"], strict=True)] == sorted(
         template.rows
@@ -167,7 +167,7 @@ def test_rows_beyond_the_video_have_nothing_but_a_time(run: RunFolder, opened: S
     (video,) = opened.split("test")
     count, last = len(video.frames), float(video.frames.time[-1])
     asked = np.array([count + 3, 1, count, count + 1, 5])
-    table = run_on(run, opened, "test", 1.0, wanted_by_name(opened, {video.name: asked})).table
+    table = run_on(run, opened, "test", 1.0, wanted_by_name(opened, "test", {video.name: asked})).table
     assert table["frame"].tolist() == sorted(asked)
     step = last / (count - 1)
     assert table["time"].tolist()[-3:] == pytest.approx([last, last + step, last + 3 * step])
@@ -183,7 +183,7 @@ def test_rows_beyond_the_video_have_nothing_but_a_time(run: RunFolder, opened: S
 def test_the_frames_asked_for_do_not_change_what_they_get(run: RunFolder, opened: Store) -> None:
     (video,) = opened.split("test")
     whole = run_on(run, opened, "test", 0.5).table
-    part = run_on(run, opened, "test", 0.5, wanted_by_name(opened, {video.name: np.array([7, 30])})).table
+    part = run_on(run, opened, "test", 0.5, wanted_by_name(opened, "test", {video.name: np.array([7, 30])})).table
     expected = whole[whole["frame"].isin([7, 30])].reset_index(drop=True)
     pd.testing.assert_frame_equal(part, expected, check_categorical=False, atol=CLOSE)
 
@@ -191,7 +191,7 @@ def test_the_frames_asked_for_do_not_change_what_they_get(run: RunFolder, opened
 def test_a_video_that_the_store_lacks_is_named(opened: Store) -> None:
     rows = {opened.videos[0].name: np.array([1]), "nobody": np.array([1, 2])}
     with pytest.raises(StoreError, match=r"/store: the store lacks 1 videos: nobody\. Prepare a release that holds"):
-        wanted_by_name(opened, rows)
+        wanted_by_name(opened, "test", rows)
 
 
 # Runs that cannot predict

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from abaw_expr.errors import ReleaseError, shorten
+from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.tasks import Task, recording_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
@@ -53,6 +53,8 @@ class Release:
     recordings: tuple[Recording, ...]
     not_annotated: tuple[str, ...]
     """Video files that neither an annotation nor the test list names."""
+    has_test_list: bool
+    """Whether a list of test videos is there; before the organisers hand it out there is none."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ def read_release(root: Path, task: Task) -> Release:
             )
         folders = tuple(folder for crops in found.crop_roots if (folder := crops / name).is_dir())
         videos[name] = Video(name, split, labels, folders)
-    return _group(root, videos, found.videos)
+    return _group(root, videos, found)
 
 
 def read_annotation(path: Path, task: Task) -> np.ndarray:
@@ -138,7 +140,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as problem:
-        raise ReleaseError(f"cannot be read ({problem.strerror})", path=path) from problem
+        raise unreadable(ReleaseError, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise ReleaseError(f"is not a text file ({problem.reason} at byte {problem.start})", path=path) from problem
     return text.removesuffix("\n").split("\n") if text else []
@@ -169,7 +171,8 @@ def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) ->
     """
     folders = {video: tuple(root / video for root in roots if (root / video).is_dir()) for video in truths}
     if not any(folders.values()):
-        raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)))
+        remedy = "Name the folders that hold a folder a video, such as cropped_aligned."
+        raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)), remedy=remedy)
     return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v])[0])) for v, truth in truths.items()]
 
 
@@ -216,12 +219,13 @@ def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
     )
 
 
-def _group(root: Path, videos: dict[str, Video], files: dict[str, Path]) -> Release:
+def _group(root: Path, videos: dict[str, Video], found: _Found) -> Release:
+    files = found.videos
     people: dict[str, list[Video]] = defaultdict(list)
     for name, video in videos.items():
         people[name if name in files else recording_of(name)].append(video)
     recordings = tuple(Recording(name, files.get(name), tuple(people[name])) for name in sorted(people))
-    return Release(root, recordings, tuple(sorted(files.keys() - people.keys())))
+    return Release(root, recordings, tuple(sorted(files.keys() - people.keys())), bool(found.test_lists))
 
 
 def _label(text: str, path: Path, line: int, task: Task) -> int:

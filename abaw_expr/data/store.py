@@ -28,6 +28,7 @@ from abaw_expr.tasks import Task
 FORMAT = 1
 """Number of this layout; a store with another number must be prepared again."""
 MANIFEST = "manifest.json"
+RECORDINGS = "recordings"
 _AGAIN = "Run `prepare` into a new folder."
 
 
@@ -101,6 +102,8 @@ class Store:
 
 def open_store(root: Path, task: Task) -> Store:
     """Opens a store; raises StoreError where it is incomplete, of another version or of another task."""
+    if not (Path(root) / MANIFEST).exists() and not (Path(root) / RECORDINGS).is_dir():
+        raise StoreError("is not a store", path=root, expected="a folder that `prepare` made", remedy="Check the path.")
     manifest = read_json(Path(root) / MANIFEST, StoreError, "Run `prepare` to its end; it goes on where it stopped.")
     for key, expected in (("format", FORMAT), ("task", task.name), ("class_names", list(task.class_names))):
         if manifest.get(key) != expected:
@@ -111,7 +114,7 @@ def open_store(root: Path, task: Task) -> Store:
                 expected=expected,
                 remedy=_AGAIN,
             )
-    folders = [Path(root) / "recordings" / name for name in manifest["recordings"]]
+    folders = [Path(root) / RECORDINGS / name for name in manifest["recordings"]]
     return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in _videos(folder)))
 
 

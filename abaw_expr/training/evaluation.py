@@ -1,13 +1,16 @@
 """A network's arithmetic, and its probabilities on frames of an index. Shapes: k frames, c classes."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from abaw_expr.data.windows import FrameIndex, Windows, load, split_batches
+from abaw_expr.errors import SettingsError
 from abaw_expr.losses import CoarseFineLoss
 from abaw_expr.settings import Settings
 
@@ -24,6 +27,15 @@ def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed"]:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
+
+
+def build_fabric(settings: Settings) -> Fabric:
+    """The device and arithmetic that the settings name. Raises SettingsError for a GPU that is not there."""
+    if settings.compute.accelerator == "cuda" and not torch.cuda.is_available():
+        remedy = "Use auto or cpu, or install a driver that this torch can use."
+        raise SettingsError("the accelerator cuda cannot be used: no GPU is found", remedy=remedy)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell what precision it uses
+    return Fabric(accelerator=settings.compute.accelerator, devices=1, precision=native_precision(settings))
 
 
 @torch.inference_mode()

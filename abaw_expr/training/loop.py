@@ -27,7 +27,7 @@ from abaw_expr.scoring import confusion, macro_f1
 from abaw_expr.settings import DataSettings, OptimiserSettings, Settings, signature
 from abaw_expr.tasks import CROP_SIDE, Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities, native_precision
+from abaw_expr.training.evaluation import branch_probabilities, build_fabric, native_precision
 from abaw_expr.training.run import Epoch, RunFolder
 from abaw_expr.version import VERSION
 
@@ -60,10 +60,9 @@ def train(
     `progress(steps done, steps in all)` is told after every step. Raises RunError where the folder holds another run or
     the loss stops being a number, StoreError where the store has nothing to train or validate on.
     """
-    precision = native_precision(settings)
-    settings = replace(settings, precision=precision)
+    settings = replace(settings, precision=native_precision(settings))
+    fabric = build_fabric(settings)
     run.start(settings, store.digest, resume)
-    fabric = Fabric(accelerator=settings.compute.accelerator, devices=1, precision=precision)
     torch.manual_seed(settings.seed)
     network = build_network(settings.model, task.n_classes)
     module, optimiser = fabric.setup(network, build_optimiser(network, settings.optimiser))

@@ -76,6 +76,7 @@ class RunFolder:
         `data` is the store's digest.
         """
         if not self.last.exists():
+            self._check_new()
             save_settings(settings, self.settings)
             return
         if not resume:
@@ -90,6 +91,13 @@ class RunFolder:
                 path=self.settings,
                 remedy="Resume with the settings it was started with, or name another folder.",
             )
+
+    def _check_new(self) -> None:
+        """Refuses to start a run in a folder that is something else."""
+        if self.root.exists() and not self.root.is_dir():
+            raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
+        if self.root.exists() and any(self.root.iterdir()) and not self.settings.exists():
+            raise RunError("is not empty and not a run", path=self.root, remedy="Name a new folder for the run.")
 
     def write_metrics(self, history: list[Epoch]) -> None:
         """Writes the table anew, a row an epoch."""
