@@ -124,12 +124,17 @@ def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
         ("optimiser: {name: adam}", "optimiser.name"),
         ("optimiser: {epochs: some}", "optimiser.epochs"),
         ("compute: {accelerator: tpu}", "compute.accelerator"),
-        ("- seed", "settings"),
-        ("seed", "settings"),
     ],
 )
 def test_wrong_type_is_refused(tmp_path: Path, text: str, key: str) -> None:
     with pytest.raises(SettingsError, match=rf"mine\.yaml: {re.escape(key)} cannot be used: .*; found"):
+        load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(("text", "found"), [("- seed", "list"), ("seed", "str")])
+def test_what_holds_no_settings_is_refused(tmp_path: Path, text: str, found: str) -> None:
+    expected = rf"mine\.yaml: is not a settings file; found '{found}'; expected groups of settings"
+    with pytest.raises(SettingsError, match=expected):
         load_settings(write(tmp_path, text))
 
 

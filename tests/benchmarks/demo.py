@@ -21,8 +21,8 @@ FAR = 2 / EXPR.n_classes
 """Twice the macro F1 that guessing among equally frequent classes has."""
 
 
-def run(folder: Path, seed: int) -> tuple[list[object], bool]:
-    """One row of the table, and whether the seed holds."""
+def run(folder: Path, seed: int) -> tuple[list[object], list[object], bool]:
+    """A row of each table, and whether the seed holds."""
     out = folder / f"demo-{seed}"
     began = time.perf_counter()
     status = main(["demo", "--out", str(out), "--seed", str(seed)])
@@ -34,14 +34,16 @@ def run(folder: Path, seed: int) -> tuple[list[object], bool]:
     baseline = max(audio, visual)
     holds = fused > baseline and min(audio, visual) > FAR and summary["check"] == "clean"
     nested = summary["estimate"]["nested_macro_f1"]
-    return [seed, audio, visual, baseline, fused, fused / baseline, nested, *test, round(seconds)], holds
+    return [seed, audio, visual, baseline, fused, fused / baseline, nested], [seed, *test, round(seconds)], holds
 
 
 def benchmark(folder: Path) -> int:
     """Runs all seeds, prints the table and the verdict, and returns the exit status."""
-    rows, verdicts = zip(*(run(folder, seed) for seed in SEEDS), strict=True)
-    columns = ("seed", "audio", "visual", "baseline", "ours", "ratio", "nested", "audio", "visual", "ours", "seconds")
-    console.table("Validation (tuned on it), nested estimate, then test: macro F1, chance 0.125", columns, rows)
+    tuned, unseen, verdicts = zip(*(run(folder, seed) for seed in SEEDS), strict=True)
+    on_val = ("seed", "audio", "visual", "baseline", "ours", "ratio", "nested")
+    on_test = ("seed", "audio", "visual", "ours", "seconds")
+    console.table("Macro F1 on validation, which ours is tuned on (chance 0.125)", on_val, tuned)
+    console.table("Macro F1 on test, which nothing is chosen by", on_test, unseen)
     console.OUT.print(f"verdict: {'holds' if all(verdicts) else 'SHORT'} on {sum(verdicts)} of {len(SEEDS)} seeds")
     return 0 if all(verdicts) else 1
 
