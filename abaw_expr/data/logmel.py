@@ -36,6 +36,6 @@ def log_mel(samples_n: np.ndarray) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def step_at(time: float) -> int:
-    """The step centred nearest to a time in seconds."""
-    return round(time / STEP)
+def step_at(time: float | np.ndarray) -> np.ndarray:
+    """The step centred nearest to each time in seconds, int64."""
+    return np.rint(np.asarray(time) / STEP).astype(np.int64)

@@ -79,9 +79,10 @@ class FrameIndex:
         places = np.flatnonzero(usable)
         if seconds == 0:
             return places
-        cell = np.floor(self.time[places] / seconds + phase).astype(np.int64)
-        _, first = np.unique(np.stack([self.video[places], cell]), axis=1, return_index=True)
-        return places[np.sort(first)]
+        video, cell = self.video[places], np.floor(self.time[places] / seconds + phase)
+        first = np.ones(len(places), bool)  # of its interval: time never goes back in a video
+        first[1:] = (video[1:] != video[:-1]) | (cell[1:] != cell[:-1])
+        return places[first]
 
 
 class Windows(Dataset):
@@ -125,7 +126,7 @@ def sound_window(video: StoredVideo, time: float) -> Tensor:
     assert video.sound is not None
     assert video.sound_mean is not None
     assert video.sound_std is not None
-    first = step_at(time) - SOUND_WINDOW // 2
+    first = int(step_at(time)) - SOUND_WINDOW // 2
     start, stop = max(first, 0), min(first + SOUND_WINDOW, len(video.sound))
     window_tm = np.zeros((SOUND_WINDOW, MEL_BANDS), np.float32)
     if start < stop:
@@ -171,7 +172,7 @@ class _Collate:
 def _has_sound(video: StoredVideo) -> np.ndarray:
     """bool [frames]: whether the recording's sound has not ended by the frame's time."""
     steps = 0 if video.sound is None else len(video.sound)
-    return np.array([step_at(time) < steps for time in video.frames.time])
+    return step_at(video.frames.time) < steps
 
 
 def _decode(video: StoredVideo, row: int) -> Tensor | None:
