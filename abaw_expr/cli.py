@@ -150,7 +150,7 @@ def _train_command(base: Settings) -> Callable[..., int]:
         """
         from abaw_expr.data.store import open_store
         from abaw_expr.training.loop import train as fit
-        from abaw_expr.training.run import RunFolder
+        from abaw_expr.training.run import RunFolder, best_epoch
 
         if resume and not RunFolder(run).last.exists():
             console.note(f"Nothing to resume in {run}: this is a new run.")
@@ -166,7 +166,7 @@ def _train_command(base: Settings) -> Callable[..., int]:
                 console.print_epoch,
                 tell,
             )
-        best = max(history, key=lambda e: (e.fused_f1, e.epoch))
+        best = best_epoch(history)
         rows = [("audio", best.audio_f1), ("visual", best.visual_f1), ("fused", best.fused_f1)]
         console.table(f"Best epoch {best.epoch} of {len(history)}: macro F1 on validation", ("", "macro F1"), rows)
         return OK
@@ -281,14 +281,14 @@ def score(
         crops: With --predictions: the roots of the crops, to score frames with a crop too.
         out: Write all figures here as JSON.
     """
+    if out is not None:
+        _check_target(out, outputs, decision, predictions)
     if outputs and decision and not (predictions or annotations or crops):
         found = _score_outputs(outputs, decision)
     elif predictions and annotations and not (outputs or decision):
         found = _score_predictions(predictions, annotations, crops)
     else:
         raise UserError("score needs --outputs with --decision, or --predictions with --annotations [--crops]")
-    if out is not None:
-        _check_target(out, outputs, decision, predictions)
     for number, (name, report) in enumerate(found.items()):
         console.print_report(name, report, detailed=number == 0)
     if out is not None:

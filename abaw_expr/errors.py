@@ -69,8 +69,9 @@ class PredictionsError(UserError):
 
 
 def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str | None = None) -> UserError:
-    """The error of a file that the system does not let us read; of one that is not there, the path is at fault."""
-    remedy = "Check the path." if isinstance(problem, FileNotFoundError) else remedy
+    """The error of a file that the system does not let us read; without a better remedy the path is to be checked."""
+    if remedy is None and isinstance(problem, FileNotFoundError):
+        remedy = "Check the path."
     return kind(f"cannot be read ({problem.strerror or problem})", path=path, remedy=remedy)
 
 

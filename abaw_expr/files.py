@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from abaw_expr.errors import UserError
+from abaw_expr.errors import UserError, unreadable
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def read_json(path: Path, error: type[UserError], remedy: str) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as problem:
-        raise error(f"cannot be read ({problem.strerror})", path=path, remedy=remedy) from problem
+        raise unreadable(error, path, problem, remedy) from problem
     except ValueError as problem:
         raise error(f"is not JSON ({problem})", path=path, remedy=remedy) from problem
 

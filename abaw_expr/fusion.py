@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from abaw_expr.errors import DecisionError
 from abaw_expr.files import read_json, write_json
 from abaw_expr.outputs import Outputs, VideoOutputs, is_distribution
-from abaw_expr.scoring import Counts, confusion_by_video, macro_f1
+from abaw_expr.scoring import Counts, confusion_by_video, macro_f1, with_crop
 from abaw_expr.tasks import BRANCHES, EXPR, Task
 from abaw_expr.version import VERSION
 
@@ -219,9 +219,10 @@ def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, flo
         name: None if name in absent else _score(plain, [_without(other, video) for video in videos])
         for name, other in zip(BRANCHES, reversed(BRANCHES), strict=True)
     }
+    cropped = [replace(video, label=with_crop(video.label, video.crop, decision.task)) for video in videos]
     return {
         "macro_f1": _score(decision, videos),
-        "macro_f1_with_crop": _score(decision, [_with_crop(video, decision.task) for video in videos]),
+        "macro_f1_with_crop": _score(decision, cropped),
         **alone,
         "equal": None if absent else _score(plain, videos),
     }
@@ -235,11 +236,6 @@ def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
 
 def _without(branch: str, video: VideoOutputs) -> VideoOutputs:
     return replace(video, **{branch: np.full_like(getattr(video, branch), np.nan)})
-
-
-def _with_crop(video: VideoOutputs, task: Task) -> VideoOutputs:
-    """The video with annotations on the frames that have a crop only."""
-    return replace(video, label=np.where(video.crop, video.label, task.unannotated))
 
 
 def _field_names() -> list[str]:

@@ -147,6 +147,11 @@ def report(class_names: Sequence[str], videos: Sequence[str], confusions: Counts
     )
 
 
+def with_crop(truth: NDArray[np.integer], has_crop: NDArray[np.bool_], task: Task) -> NDArray[Any]:
+    """The truth with annotations on the frames that have a crop only, [T]: teams often quote F1 on those."""
+    return np.where(has_crop, truth, task.unannotated)
+
+
 def reports(
     task: Task,
     videos: Sequence[str],
@@ -154,13 +159,10 @@ def reports(
     predicted: Sequence[NDArray[np.integer]],
     has_crop: Sequence[NDArray[np.bool_]] | None,
 ) -> dict[str, Report]:
-    """Reports on all annotated frames and, where it is known which have one, on those with a crop: V arrays [T] each.
-
-    The organisers score all annotated frames; teams often quote those with a crop.
-    """
+    """Reports on all annotated frames and, where that is known, on those with a crop: V arrays [T] each."""
     kinds = {"all annotated frames": truths}
     if has_crop is not None:
-        masked = [np.where(crop, truth, task.unannotated) for crop, truth in zip(has_crop, truths, strict=True)]
+        masked = [with_crop(truth, crop, task) for truth, crop in zip(truths, has_crop, strict=True)]
         if any((truth != task.unannotated).any() for truth in masked):
             kinds["frames with a crop"] = masked
     return {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from abaw_expr.errors import SettingsError
+from abaw_expr.errors import SettingsError, unreadable
 from abaw_expr.files import digest, write_text
 from abaw_expr.tasks import BRANCHES, EXPR, MEL_BANDS, SOUND_WINDOW
 
@@ -229,9 +229,7 @@ def load_settings(path: Path) -> Settings:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as problem:
         shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise SettingsError(
-            f"cannot be read ({problem.strerror})", path=path, remedy=f"Name a YAML file, or one of: {shipped}."
-        ) from problem
+        raise unreadable(SettingsError, path, problem, f"Name a YAML file, or one of: {shipped}.") from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise SettingsError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
     return settings_from(values or {}, path)

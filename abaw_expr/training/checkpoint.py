@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from abaw_expr.errors import RunError
+from abaw_expr.errors import RunError, unreadable
 from abaw_expr.files import atomic
 
 _REMEDY = "Train again, or name a run whose training got that far."
@@ -40,6 +40,6 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     try:
         return Checkpoint(**torch.load(path, map_location=device, weights_only=True))
     except OSError as error:
-        raise RunError(f"cannot be read ({error.strerror})", path=path, remedy=_REMEDY) from error
+        raise unreadable(RunError, path, error, _REMEDY) from error
     except Exception as error:  # of bytes that are no checkpoint, torch raises whatever it trips over
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY) from error

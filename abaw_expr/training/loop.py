@@ -28,7 +28,7 @@ from abaw_expr.settings import DataSettings, OptimiserSettings, Settings, signat
 from abaw_expr.tasks import CROP_SIDE, Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric, native_precision
-from abaw_expr.training.run import Epoch, RunFolder
+from abaw_expr.training.run import Epoch, RunFolder, best_epoch
 from abaw_expr.version import VERSION
 
 WARM_UP = 0.3
@@ -69,6 +69,7 @@ def train(
     criterion = CoarseFineLoss(settings.loss).to(fabric.device)
     training, validation = (_frames(store, name, settings) for name in ("train", "val"))
     weights = class_weights(training.index.label[training.usable], settings.data.balance, task)
+    prior = class_shares(training, weights, task)
     history: list[Epoch] = []
     identity = signature(settings, store.digest)
     if run.last.exists():
@@ -83,7 +84,7 @@ def train(
         rate = optimiser.param_groups[0]["lr"]
         seconds = time.perf_counter() - began
         history.append(Epoch(number, rate, loss, *figures, waiting / seconds, seconds))
-        _save(run, history, identity, class_shares(training, weights, task), network, optimiser)
+        _save(run, history, identity, prior, network, optimiser)
         on_epoch(history[-1])
     if not run.complete:
         run.finish(_summary(history, identity, store, task))
@@ -240,21 +241,20 @@ def _save(
     """The best checkpoint before the last, so that a kill between them costs an epoch and loses nothing."""
     rows = [asdict(epoch) for epoch in history]
     weights = network.state_dict()
-    if history[-1].fused_f1 >= max(epoch.fused_f1 for epoch in history):
+    if best_epoch(history) is history[-1]:
         save_checkpoint(run.best, Checkpoint(len(history), identity, prior, weights, {}, rows))
     run.write_metrics(history)
     save_checkpoint(run.last, Checkpoint(len(history), identity, prior, weights, optimiser.state_dict(), rows))
 
 
 def _summary(history: list[Epoch], identity: str, store: Store, task: Task) -> dict[str, object]:
-    best = max(history, key=lambda epoch: (epoch.fused_f1, epoch.epoch))
     return {
         "version": VERSION,
         "task": task.name,
         "signature": identity,
         "store": store.digest,
         "epochs": len(history),
-        "best": asdict(best),
+        "best": asdict(best_epoch(history)),
         "seconds": sum(epoch.seconds for epoch in history),
     }
 

@@ -6,6 +6,7 @@ checkpoints/         last.pt and best.pt
 manifest.json        written last: its presence means complete
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -31,6 +32,11 @@ class Epoch:
     waiting: float
     """Share of the epoch's time spent waiting for data."""
     seconds: float
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights best.pt holds: the highest fused F1, of equal ones the latest."""
+    return max(history, key=lambda epoch: (epoch.fused_f1, epoch.epoch))
 
 
 @dataclass(frozen=True)
