@@ -3,7 +3,6 @@
 Heavy modules are imported inside the commands that need them, so that `--help` and `check` answer at once.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from abaw_expr import console
-from abaw_expr.errors import UserError
+from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
+from abaw_expr.errors import StoppedError, UserError
 from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks import BRANCHES, EXPR
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from abaw_expr.scoring import Report
 
 TASK = EXPR
-DEFAULT_RECIPE = Path("modern")
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 OK, FAULTS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+SIGNALLED = 128
+"""Exit status of a run that a signal ended in good order: this and the signal's number, as a shell has it."""
 
 ABOUT = """From the ABAW expression challenge's release to a checked submission file.
 
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         commands = _commands(arguments)
         return tyro.extras.subcommand_cli_from_dict(commands, prog="abaw-expr", description=ABOUT, args=arguments) or OK
+    except StoppedError as error:
+        console.note(str(error))
+        return SIGNALLED + error.signal
     except UserError as error:
         if debug:
             raise
@@ -63,30 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     """The commands by name; `train` shows the values of the settings file that the arguments name."""
-    base = _base_settings(arguments) if arguments[:1] == ["train"] else Settings()
+    base = base_settings(arguments) if arguments[:1] in (["train"], ["ablate"]) else Settings()
     return {
         "demo": demo,
         "prepare": prepare,
-        "train": _train_command(base),
+        "train": train_command(base, arguments, TASK),
         "predict": predict,
         "tune": tune,
         "score": score,
         "submit": submit,
         "check": check,
+        "ablate": ablate_command(base, TASK),
         "describe": describe,
     }
-
-
-def _base_settings(arguments: Sequence[str]) -> Settings:
-    """The settings that command-line overrides start from: the named file's, or those of the run to resume."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--settings", type=Path)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    known, _ = parser.parse_known_args(arguments)
-    if known.settings is None and known.resume and known.run and (known.run / "settings.yaml").exists():
-        return load_settings(known.run / "settings.yaml")
-    return load_settings(known.settings or DEFAULT_RECIPE)
 
 
 def prepare(release: Path, store: Path, workers: int = 0, skip_broken: Flag = False) -> int:
@@ -128,52 +120,6 @@ def prepare(release: Path, store: Path, workers: int = 0, skip_broken: Flag = Fa
     return OK
 
 
-def _train_command(base: Settings) -> Callable[..., int]:
-    def train(
-        store: Path,
-        run: Path,
-        settings: Path = DEFAULT_RECIPE,
-        resume: Flag = False,
-        overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
-    ) -> int:
-        """Trains the networks on a store.
-
-        Every setting below can be changed here; its default is the file's value.
-
-        (S) marks what the paper says, (D) our default where it is silent.
-
-        Args:
-            store: The prepared store.
-            run: The folder of this run: settings, metrics.csv, checkpoints.
-            settings: A YAML file, or the name of a shipped one: paper, modern, demo.
-            resume: Go on with the run in the folder; without --settings it keeps its own.
-        """
-        from abaw_expr.data.store import open_store
-        from abaw_expr.training.loop import train as fit
-        from abaw_expr.training.run import RunFolder, best_epoch
-
-        if resume and not RunFolder(run).last.exists():
-            console.note(f"Nothing to resume in {run}: this is a new run.")
-        if RunFolder(run).complete:
-            console.note(f"The run in {run} is complete already.")
-        with console.progress("Training steps") as tell:
-            history = fit(
-                open_store(store, TASK),
-                RunFolder(run),
-                overrides,
-                TASK,
-                resume,
-                console.print_epoch,
-                tell,
-            )
-        best = best_epoch(history)
-        rows = [("audio", best.audio_f1), ("visual", best.visual_f1), ("fused", best.fused_f1)]
-        console.table(f"Best epoch {best.epoch} of {len(history)}: macro F1 on validation", ("", "macro F1"), rows)
-        return OK
-
-    return train
-
-
 def predict(
     run: Path,
     store: Path,
@@ -182,17 +128,19 @@ def predict(
     template: Path | None = None,
     interval: float = 0.2,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    checkpoint: Literal["best", "last"] = "best",
 ) -> int:
     """Writes the outputs table: both branches' probabilities for every frame.
 
     Args:
-        run: A trained run; its best checkpoint is used.
+        run: A trained run.
         store: The prepared store.
         split: Which videos.
         out: The Parquet file to write.
         template: The organisers' template; the table then holds its rows rather than the split's frames.
         interval: Seconds between the frames that the networks see; those between are interpolated. 0: every frame.
         accelerator: Device; auto takes a GPU where there is one.
+        checkpoint: Weights of the best epoch by validation, or of the last, which nothing was chosen by.
     """
     from abaw_expr import inference
     from abaw_expr.data.store import open_store
@@ -210,7 +158,9 @@ def predict(
         rows = read_template(template, TASK).videos
         wanted = inference.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
     with console.progress("Predicting frames") as tell:
-        outputs = inference.predict(RunFolder(run), opened, TASK, split, wanted, interval, accelerator, tell)
+        outputs = inference.predict(
+            RunFolder(run), opened, TASK, split, wanted, interval, accelerator, checkpoint, tell
+        )
     write_outputs(out, outputs)
     frames = outputs.table
     rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]

@@ -1,5 +1,6 @@
 """What the command line shows: progress with time left, small tables, errors as one paragraph."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
     from abaw_expr.scoring import Report
     from abaw_expr.training.run import Epoch
 
-OUT = Console(highlight=False, markup=False, emoji=False)
+_PROCESS = os.environ.get("RANK", "0")
+"""Of several processes of a run the first one speaks."""
+OUT = Console(highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
 """Results."""
-ERR = Console(stderr=True, highlight=False, markup=False, emoji=False)
+ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
 """Progress, notes and errors, so that a pipe gets results only."""
 
 
@@ -87,5 +90,6 @@ def show(value: object) -> str:
 
 
 def error(problem: object) -> None:
-    """An error as one paragraph."""
+    """An error as one paragraph, whichever process it befalls."""
+    ERR.quiet = False
     ERR.print(f"abaw-expr: error: {problem}", style="red", soft_wrap=not ERR.is_terminal)

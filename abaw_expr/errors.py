@@ -52,6 +52,14 @@ class RunError(UserError):
     """A run folder or a checkpoint cannot be used."""
 
 
+class StoppedError(UserError):
+    """A signal ended a run; its state is saved."""
+
+    def __init__(self, run: Path, number: int) -> None:
+        super().__init__("was stopped; its state is saved", path=run, remedy="Go on with it by --resume.")
+        self.signal = number
+
+
 class OutputsError(UserError):
     """A table of branch outputs cannot be used."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -57,35 +58,36 @@ def predict(
     wanted: Sequence[Wanted],
     interval: float,
     accelerator: Literal["auto", "cpu", "cuda"],
+    checkpoint: Literal["best", "last"],
     progress: Callable[[int, int], None],
 ) -> Outputs:
-    """Runs the best checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
+    """Runs a run's checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
 
     Raises RunError where there is no checkpoint, or one that the run's settings do not fit.
     """
     settings = run.load_settings()
     settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
-    checkpoint = load_checkpoint(run.best)
+    trained = load_checkpoint(getattr(run, checkpoint))
     fabric = build_fabric(settings)
-    module = fabric.setup_module(_trained(run, settings, checkpoint, task))
+    network = fabric.to_device(_trained(getattr(run, checkpoint), settings, trained, task))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)
-    p, _ = branch_probabilities(module, index, places, settings, fabric.device, progress=progress)
+    p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
     tables = [
         _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
     ]
     table = pd.concat(tables, ignore_index=True)
-    return Outputs(task, table, split, checkpoint.signature, tuple(checkpoint.prior))
+    return Outputs(task, table, split, trained.signature, tuple(trained.prior))
 
 
-def _trained(run: RunFolder, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+def _trained(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
     network = build_network(settings.model, task.n_classes)
     try:
-        network.load_state_dict(checkpoint.network)
+        network.load_state_dict(checkpoint.average or checkpoint.network)
     except RuntimeError as error:
         remedy = "Put back the settings.yaml that it was trained with, or train again."
-        raise RunError("does not fit the settings of its run", path=run.best, remedy=remedy) from error
+        raise RunError("does not fit the settings of its run", path=path, remedy=remedy) from error
     return network
 
 

@@ -71,13 +71,33 @@ def bootstrap_interval(
     """The percentile interval of macro F1 under resampling of recordings with replacement: [R, C, C] -> (low, high).
 
     Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13. A resample is how often each recording was
-    drawn; its confusion matrix is the sum weighted by that.
+    drawn; its confusion matrix is the sum weighted by that. Of several runs, [S, R, C, C], the interval is that of
+    their mean macro F1.
     """
-    n_recordings = len(confusions)
-    draws = np.random.default_rng(seed).multinomial(n_recordings, np.full(n_recordings, 1 / n_recordings), resamples)
-    figures = macro_f1(np.tensordot(draws, confusions, axes=1))
-    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(_resampled(confusions, seed, resamples), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def bootstrap_difference(
+    confusions: Counts, others: Counts, seed: int, resamples: int = 1000, level: float = 0.95
+) -> tuple[float, float, float]:
+    """By how much macro F1 is above that of `others`, and the percentile interval: (difference, low, high).
+
+    Both are [R, C, C] of the same recordings, or [S, R, C, C] of several runs, whose mean counts. Paired: a resample
+    draws the same recordings for both.
+    """
+    difference = macro_f1(confusions.sum(axis=-3)).mean() - macro_f1(others.sum(axis=-3)).mean()
+    figures = _resampled(confusions, seed, resamples) - _resampled(others, seed, resamples)
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    return float(difference), float(low), float(high)
+
+
+def _resampled(confusions: Counts, seed: int, resamples: int) -> Values:
+    """Macro F1 on each resample of recordings, the mean over runs: [..., R, C, C] -> [resamples]."""
+    n_recordings = confusions.shape[-3]
+    draws = np.random.default_rng(seed).multinomial(n_recordings, np.full(n_recordings, 1 / n_recordings), resamples)
+    figures = macro_f1(np.tensordot(draws, np.moveaxis(confusions, -3, 0), axes=1))
+    return figures.reshape(resamples, -1).mean(axis=1)
 
 
 @dataclass(frozen=True)

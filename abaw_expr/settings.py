@@ -6,7 +6,9 @@ S marks a value the paper states, D our default where it is silent. Shipped sett
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from tyro.conf import arg
 
 from abaw_expr.errors import SettingsError, unreadable
 from abaw_expr.files import digest, write_text
@@ -45,6 +47,10 @@ class DataSettings(_Strict):
     """Seconds between the pictures of one sample."""
     balance: float = 0.0
     """How far classes are evened out when frames are drawn: 0 as they are, 1 all equally often."""
+    video_balance: float = 0.0
+    """How far videos are evened out when frames are drawn: 0 by their length, 1 all equally often."""
+    neighbours: int = 1
+    """Frames in a row, an interval apart, that are drawn together and heard in one pass over their sound."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.interval < math.inf, "data.interval", self.interval, "seconds, 0 or more")
@@ -52,6 +58,8 @@ class DataSettings(_Strict):
         _require(self.pictures >= 1, "data.pictures", self.pictures, "a count of at least 1")
         _require(0 < self.spacing < math.inf, "data.spacing", self.spacing, "seconds above 0")
         _require(0 <= self.balance <= 1, "data.balance", self.balance, "a number in [0, 1]")
+        _require(0 <= self.video_balance <= 1, "data.video-balance", self.video_balance, "a number in [0, 1]")
+        _require(self.neighbours >= 1, "data.neighbours", self.neighbours, "a count of at least 1")
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,10 @@ class LossSettings(_Strict):
     """Penalty for confusing quadrants 2 and 4."""
     mu34: float = 0.5
     """Penalty for confusing quadrants 3 and 4."""
+    every_error: float = 0.0
+    """One penalty for every confusion, whatever its quadrants: the control of the six."""
+    class_weight: float = 0.0
+    """Weight of a class: its share of the samples to the power of minus this; 0 weighs all alike."""
     quadrants: tuple[int, ...] = EXPR.quadrants
     """Each class's quadrant 1..4, 0 for none, in the order of the classes (D)."""
     label_smoothing: float = 0.0
@@ -132,6 +144,8 @@ class LossSettings(_Strict):
             _require(1 <= value <= 5, flag, value, "an integer from 1 to 5")
         for (j, k), mu in zip(QUADRANT_PAIRS, self.mu, strict=True):
             _require(0 <= mu <= 1, f"loss.mu{j}{k}", mu, "a number in [0, 1]")
+        _require(0 <= self.every_error <= 1, "loss.every-error", self.every_error, "a number in [0, 1]")
+        _require(0 <= self.class_weight <= 1, "loss.class-weight", self.class_weight, "a number in [0, 1]")
         known = len(self.quadrants) == EXPR.n_classes and set(self.quadrants) <= {0, 1, 2, 3, 4}
         _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_classes} integers from 0 to 4")
         _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a share in [0, 1)")
@@ -162,7 +176,9 @@ class OptimiserSettings(_Strict):
     epochs: int = 300
     """Passes over the training frames (S: 300 rounds)."""
     batch_size: int = 16
-    """Samples a step (S: 16)."""
+    """Samples a step, over all devices (S: 16)."""
+    average: float = 0.0
+    """Weights are validated and predicted with as their moving mean over steps, with this decay; 0: as they are."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, "optimiser.learning-rate", self.learning_rate, "a number above 0")
@@ -176,6 +192,7 @@ class OptimiserSettings(_Strict):
         _require(0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
         _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")
         _require(self.batch_size >= 2, "optimiser.batch-size", self.batch_size, "a count of at least 2")
+        _require(0 <= self.average < 1, "optimiser.average", self.average, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -184,11 +201,27 @@ class ComputeSettings(_Strict):
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto takes a GPU where there is one."""
+    devices: Annotated[int, arg(aliases=["--devices"])] = 1
+    """Devices of a machine that share each batch; on a CPU, processes."""
+    nodes: Annotated[int, arg(aliases=["--nodes"])] = 1
+    """Machines that share each batch; start the same command on each by torchrun."""
+    part: int = 0
+    """Samples that a device has in hand at a time, their gradients summed over the batch; 0: all of its share. BN sees
+    the samples of a part together."""
+    compile: bool = False
+    """Compile the networks by torch.compile. It needs a C++ compiler; on a CPU it gained nothing."""
     workers: int = 0
-    """Processes that read and augment samples beside the training process."""
+    """Processes that read and augment samples beside each training process."""
+    save_every: float = 300.0
+    """Seconds between checkpoints within an epoch; every epoch ends with one."""
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 0, "compute.workers", self.workers, "a count, 0 or more")
+        for flag, value in (("devices", self.devices), ("nodes", self.nodes)):
+            _require(value >= 1, f"compute.{flag}", value, "a count of at least 1")
+        for flag, value in (("part", self.part), ("workers", self.workers)):
+            _require(value >= 0, f"compute.{flag}", value, "a count, 0 or more")
+        _require(self.part != 1, "compute.part", self.part, "0, or a count of at least 2: BN needs company")
+        _require(0 <= self.save_every < math.inf, "compute.save-every", self.save_every, "seconds, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -208,6 +241,8 @@ class Settings(_Strict):
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
+        whole = self.optimiser.batch_size % self.data.neighbours == 0
+        _require(whole, "data.neighbours", self.data.neighbours, "a divisor of optimiser.batch-size")
 
 
 def recipe(name: str) -> Path:

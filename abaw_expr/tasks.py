@@ -47,6 +47,8 @@ CROP_SIDE = 112
 """Pixels of a crop's side, as the organisers hand them out; the picture branch's input."""
 SOUND_WINDOW = 184
 """Steps of 16 ms in the sound branch's input: 3 s less the width of one analysis window (models' default)."""
+SOUND_STRIDE = 8
+"""Steps of sound that a row of the sound branch's feature map stands for: it halves the resolution three times."""
 MEL_BANDS = 64
 """Mel bands in the sound branch's input (models' default)."""
 PERSON_SUFFIXES = ("_left", "_right")

@@ -265,7 +265,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
 
     def fit(store: object, run: object, settings: Settings, task: Task, resume: bool, *tell: object) -> list[Epoch]:
         asked.append((settings, resume))
-        return [Epoch(1, 0.1, 2.0, 2.0, 0.125, None, 0.125, 0.0, 1.0)]
+        return [Epoch(1, 5, 0.1, 2.0, 2.0, 0.125, None, 0.125, [0.125] * 8, 0.0, 1.0)]
 
     monkeypatch.setattr("abaw_expr.training.loop.train", fit)
     return asked

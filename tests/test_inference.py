@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,12 @@ import pytest
 import torch
 
 from abaw_expr.data.store import Store, open_store
-from abaw_expr.data.windows import FrameIndex, Windows, load
+from abaw_expr.data.windows import Draws, FrameIndex, Windows, cut_for_prediction, load
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.inference import Wanted, interpolate, predict, wanted_by_name, wanted_of_split
 from abaw_expr.models.network import build_network
 from abaw_expr.outputs import Outputs, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import ComputeSettings, ModelSettings, Settings, save_settings
+from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, Settings, save_settings
 from abaw_expr.tasks import BRANCHES, EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.run import RunFolder
@@ -23,30 +24,47 @@ from submissions.template import read_template
 torch.set_num_threads(1)
 
 SETTINGS = Settings(precision="32-true", compute=ComputeSettings(accelerator="cpu"))
+ONE_PASS = replace(SETTINGS, data=DataSettings(neighbours=4))
 PRIOR = [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
 CLOSE = 1e-5
 """How far the same frame's probabilities may differ between batches of different sizes."""
 
 
 def make_run(root: Path, settings: Settings = SETTINGS) -> RunFolder:
-    """A run whose network nobody trained: what is predicted does not matter here, only where it goes.
+    """A run whose networks nobody trained: what is predicted does not matter here, only where it goes.
 
-    Its last layers are scaled up, so that frames get probabilities that differ.
+    Their last layers are scaled up, so that frames get probabilities that differ.
     """
     run = RunFolder(root)
     save_settings(settings, run.settings)
-    torch.manual_seed(4)
-    weights = build_network(settings.model, EXPR.n_classes).state_dict()
-    for name in settings.model.branches:
-        weights[f"branches.{name}.head.1.weight"] *= 100
-    save_checkpoint(run.best, Checkpoint(1, "the signature", PRIOR, weights, {}, []))
+    last, best = weights_of(settings, 5), weights_of(settings, 4)
+    state = Checkpoint("the signature", PRIOR, [], 0, 0.0, 0.0, 0.0, network=best, average={}, optimiser={})
+    save_checkpoint(run.best, state)
+    save_checkpoint(run.last, replace(state, network=last))
     return run
 
 
-def run_on(run: RunFolder, opened: Store, split: str, interval: float, wanted: list[Wanted] | None = None) -> Outputs:
+def weights_of(settings: Settings, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    weights = build_network(settings.model, EXPR.n_classes).state_dict()
+    for name in settings.model.branches:
+        weights[f"branches.{name}.head.1.weight"] *= 100
+    return weights
+
+
+def run_on(
+    run: RunFolder,
+    opened: Store,
+    split: str,
+    interval: float,
+    wanted: list[Wanted] | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+) -> Outputs:
     told: list[tuple[int, int]] = []
     chosen = wanted_of_split(opened, split) if wanted is None else wanted
-    outputs = predict(run, opened, EXPR, split, chosen, interval, "cpu", lambda done, total: told.append((done, total)))
+    outputs = predict(
+        run, opened, EXPR, split, chosen, interval, "cpu", checkpoint, lambda done, total: told.append((done, total))
+    )
     done, total = told[-1]
     assert done == total
     return outputs
@@ -91,20 +109,52 @@ def test_rows_are_null_exactly_where_the_modality_is_missing(exact: Outputs, ope
         assert 0 < missing.all(axis=1).sum() < len(missing)  # the corpus has both
 
 
-def test_interval_0_is_the_network_on_every_frame(exact: Outputs, run: RunFolder, opened: Store) -> None:
-    network = build_network(SETTINGS.model, EXPR.n_classes).eval()
+def one_by_one(run: RunFolder, opened: Store, settings: Settings, places: np.ndarray) -> dict[str, np.ndarray]:
+    """What the run's network says of frames of the training split, each in a batch of its own."""
+    network = build_network(settings.model, EXPR.n_classes).eval()
     network.load_state_dict(load_checkpoint(run.best).network)
     index = FrameIndex(sorted(opened.split("train"), key=lambda video: video.name))
-    one_by_one = load(Windows(index, SETTINGS.data), [[(place, None)] for place in range(len(index))], 1, 0)
+    windows = Windows(index, settings.data, cut_for_prediction(settings.data))
     found: dict[str, list[np.ndarray]] = {name: [] for name in BRANCHES}
     with torch.inference_mode():
-        for raw in one_by_one:
+        for raw in load(windows, [Draws(places[row : row + 1]) for row in range(len(places))], workers=0):
             batch = raw.to(torch.device("cpu"))
-            for name, log_p in network(batch.inputs, batch.present).items():
+            for name, log_p in network(batch.inputs, batch.rows, batch.windows, len(batch)).items():
                 found[name].append(log_p[0].exp().numpy() if batch.present[name] else np.full(8, np.nan))
+    return {name: np.stack(rows) for name, rows in found.items()}
+
+
+def test_interval_0_is_the_network_on_every_frame(exact: Outputs, run: RunFolder, opened: Store) -> None:
+    found = one_by_one(run, opened, SETTINGS, np.arange(len(exact.table)))
     for name in BRANCHES:
-        np.testing.assert_allclose(exact.branch(name), np.stack(found[name]), atol=CLOSE)
+        np.testing.assert_allclose(exact.branch(name), found[name], atol=CLOSE)
         assert np.nanstd(exact.branch(name), axis=0).max() > 100 * CLOSE  # frames differ by more than the tolerance
+
+
+def test_a_run_that_heard_neighbours_together_hears_recordings_in_one_pass(
+    exact: Outputs, opened: Store, tmp_path: Path
+) -> None:
+    """As each frame gets it alone; pictures do not care."""
+    run = make_run(tmp_path / "run", ONE_PASS)
+    whole = run_on(run, opened, "train", 0.0)
+    places = np.arange(0, len(whole.table), 29)
+    found = one_by_one(run, opened, ONE_PASS, places)
+    for name in BRANCHES:
+        np.testing.assert_allclose(whole.branch(name)[places], found[name], atol=CLOSE)
+    np.testing.assert_allclose(whole.branch("visual"), exact.branch("visual"), atol=CLOSE)
+    assert np.nanmax(np.abs(whole.branch("audio") - exact.branch("audio"))) > 100 * CLOSE  # the padding was silence
+
+
+def test_the_last_checkpoint_can_be_asked_for(run: RunFolder, opened: Store, tmp_path: Path) -> None:
+    """Where it keeps a moving mean of the weights, that is what predicts."""
+    best, last = (run_on(run, opened, "val", 1.0, checkpoint=name) for name in ("best", "last"))
+    averaged = make_run(tmp_path / "run")
+    checkpoint = load_checkpoint(averaged.last)
+    save_checkpoint(averaged.last, replace(checkpoint, average=weights_of(SETTINGS, 4)))
+    mean = run_on(averaged, opened, "val", 1.0, checkpoint="last")
+    for name in BRANCHES:
+        np.testing.assert_array_equal(mean.branch(name), best.branch(name))
+        assert np.nanmax(np.abs(last.branch(name) - best.branch(name))) > 100 * CLOSE
 
 
 @pytest.mark.parametrize("interval", [0.35, 1.0])
@@ -180,7 +230,9 @@ def test_rows_beyond_the_video_have_nothing_but_a_time(run: RunFolder, opened: S
     assert table.loc[~beyond & table["crop"], branch_columns("visual", EXPR)].notna().all(axis=None)
 
 
-def test_the_frames_asked_for_do_not_change_what_they_get(run: RunFolder, opened: Store) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, ONE_PASS])
+def test_the_frames_asked_for_do_not_change_what_they_get(settings: Settings, opened: Store, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", settings)
     (video,) = opened.split("test")
     whole = run_on(run, opened, "test", 0.5).table
     part = run_on(run, opened, "test", 0.5, wanted_by_name(opened, "test", {video.name: np.array([7, 30])})).table

@@ -1,4 +1,4 @@
-"""The networks: parameter counts of the tables, attention against its formula, missing modalities, learning."""
+"""The networks: parameters of the tables, attention by its formula, windows of one pass, missing modalities."""
 
 import copy
 import json
@@ -8,15 +8,19 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from abaw_expr.data.windows import CONTEXT
 from abaw_expr.errors import SettingsError
 from abaw_expr.losses import CoarseFineLoss
 from abaw_expr.models.describe import describe
 from abaw_expr.models.gcsa import GCSA
-from abaw_expr.models.network import ENCODERS, Branch, Network, build_network
+from abaw_expr.models.network import ENCODERS, Branch, Network, build_network, window_means
 from abaw_expr.models.rhcnn import RHBlock
 from abaw_expr.settings import LossSettings, ModelSettings
+from abaw_expr.tasks import SOUND_STRIDE, SOUND_WINDOW
 
 BRANCHES = ("audio", "visual")
 # The encoders are convolutional and pool globally: small inputs run the same code in a tenth of the time.
@@ -63,6 +67,13 @@ def batch(samples: int, seed: int = 0) -> dict[str, Tensor]:
 
 def everywhere(samples: int) -> dict[str, Tensor]:
     return {name: torch.ones(samples, dtype=torch.bool) for name in BRANCHES}
+
+
+def run(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's answer, every branch given the samples that have its modality."""
+    rows = {name: present[name].nonzero().flatten() for name in net.branches}
+    samples = len(next(iter(present.values())))
+    return net({name: inputs[name][rows[name]] for name in net.branches}, rows, {}, samples)
 
 
 def network(seed: int = 0, branches: tuple[str, ...] = BRANCHES) -> Network:
@@ -185,11 +196,150 @@ def test_views_are_averaged_as_probabilities() -> None:
     torch.testing.assert_close(visual(pictures).log_p.exp(), each.mean(0))
 
 
+@pytest.mark.parametrize("name", BRANCHES)
+def test_feature_maps_have_the_tables_size(name: str) -> None:
+    encoder = ENCODERS[name]
+    maps = branch(name).eval().encoder(torch.randn(2, *encoder.input_shape))
+    assert maps.shape == {"audio": (2, 128, 23, 8), "visual": (2, 256, 7, 7)}[name]
+    assert SOUND_WINDOW // SOUND_STRIDE == 23
+
+
+# Windows of one pass over a stretch of sound
+
+ROWS = SOUND_WINDOW // SOUND_STRIDE
+
+
+def maps_of(chunks: int, rows: int, width: int = 3, bands: int = 2) -> Tensor:
+    """Feature maps [G, width, rows, bands]."""
+    return torch.randn(chunks, width, rows, bands, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
+
+
+def test_mean_of_a_chunk_of_one_window_is_the_plain_mean() -> None:
+    maps, windows = maps_of(4, ROWS), torch.stack([torch.tensor([2, 0, 3, 1, 2]), torch.zeros(5, dtype=torch.int64)], 1)
+    torch.testing.assert_close(window_means(maps, windows), maps.mean(dim=(2, 3))[windows[:, 0]])
+
+
+@given(extra=st.integers(0, 40), windows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), max_size=6))
+def test_mean_of_whole_rows_is_their_mean(extra: int, windows: list[tuple[int, int]]) -> None:
+    maps = maps_of(3, ROWS + extra)
+    places = [(chunk, min(row, extra)) for chunk, row in windows]
+    steps = torch.tensor([(chunk, SOUND_STRIDE * row) for chunk, row in places], dtype=torch.int64).reshape(-1, 2)
+    explicit = [maps[chunk, :, row : row + ROWS].mean(dim=(1, 2)) for chunk, row in places]
+    expected = torch.stack(explicit) if explicit else maps.new_empty(0, 3)
+    torch.testing.assert_close(window_means(maps, steps), expected)
+
+
+@given(row=st.integers(0, 9), step=st.integers(0, SOUND_STRIDE))
+def test_mean_between_whole_rows_is_linear(row: int, step: int) -> None:
+    maps = maps_of(1, ROWS + 10)
+    begins = SOUND_STRIDE * row + torch.tensor([0, step, SOUND_STRIDE])
+    before, between, after = window_means(maps, torch.stack([torch.zeros(3, dtype=torch.int64), begins], 1))
+    torch.testing.assert_close(between, before + step / SOUND_STRIDE * (after - before))
+
+
+def test_running_sums_keep_their_digits_over_a_long_chunk() -> None:
+    """Windows far into a chunk of bfloat16 maps: sums in that type would have lost them."""
+    maps = (maps_of(1, 2000).abs() + 1).bfloat16()
+    means = window_means(maps, torch.tensor([[0, SOUND_STRIDE * (2000 - ROWS)]]))
+    assert means.dtype == torch.float32
+    torch.testing.assert_close(means[0], maps[0, :, -ROWS:].float().mean(dim=(1, 2)), atol=1e-3, rtol=0)
+
+
+def test_gradient_of_a_mean_is_shared_by_its_rows() -> None:
+    maps = maps_of(1, ROWS + 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(window_means(maps, torch.tensor([[0, 2]])).sum(), maps)
+    share = torch.zeros(ROWS + 3, dtype=torch.float64)
+    share[0], share[1:ROWS], share[ROWS] = 0.75, 1, 0.25
+    torch.testing.assert_close(gradient[0], (share / ROWS / 2)[None, :, None].expand(3, -1, 2))
+
+
+def audio(dtype: torch.dtype, attention: bool = True) -> Branch:
+    """A sound branch whose BN has seen something, ready to predict."""
+    torch.manual_seed(0)
+    built = build_network(ModelSettings(branches=("audio",), attention=attention, dropout=0.0), 8).branches["audio"]
+    assert isinstance(built, Branch)
+    with torch.no_grad():
+        built(torch.randn(4, *ENCODERS["audio"].input_shape))
+        built.head.get_parameter("1.weight").mul_(30)  # that windows differ by more than the tolerance
+    return built.to(dtype).eval()
+
+
+def sound(steps: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(1, 1, steps, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_chunk_of_one_window_is_the_window(attention: bool) -> None:
+    net, x = audio(torch.float64, attention), sound(SOUND_WINDOW, torch.float64)
+    with torch.inference_mode():
+        plain, windowed = net(x), net(x, torch.tensor([[0, 0]]))
+    torch.testing.assert_close(windowed.features, plain.features)
+    torch.testing.assert_close(windowed.log_p, plain.log_p)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_probabilities_inside_a_chunk_are_those_of_any_longer_one(dtype: torch.dtype, close: float) -> None:
+    net, x = audio(dtype), sound(1600, dtype)
+    begin, steps = 20 * SOUND_STRIDE, SOUND_WINDOW + 2 * CONTEXT + 15 * SOUND_STRIDE
+    starts = begin + CONTEXT + torch.tensor([0, 1, 7, 8, 60, 15 * SOUND_STRIDE])
+    windows = torch.stack([torch.zeros_like(starts), starts], 1)
+    with torch.inference_mode():
+        long, short = (
+            net(x, windows).log_p,
+            net(x[:, :, begin : begin + steps], windows - torch.tensor([0, begin])).log_p,
+        )
+    torch.testing.assert_close(short, long, rtol=0, atol=close)
+    assert long.std(0).max() > 100 * close
+
+
+@pytest.mark.parametrize("step", [0, 3, 7])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_sound_beyond_the_context_of_a_window_changes_nothing(dtype: torch.dtype, close: float, step: int) -> None:
+    net, x = audio(dtype), sound(800, dtype)
+    start = 30 * SOUND_STRIDE + step
+    own, window = slice(start - CONTEXT, start + SOUND_WINDOW + CONTEXT), torch.tensor([[0, start]])
+    outside, inside = torch.randn_like(x), x.clone()
+    outside[:, :, own] = x[:, :, own]
+    inside[:, :, start + SOUND_WINDOW : start + SOUND_WINDOW + SOUND_STRIDE] += 1
+    with torch.inference_mode():
+        plain, without, within = (net(sounds, window).log_p for sounds in (x, outside, inside))
+    torch.testing.assert_close(without, plain, rtol=0, atol=close)
+    assert (within - plain).abs().max() > 100 * close  # what is nearer does
+
+
+# One network of both branches
+
+
+def test_network_puts_each_answer_in_the_row_of_its_sample() -> None:
+    """Windows of one chunk beside pictures, both for some of the samples only."""
+    net = network().eval()
+    sounds, pictures = sound(SOUND_WINDOW + 64, torch.float32), batch(2)["visual"]
+    rows = {"audio": torch.tensor([0, 3, 4]), "visual": torch.tensor([1, 3])}
+    windows = torch.tensor([[0, 0], [0, 11], [0, 64]])
+    log_p = net({"audio": sounds, "visual": pictures}, rows, {"audio": windows}, 5)
+    torch.testing.assert_close(log_p["audio"][rows["audio"]], net.branches["audio"](sounds, windows).log_p)
+    torch.testing.assert_close(log_p["visual"][rows["visual"]], net.branches["visual"](pictures).log_p)
+    uniform = torch.full((8,), -math.log(8))
+    for name, absent in (("audio", [1, 2]), ("visual", [0, 2, 4])):
+        assert log_p[name].shape == (5, 8)
+        assert all(torch.equal(log_p[name][row], uniform) for row in absent)
+
+
+def test_an_empty_batch_moves_nothing() -> None:
+    net, nothing = network(), {name: x[:0] for name, x in batch(1).items()}
+    before = statistics(net)
+    log_p = run(net, nothing, everywhere(0))
+    assert [p.shape for p in log_p.values()] == [(0, 8)] * 2
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, everywhere(0), torch.arange(0)).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in net.parameters())
+    assert all(map(torch.equal, statistics(net), before))
+
+
 @pytest.mark.parametrize("branches", [BRANCHES, ("audio",), ("visual",)])
 def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
     net, present = network(branches=branches), everywhere(8)
-    loss = CoarseFineLoss(LossSettings())
-    loss(net(batch(8), present), present, torch.arange(8)).backward()
+    loss = CoarseFineLoss(LossSettings(), [1 / 8] * 8)
+    loss(run(net, batch(8), present), present, torch.arange(8)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -198,7 +348,7 @@ def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
 
 
 def test_missing_modality_is_seen_by_nothing() -> None:
-    net, loss, target = network(), CoarseFineLoss(LossSettings()), torch.arange(6)
+    net, loss, target = network(), CoarseFineLoss(LossSettings(), [1 / 8] * 8), torch.arange(6)
     inputs, present = batch(6), everywhere(6)
     present["visual"] = torch.tensor([True, False, True, True, False, True])
     kept = inputs["visual"][present["visual"]]
@@ -207,7 +357,7 @@ def test_missing_modality_is_seen_by_nothing() -> None:
     for x in inputs.values():
         x.requires_grad_()
 
-    log_p = net(inputs, present)
+    log_p = run(net, inputs, present)
     loss(log_p, present, target).backward()
     expected = twin.branches["visual"](kept).log_p
     torch.testing.assert_close(log_p["visual"][present["visual"]], expected)
@@ -222,8 +372,8 @@ def test_missing_modality_is_seen_by_nothing() -> None:
 @pytest.mark.parametrize("name", BRANCHES)
 def test_batch_with_one_present_sample_trains(name: str) -> None:
     net, present = network(branches=(name,)), torch.arange(4) == 2
-    log_p = net(batch(4), {name: present})
-    CoarseFineLoss(LossSettings())(log_p, {name: present}, torch.arange(4)).backward()
+    log_p = run(net, batch(4), {name: present})
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, {name: present}, torch.arange(4)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
@@ -231,7 +381,7 @@ def test_batch_without_a_modality_skips_its_branch() -> None:
     net, present = network(), everywhere(4)
     present["audio"] = ~present["audio"]
     before = statistics(net.branches["audio"])
-    CoarseFineLoss(LossSettings())(net(batch(4), present), present, torch.arange(4)).backward()
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(run(net, batch(4), present), present, torch.arange(4)).backward()
     assert all(map(torch.equal, statistics(net.branches["audio"]), before))
     for name, moves in (("audio", False), ("visual", True)):
         gradients = [p.grad for p in net.branches[name].parameters() if p.grad is not None]
@@ -241,8 +391,8 @@ def test_batch_without_a_modality_skips_its_branch() -> None:
 
 def test_permuting_the_batch_permutes_the_output() -> None:
     net, order = network().eval(), torch.tensor([2, 0, 3, 1])
-    log_p = net(batch(4), everywhere(4))
-    permuted = net({name: x[order] for name, x in batch(4).items()}, everywhere(4))
+    log_p = run(net, batch(4), everywhere(4))
+    permuted = run(net, {name: x[order] for name, x in batch(4).items()}, everywhere(4))
     for name in BRANCHES:
         torch.testing.assert_close(permuted[name], log_p[name][order])
 
@@ -259,7 +409,7 @@ def test_grouped_blocks_exchange_channels_by_the_shuffle_alone() -> None:
 
 
 def test_same_seed_same_network() -> None:
-    first, again, other = (network(seed)(batch(4), everywhere(4)) for seed in (0, 0, 1))
+    first, again, other = (run(network(seed), batch(4), everywhere(4)) for seed in (0, 0, 1))
     for name in BRANCHES:
         assert torch.equal(first[name], again[name])
         assert not torch.allclose(first[name], other[name])
@@ -268,7 +418,7 @@ def test_same_seed_same_network() -> None:
 def test_bfloat16_keeps_probabilities_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         present = everywhere(4) | {"visual": torch.arange(4) > 0}
-        log_p = network()(batch(4), present)
+        log_p = run(network(), batch(4), present)
     for name in BRANCHES:
         assert log_p[name].dtype == torch.float32
         torch.testing.assert_close(log_p[name].exp().sum(1), torch.ones(4))
@@ -276,7 +426,7 @@ def test_bfloat16_keeps_probabilities_in_float32() -> None:
 
 def test_initial_loss_is_that_of_guessing() -> None:
     net, present, target = network(), everywhere(32), torch.arange(32) % 8
-    log_p = net(batch(32), present)
+    log_p = run(net, batch(32), present)
     losses = [F.nll_loss(log_p[name], target) for name in BRANCHES]
     assert [loss.item() for loss in losses] == pytest.approx([math.log(8)] * 2, abs=0.15)
 
@@ -284,9 +434,9 @@ def test_initial_loss_is_that_of_guessing() -> None:
 @pytest.mark.parametrize("name", BRANCHES)
 def test_one_batch_is_learnt_by_heart(name: str) -> None:
     net, present, target = network(branches=(name,)), everywhere(16), torch.arange(16) % 8
-    optimiser, loss = torch.optim.Adam(net.parameters(), lr=1e-2), CoarseFineLoss(LossSettings())
+    optimiser, loss = torch.optim.Adam(net.parameters(), lr=1e-2), CoarseFineLoss(LossSettings(), [1 / 8] * 8)
     for _ in range(20):
-        current = loss(net(batch(16), present), present, target)
+        current = loss(run(net, batch(16), present), present, target)
         optimiser.zero_grad()
         current.backward()
         optimiser.step()

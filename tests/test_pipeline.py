@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 RECIPE = """
 precision: 32-true
-data: {interval: 1.0, val_interval: 1.0}
+data: {interval: 1.0, val_interval: 1.0, neighbours: 4}
 loss: {branch_weight: 0.5}
 optimiser: {name: adamw, learning_rate: 1.0e-3, epochs: 2, batch_size: 8}
 compute: {accelerator: cpu}
@@ -182,7 +182,9 @@ def test_the_demo_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "demo.yaml").write_text(RECIPE.replace("epochs: 2", "epochs: 1"))
+    (tmp_path / "recipes" / "demo.yaml").write_text(
+        RECIPE.replace("epochs: 2", "epochs: 1").replace(", neighbours: 4", "")
+    )
     small = partial(synthetic.Plan, train_videos=2, val_videos=2, test_videos=1, seconds=4)
     monkeypatch.setattr(synthetic, "Plan", small)
     monkeypatch.setattr("abaw_expr.settings.RECIPES", tmp_path / "recipes")

@@ -17,7 +17,7 @@ import pytest
 
 from abaw_expr.data.prepare import REPORT, Prepared, prepare
 from abaw_expr.data.store import MANIFEST, Store, StoredVideo, open_store
-from abaw_expr.data.windows import FrameIndex, Windows
+from abaw_expr.data.windows import Draws, FrameIndex, Windows, merged
 from abaw_expr.errors import ReleaseError
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks import EXPR
@@ -213,9 +213,8 @@ def test_crop_that_only_decoding_finds_broken_is_a_missing_one(tiny: Path, tmp_p
     run(tiny, tmp_path / "store")
     video = stored(tmp_path / "store", "a")
     assert video.jpeg(2) is not None
-    windows = Windows(FrameIndex([video]), DataSettings())
-    pictures = [windows[row, None][1] is not None for row in range(5)]
-    assert pictures == [True, True, False, False, False]
+    batch = Windows(FrameIndex([video]), DataSettings(), merged(0.0))[Draws(np.arange(5))]
+    assert batch.present["visual"].tolist() == [True, True, False, False, False]
 
 
 def test_annotation_that_cannot_be_used_stops_the_run(tiny: Path, tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "data.pictures": [0, -1],
     "data.spacing": [0, -0.2, float("inf")],
     "data.balance": [-0.1, 1.1, float("nan")],
+    "data.video_balance": [-0.1, 1.1, float("nan")],
+    "data.neighbours": [0, -1, 3, 32],
     "augment.frequency_mask": [-1, 64],
     "augment.time_mask": [-1, 184],
     "augment.crop": [0, 0.05, 1.01],
@@ -157,6 +159,8 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "loss.n": [0, 6],
     **{f"loss.mu{j}{k}": [-0.1, 1.1, float("nan")] for j, k in QUADRANT_PAIRS},
     "loss.quadrants": [[1, 2], [5, 2, 2, 2, 1, 3, 1, 0], [-1, 2, 2, 2, 1, 3, 1, 0]],
+    "loss.every_error": [-0.1, 1.1, float("nan")],
+    "loss.class_weight": [-0.1, 1.1, float("nan")],
     "loss.label_smoothing": [-0.1, 1],
     "loss.branch_weight": [-1, float("inf")],
     "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
@@ -165,7 +169,12 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "optimiser.weight_decay": [-1, float("inf")],
     "optimiser.epochs": [0],
     "optimiser.batch_size": [0, 1],
+    "optimiser.average": [-0.1, 1, float("nan")],
+    "compute.devices": [0, -1],
+    "compute.nodes": [0, -1],
+    "compute.part": [-1, 1],
     "compute.workers": [-1],
+    "compute.save_every": [-1, float("inf"), float("nan")],
 }
 UNRANGED = {
     "precision",
@@ -174,6 +183,7 @@ UNRANGED = {
     "optimiser.name",
     "optimiser.schedule",
     "compute.accelerator",
+    "compute.compile",
 }
 
 
@@ -247,7 +257,9 @@ def test_signature_changes_with_every_setting(key: str) -> None:
 
 
 def test_signature_ignores_where_the_work_is_done() -> None:
-    elsewhere = replace(Settings(), compute=ComputeSettings(accelerator="cpu", workers=7))
+    compute = ComputeSettings("cpu", devices=2, nodes=3, part=4, compile=True, workers=7, save_every=1.0)
+    assert all(vars(compute)[name] != default for name, default in vars(ComputeSettings()).items())
+    elsewhere = replace(Settings(), compute=compute)
     assert signature(elsewhere, "data") == signature(Settings(), "data")
 
 

@@ -1,8 +1,11 @@
-"""Frames at equal intervals, the windows around them, and augmentation that a seed decides."""
+"""Frames at equal intervals, the chunks of sound and the pictures around them, and batches of both."""
 
+import io
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 from pathlib import Path
 
@@ -12,15 +15,38 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from abaw_expr.data.augment import Augment
 from abaw_expr.data.store import Frames, StoredVideo, open_store, pack, write_frames
-from abaw_expr.data.windows import Batch, FrameIndex, Windows, load, sound_window, split_batches
-from abaw_expr.settings import AugmentSettings, DataSettings
-from abaw_expr.tasks import BRANCHES, CROP_SIDE, EXPR, crop_name
+from abaw_expr.data.windows import (
+    CONTEXT,
+    SEGMENT,
+    Batch,
+    Chunks,
+    Cut,
+    Draws,
+    FrameIndex,
+    Windows,
+    cut_for_prediction,
+    cut_for_training,
+    draw_noise,
+    load,
+    merged,
+    read_sound,
+    segments,
+    split_batches,
+    split_segments,
+)
+from abaw_expr.models.network import build_network
+from abaw_expr.settings import AugmentSettings, DataSettings, ModelSettings
+from abaw_expr.tasks import CROP_SIDE, EXPR, MEL_BANDS, SOUND_STRIDE, SOUND_WINDOW, crop_name
 from tests.tiny import broken_jpeg, jpeg
 
+torch.set_num_threads(1)
+
 CPU = torch.device("cpu")
+ALONE = merged(0.0)
 NONE = AugmentSettings(frequency_mask=0, time_mask=0, flip=False, crop=1.0, light=0.0)
 TICKS = 64
 """Times in the properties are whole ticks of 1/64 s, so that they are exact."""
@@ -47,6 +73,16 @@ def stored(
         return StoredVideo("a", "train", folder, None, None)
     np.save(folder / "sound.npy", sound.astype(np.float16))
     return StoredVideo("a", "train", folder, np.full(64, mean, np.float32), np.full(64, std, np.float32))
+
+
+def in_memory(times: Sequence[float] | np.ndarray, sound: np.ndarray | None = None) -> StoredVideo:
+    """A video of a store that is nowhere: its properties are filled in as if they had been read."""
+    size = np.zeros(len(times), np.int32)
+    known = None if sound is None else (np.zeros(64, np.float32), np.ones(64, np.float32))
+    video = StoredVideo("a", "train", Path(), *(known or (None, None)))
+    frames = Frames(np.array(times, np.float64), np.zeros(len(times), np.int8), size.astype(np.int64), size)
+    vars(video).update(frames=frames, sound=None if sound is None else sound.astype(np.float16))
+    return video
 
 
 def ramp(steps: int) -> np.ndarray:
@@ -118,203 +154,343 @@ def test_index_tells_what_each_frame_has(tmp_path: Path) -> None:
     assert index.present(["audio", "visual"]).tolist() == [True, True, False, True, False]
 
 
-@pytest.mark.parametrize("time", [0.0, 0.5, 2.0, 4.007, 4.009, 7.9, 8.5])
+# Sound
+
+
+def heard(video: StoredVideo, first: int, steps: int = SOUND_WINDOW) -> np.ndarray:
+    """A stretch of a video's sound, [steps, 64]."""
+    out = np.zeros((steps, MEL_BANDS), np.float32)
+    read_sound(video, first, out)
+    return out
+
+
+@pytest.mark.parametrize("time", [0.0, 0.5, 2.0, 4.007, 4.009, 7.9, 8.5, 30.0])
 def test_window_is_centred_on_its_time_and_zero_outside(tmp_path: Path, time: float) -> None:
     steps = 501  # 8 s
-    video = stored(tmp_path, [0], sound=ramp(steps) + 1)
-    window = sound_window(video, time)
-    assert window.shape == (1, 184, 64)
-    assert window.dtype == torch.float32
+    index = FrameIndex([stored(tmp_path, [0, time], sound=ramp(steps) + 1)])
+    (start,) = index.window_start(np.array([1]))
+    window = heard(index.videos[0], start)
     centre = round(time / 0.016)
     expected = [step + 1 if 0 <= step < steps else 0 for step in range(centre - 92, centre + 92)]
-    assert window[0, :, 0].tolist() == window[0, :, 63].tolist() == expected
+    assert window[:, 0].tolist() == window[:, 63].tolist() == expected
+
+
+@given(first=st.integers(-300, 500), steps=st.integers(1, 700))
+def test_sound_of_any_stretch_is_the_recordings_or_zero(first: int, steps: int) -> None:
+    video = in_memory([0], np.repeat(np.arange(1, 301)[:, None], 64, axis=1))
+    expected = [step + 1 if 0 <= step < 300 else 0 for step in range(first, first + steps)]
+    assert heard(video, first, steps)[:, 5].tolist() == expected
 
 
 def test_sound_is_standardised_over_the_recording(tmp_path: Path) -> None:
-    window = sound_window(stored(tmp_path, [0], sound=ramp(400), mean=150.0, std=4.0), 3.2)
-    assert window[0, :, 7].tolist() == [(step - 150) / 4 for step in range(108, 292)]
+    window = heard(stored(tmp_path, [0], sound=ramp(400), mean=150.0, std=4.0), 108)
+    assert window[:, 7].tolist() == [(step - 150) / 4 for step in range(108, 292)]
 
 
 def test_sound_without_variation_stays_finite(tmp_path: Path) -> None:
-    window = sound_window(stored(tmp_path, [0], sound=np.full((400, 64), -13.8), mean=-13.8, std=0.0), 3.2)
-    assert window.abs().max() < 0.05
+    window = heard(stored(tmp_path, [0], sound=np.full((400, 64), -13.8), mean=-13.8, std=0.0), 108)
+    assert np.abs(window).max() < 0.05
 
 
-def batch_of(video: StoredVideo, data: DataSettings | None = None, augment: Augment | None = None) -> Batch:
+# Chunks
+
+
+STARTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-92, 6000)), max_size=40)
+"""Windows in any order: the video and the first step of each."""
+
+
+def asked(windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    table = np.array(windows, np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def check_chunks(cut: Chunks, video: np.ndarray, start: np.ndarray, context: int) -> None:
+    """What every way of cutting keeps to."""
+    assert len(cut.chunk) == len(start)
+    assert np.unique(cut.chunk).tolist() == list(range(len(cut.first)))  # no chunk is empty
+    assert cut.steps % SOUND_STRIDE == 0
+    begin = start - cut.first[cut.chunk]
+    assert (begin >= context).all()
+    assert (begin + SOUND_WINDOW + context <= cut.steps).all()
+    for chunk in range(len(cut.first)):
+        assert len(set(video[cut.chunk == chunk])) == 1
+
+
+@given(STARTS, st.floats(0, 20), st.sampled_from([0, 8, CONTEXT]))
+def test_merged_windows_lie_in_a_chunk_of_their_video(
+    windows: list[tuple[int, int]], seconds: float, context: int
+) -> None:
+    video, start = asked(windows)
+    cut = merged(seconds, context)(video, start)
+    check_chunks(cut, video, start, context)
+    for chunk in range(len(cut.first)):
+        own = np.sort(start[cut.chunk == chunk])
+        assert cut.first[chunk] == own[0] - context
+        assert own[-1] - own[0] < seconds / 0.016 + SOUND_STRIDE  # whole rows of the map: a little more than asked
+
+
+@given(STARTS, st.floats(0, 20))
+def test_merged_opens_a_chunk_only_where_the_last_has_no_room(windows: list[tuple[int, int]], seconds: float) -> None:
+    video, start = asked(windows)
+    cut = merged(seconds, CONTEXT)(video, start)
+    for one in range(len(cut.first)):
+        for other in range(one + 1, len(cut.first)):
+            if video[cut.chunk == one][0] == video[cut.chunk == other][0]:
+                first, last = sorted((one, other), key=lambda chunk: int(cut.first[chunk]))
+                apart = start[cut.chunk == last].min() + SOUND_WINDOW + CONTEXT - cut.first[first]
+                assert apart > cut.steps - CONTEXT
+
+
+def test_windows_alone_have_chunks_of_their_own_size() -> None:
+    cut = ALONE(np.array([0, 0, 1]), np.array([5, 6, 5]))
+    assert cut.steps == SOUND_WINDOW
+    assert cut.first[cut.chunk].tolist() == [5, 6, 5]
+    assert len(cut.first) == 3
+
+
+@given(STARTS)
+def test_segment_of_a_window_is_its_own_affair(windows: list[tuple[int, int]]) -> None:
+    """What else is asked for changes neither where a window's chunk begins nor how long it is."""
+    video, start = asked(windows)
+    cut = segments(video, start)
+    check_chunks(cut, video, start, CONTEXT)
+    assert len(cut.first) == len({(v, s // SEGMENT) for v, s in windows})
+    for place in range(len(start)):
+        alone = segments(video[place : place + 1], start[place : place + 1])
+        assert alone.first[0] == cut.first[cut.chunk[place]]
+        assert alone.steps == cut.steps
+        assert (alone.first[0] + CONTEXT) % SOUND_STRIDE == 0
+
+
+def test_neighbours_share_a_chunk_and_one_pass_is_for_those_who_train_so() -> None:
+    video, start = np.zeros(4, np.int64), np.array([0, 19, 38, 57])  # 0.3 s apart
+    alone, together = DataSettings(interval=0.3), DataSettings(interval=0.3, neighbours=4)
+    assert len(cut_for_training(alone)(video, start).first) == 4
+    assert cut_for_training(alone)(video, start).steps == SOUND_WINDOW
+    assert len(cut_for_training(together)(video, start).first) == 1
+    check_chunks(cut_for_training(together)(video, start), video, start, CONTEXT)
+    assert cut_for_training(replace(together, interval=0))(video, start).steps > SOUND_WINDOW + 2 * CONTEXT
+    assert cut_for_prediction(alone)(video, start).steps == SOUND_WINDOW
+    assert cut_for_prediction(together)(video, start).steps == SEGMENT + SOUND_WINDOW + 2 * CONTEXT
+
+
+def test_a_pass_in_segments_says_what_one_pass_over_the_recording_says() -> None:
+    """Nothing that the network sees of a window lies beyond the context of its segment."""
+    steps = 3 * SEGMENT
+    sound = np.random.default_rng(0).normal(size=(steps, MEL_BANDS))
+    times = 0.016 * np.array([0, 3, 500, 1010, 1023 + 92, 1024 + 92, 1700, 2100, steps - 1])
+    index = FrameIndex([in_memory(times, sound)])
+    torch.manual_seed(0)
+    network = build_network(ModelSettings(branches=("audio",)), EXPR.n_classes).double().eval()
+
+    def whole(video: np.ndarray, start: np.ndarray) -> Chunks:
+        return Chunks(np.array([-SOUND_WINDOW]), np.zeros(len(start), np.int64), steps + 2 * SOUND_WINDOW)
+
+    found = {}
+    for cut in (segments, whole):
+        batch = Windows(index, DataSettings(), cut)[Draws(np.arange(len(index)))]
+        with torch.inference_mode():
+            log_p = network({"audio": batch.inputs["audio"].double()}, batch.rows, batch.windows, len(batch))
+        found[cut] = log_p["audio"]
+    torch.testing.assert_close(found[segments], found[whole], rtol=0, atol=1e-12)
+    assert found[segments].std(0).min() > 1e-6  # the windows differ by more
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 40)), min_size=1, max_size=4),
+    st.sampled_from([1, 3, 10]),
+)
+def test_batches_of_prediction_never_cut_a_segment(videos: list[tuple[int, int]], every: int) -> None:
+    index = FrameIndex([in_memory(np.arange(count) * tenths / 10) for count, tenths in videos])
+    places = np.arange(0, len(index), every)
+    batches = split_segments(index, places)
+    assert np.concatenate([batch.place for batch in batches]).tolist() == places.tolist()
+    assert all(batch.noise is None for batch in batches)
+    keys = [[(index.video[p], index.window_start(p) // SEGMENT) for p in batch.place] for batch in batches]
+    for before, after in pairwise(keys):
+        assert before[-1] != after[0]
+        assert len(before) >= 64
+        assert len([key for key in before if key != before[-1]]) < 64  # it stopped at the first chance
+
+
+def test_nothing_to_predict_gives_no_batch() -> None:
+    assert split_segments(FrameIndex([in_memory([0.0, 1.0])]), np.empty(0, np.int64)) == []
+
+
+# Batches
+
+
+def batch_of(
+    video: StoredVideo,
+    data: DataSettings | None = None,
+    augment: Augment | None = None,
+    noise: np.ndarray | None = None,
+    cut: Cut = ALONE,
+) -> Batch:
     """All frames of a video in one batch, as the networks get it."""
-    data = data or DataSettings()
     index = FrameIndex([video])
-    draws = [(place, None if augment is None else place) for place in range(len(index))]
-    (batch,) = load(Windows(index, data, augment), [draws], data.pictures, workers=0)
-    return batch.to(CPU)
+    draws = Draws(np.arange(len(index)), noise)
+    (batch,) = load(Windows(index, data or DataSettings(), cut, augment), [draws], workers=0)
+    return batch.to(CPU, augment)
 
 
-def test_missing_modality_is_marked_and_zero(tmp_path: Path) -> None:
+def window_of(batch: Batch, sample: int) -> torch.Tensor:
+    """The sound that a sample of a batch hears, [184, 64]."""
+    (place,) = (batch.rows["audio"] == sample).nonzero().flatten().tolist()
+    chunk, step = batch.windows["audio"][place].tolist()
+    return batch.inputs["audio"][chunk, 0, step : step + SOUND_WINDOW]
+
+
+def test_missing_modality_is_left_out(tmp_path: Path) -> None:
     crops = {0: jpeg(0), 2: broken_jpeg(), 3: jpeg(255)}
     batch = batch_of(stored(tmp_path, [0, 0.1, 0.2, 5], [1, 2, -1, 4], crops, ramp(100) + 1))
     assert batch.present["visual"].tolist() == [True, False, False, True]
     assert batch.present["audio"].tolist() == [True, True, True, False]
+    assert batch.rows["visual"].tolist() == [0, 3]
+    assert batch.rows["audio"].tolist() == [0, 1, 2]
     assert batch.label.tolist() == [1, 2, -1, 4]
     assert batch.index.tolist() == [0, 1, 2, 3]
-    assert batch.inputs["audio"].shape == (4, 1, 184, 64)
-    assert batch.inputs["visual"].shape == (4, 1, 3, CROP_SIDE, CROP_SIDE)
-    for name, x in batch.inputs.items():
-        assert x.dtype == torch.float32
-        assert not x[~batch.present[name]].any()
+    assert batch.noise is None
+    assert len(batch) == 4
+    assert batch.inputs["audio"].shape == (3, 1, SOUND_WINDOW, MEL_BANDS)
+    assert batch.windows["audio"].tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert batch.inputs["visual"].shape == (2, 1, 3, CROP_SIDE, CROP_SIDE)
+    assert all(x.dtype == torch.float32 for x in batch.inputs.values())
     assert batch.inputs["visual"][0].unique().tolist() == [-1]
-    assert batch.inputs["visual"][3].unique().tolist() == [1]
-    assert batch.label.dtype == batch.index.dtype == torch.int64
+    assert batch.inputs["visual"][1].unique().tolist() == [1]
+    whole_numbers = (batch.label, batch.index, *batch.rows.values(), *batch.windows.values())
+    assert {x.dtype for x in whole_numbers} == {torch.int64}
 
 
-def test_video_without_sound_has_pictures_only(tmp_path: Path) -> None:
-    batch = batch_of(stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg()}))
+@pytest.mark.parametrize("cut", [ALONE, merged(1.0, CONTEXT), segments])
+def test_every_sample_hears_its_own_window_however_it_is_cut(tmp_path: Path, cut: Cut) -> None:
+    times = [0.0, 0.1, 0.35, 3.2, 5.0, 5.0, 20.0, 21.5]
+    batch = batch_of(stored(tmp_path, times, sound=ramp(1600) + 1), cut=cut)
+    for sample, time in enumerate(times):
+        first = round(time / 0.016) - 92
+        expected = [step + 1 if 0 <= step < 1600 else 0 for step in range(first, first + SOUND_WINDOW)]
+        assert window_of(batch, sample)[:, 9].tolist() == expected
+    assert len(batch.inputs["audio"]) < len(times)  # some share a chunk; two frames at one time always do
+
+
+@pytest.mark.parametrize("cut", [ALONE, merged(1.0, CONTEXT), segments])
+def test_video_without_sound_has_pictures_only(tmp_path: Path, cut: Cut) -> None:
+    batch = batch_of(stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg()}), cut=cut)
     assert batch.present["audio"].tolist() == [False, False]
     assert batch.present["visual"].tolist() == [True, True]
-    assert not batch.inputs["audio"].any()
+    assert batch.inputs["audio"].shape[0] == 0
+    assert batch.windows["audio"].shape == (0, 2)
 
 
-def shades(batch: Batch, sample: int) -> list[int]:
-    """The gray of each picture of a sample."""
-    return [round((float(picture.mean()) + 1) * 127.5) for picture in batch.inputs["visual"][sample]]
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_empty_draws_give_an_empty_batch(tmp_path: Path, pictures: int, augmented: bool) -> None:
+    index = FrameIndex([stored(tmp_path, [0, 0.1], crops={0: jpeg()}, sound=ramp(50))])
+    augment = Augment(AugmentSettings()) if augmented else None
+    draws = Draws(np.arange(2), draw_noise(np.random.default_rng(0), 2) if augmented else None)[2:]
+    batch = Windows(index, DataSettings(pictures=pictures), ALONE, augment)[draws].to(CPU, augment)
+    assert len(batch) == 0
+    assert batch.inputs["audio"].shape == (0, 1, SOUND_WINDOW, MEL_BANDS)
+    assert batch.inputs["visual"].shape == (0, pictures, 3, CROP_SIDE, CROP_SIDE)
+    assert batch.windows["audio"].shape == (0, 2)
+    assert {len(x) for x in (*batch.rows.values(), *batch.present.values(), batch.label, batch.index)} == {0}
+
+
+def shades_of(batch: Batch) -> list[list[int]]:
+    """The gray of each picture, by sample that has pictures."""
+    return [[round((float(picture.mean()) + 1) * 127.5) for picture in shown] for shown in batch.inputs["visual"]]
 
 
 def test_pictures_of_a_sample_are_the_nearest_in_time(tmp_path: Path) -> None:
     times = [0, 0.1, 0.2, 0.33, 0.4, 0.5, 1.5]
     video = stored(tmp_path, times, crops={row: jpeg(20 * row) for row in (0, 2, 3, 5, 6)})
     batch = batch_of(video, DataSettings(pictures=3, spacing=0.2))
-    assert batch.inputs["visual"].shape == (7, 3, 3, CROP_SIDE, CROP_SIDE)
-    assert batch.present["visual"].tolist() == [True, False, True, True, False, True, True]
-    expected = {0: [0, 0, 2], 2: [0, 2, 3], 3: [2, 3, 5], 5: [3, 5, 5], 6: [6, 6, 6]}
-    assert {sample: shades(batch, sample) for sample in expected} == {
-        sample: [20 * row for row in rows] for sample, rows in expected.items()
-    }
+    assert batch.inputs["visual"].shape == (5, 3, 3, CROP_SIDE, CROP_SIDE)
+    assert batch.rows["visual"].tolist() == [0, 2, 3, 5, 6]
+    expected = [[0, 0, 2], [0, 2, 3], [2, 3, 5], [3, 5, 5], [6, 6, 6]]
+    assert shades_of(batch) == [[20 * row for row in rows] for rows in expected]
 
 
 def test_broken_picture_among_several_is_replaced(tmp_path: Path) -> None:
     crops = {0: jpeg(40), 1: broken_jpeg(), 2: jpeg(80)}
     batch = batch_of(stored(tmp_path, [0, 0.2, 0.4], crops=crops), DataSettings(pictures=3, spacing=0.2))
     assert batch.present["visual"].tolist() == [True, True, True]
-    assert {shade for sample in range(3) for shade in shades(batch, sample)} == {40, 80}
+    assert {shade for shown in shades_of(batch) for shade in shown} == {40, 80}
+
+
+def test_crop_of_another_size_is_fitted(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (60, 80), (30, 30, 30)).save(file, "JPEG", quality=95)
+    batch = batch_of(stored(tmp_path, [0, 1], crops={0: file.getvalue(), 1: jpeg(200)}))
+    assert batch.inputs["visual"].shape == (2, 1, 3, CROP_SIDE, CROP_SIDE)
+    assert shades_of(batch) == [[30], [200]]
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_sample_whose_pictures_are_all_broken_has_none(tmp_path: Path, pictures: int) -> None:
+    crops = {0: broken_jpeg(), 1: broken_jpeg(), 60: jpeg(200)}
+    video = stored(tmp_path, [row / 10 for row in range(61)], crops=crops)
+    batch = batch_of(video, DataSettings(pictures=pictures, spacing=0.1))
+    assert batch.rows["visual"].tolist() == [60]
+    assert shades_of(batch) == [[200] * pictures]
 
 
 def test_draws_are_cut_into_batches() -> None:
-    draws = [(place, None) for place in range(5)]
-    assert split_batches(draws, 2) == [draws[:2], draws[2:4], draws[4:]]
+    draws = Draws(np.arange(5), draw_noise(np.random.default_rng(0), 5))
+    batches = split_batches(draws, 2)
+    assert [batch.place.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    assert draws.noise is not None
+    assert np.array_equal(np.concatenate([batch.noise for batch in batches if batch.noise is not None]), draws.noise)
+    assert split_batches(Draws(np.arange(3)), 2)[1].noise is None
 
 
-@pytest.fixture
-def noisy() -> tuple[torch.Tensor, torch.Tensor]:
-    """Sound [1, t, m] without a zero, and three equal pictures [f, 3, h, w]."""
-    random = torch.Generator().manual_seed(0)
-    sound = torch.rand((1, 184, 64), generator=random) + 1
-    picture = torch.randint(0, 256, (1, 3, CROP_SIDE, CROP_SIDE), dtype=torch.uint8, generator=random)
-    return sound, picture.repeat(3, 1, 1, 1)
+# Augmentation of batches
 
 
-def test_seed_decides_the_change(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(), CROP_SIDE)
-    before = torch.random.get_rng_state()
-    first, again, other = (augment(*noisy, seed) for seed in (5, 5, 6))
-    for x, y, z in zip(first, again, other, strict=True):
-        assert x is not None
-        assert y is not None
-        assert z is not None
-        assert torch.equal(x, y)
-        assert not torch.equal(x, z)
-    assert torch.equal(torch.random.get_rng_state(), before)  # the training's own randomness is untouched
+def test_without_random_numbers_nothing_is_augmented(tmp_path: Path) -> None:
+    video = stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg(90)}, sound=ramp(100) + 1)
+    augment, noise = Augment(AugmentSettings()), draw_noise(np.random.default_rng(0), 2)
+    plain, same = batch_of(video), batch_of(video, augment=augment)
+    changed, none = (batch_of(video, augment=a, noise=noise) for a in (augment, Augment(NONE)))
+    for name, x in plain.inputs.items():
+        assert torch.equal(x, same.inputs[name])
+        assert torch.equal(x, none.inputs[name])
+        assert not torch.equal(x, changed.inputs[name])
 
 
-def test_missing_stays_missing(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(), CROP_SIDE)
-    assert augment(None, None, 0) == (None, None)
-    assert augment(noisy[0], None, 0)[1] is None
-    assert augment(None, noisy[1], 0)[0] is None
+def test_a_sample_is_augmented_by_its_own_numbers(tmp_path: Path) -> None:
+    """Those of samples that lack the modality are no one's."""
+    video = stored(tmp_path, [0, 0.1, 0.2, 5], crops={1: jpeg(50), 3: jpeg(90)}, sound=ramp(100) + 1)
+    augment, noise = Augment(AugmentSettings()), draw_noise(np.random.default_rng(3), 4)
+    batch, plain = batch_of(video, augment=augment, noise=noise), batch_of(video)
+    expected = augment.relight_(plain.inputs["visual"], torch.from_numpy(noise[[1, 3]]))
+    torch.testing.assert_close(batch.inputs["visual"], expected)  # a gray picture stays as it is however it is cropped
+    assert torch.equal(batch.inputs["audio"], augment.mask(plain.inputs["audio"], torch.from_numpy(noise[[0, 1, 2]])))
 
 
-def test_pictures_of_a_sample_change_alike(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    _, pictures = Augment(AugmentSettings(), CROP_SIDE)(*noisy, seed=1)
-    assert pictures is not None
-    assert pictures.shape == noisy[1].shape
-    assert pictures.dtype == torch.uint8
-    assert torch.equal(pictures[0], pictures[1])
-    assert torch.equal(pictures[0], pictures[2])
-    assert not torch.equal(pictures, noisy[1])
-
-
-def test_zero_strength_changes_nothing(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    for seed in range(10):
-        sound, pictures = Augment(NONE, CROP_SIDE)(*noisy, seed)
-        assert sound is not None
-        assert pictures is not None
-        assert torch.equal(sound, noisy[0])
-        assert torch.equal(pictures, noisy[1])
-
-
-@pytest.mark.parametrize(("setting", "axis"), [("frequency_mask", 1), ("time_mask", 0)])
-def test_mask_hides_one_whole_band(noisy: tuple[torch.Tensor, torch.Tensor], setting: str, axis: int) -> None:
-    widest = 8
-    augment = Augment(AugmentSettings(**{**vars(NONE), setting: widest}), CROP_SIDE)
-    widths, places = set(), set()
-    for seed in range(60):
-        sound, _ = augment(noisy[0], None, seed)
-        assert sound is not None
-        hidden_tm = sound[0] == 0
-        hidden = hidden_tm.all(dim=1 - axis)
-        assert torch.equal(hidden_tm, hidden.unsqueeze(1 - axis).expand_as(hidden_tm))
-        assert torch.equal(sound[0][~hidden_tm], noisy[0][0][~hidden_tm])
-        rows = hidden.nonzero().flatten().tolist()
-        assert rows == list(range(min(rows, default=0), max(rows, default=-1) + 1))
-        widths.add(len(rows))
-        places.update(rows)
-    assert max(widths) <= widest
-    assert max(widths) >= widest - 2
-    assert len(places) > 32
-
-
-def test_flip_alone_mirrors_about_half(noisy: tuple[torch.Tensor, torch.Tensor]) -> None:
-    augment = Augment(AugmentSettings(**{**vars(NONE), "flip": True}), CROP_SIDE)
-    mirrored = 0
-    for seed in range(60):
-        _, pictures = augment(None, noisy[1], seed)
-        assert pictures is not None
-        same, flipped = torch.equal(pictures, noisy[1]), torch.equal(pictures, noisy[1].flip(-1))
-        assert same != flipped
-        mirrored += flipped
-    assert 15 <= mirrored <= 45
-
-
-def same(x: object, y: object) -> bool:
-    assert isinstance(x, torch.Tensor)
-    assert isinstance(y, torch.Tensor)
-    return torch.equal(x, y)
-
-
-def test_without_a_seed_nothing_is_augmented(store: Path) -> None:
-    index = FrameIndex(open_store(store, EXPR).split("train"))
-    plain, augmented = (
-        Windows(index, DataSettings()),
-        Windows(index, DataSettings(), Augment(AugmentSettings(), CROP_SIDE)),
-    )
-    place = int(np.flatnonzero(index.has["audio"] & index.has["visual"])[0])
-    for branch, name in enumerate(BRANCHES):
-        own = plain[place, None][branch]
-        changed = [seed for seed in (None, *range(5)) if not same(own, augmented[place, seed][branch])]
-        assert None not in changed, name
-        assert changed, name
+def test_a_chunk_has_one_mask_its_first_samples(tmp_path: Path) -> None:
+    times = [9.0, 0.0, 9.3, 0.3, 0.6]
+    video = stored(tmp_path, sorted(times), sound=ramp(900) + 1)
+    index, augment = FrameIndex([video]), Augment(AugmentSettings())
+    noise = draw_noise(np.random.default_rng(3), 5)
+    draws = Draws(np.argsort(np.argsort(times)), noise)  # in the order of `times`
+    windows = Windows(index, DataSettings(), merged(1.0, CONTEXT), augment)
+    plain = windows[draws]
+    assert plain.windows["audio"][:, 0].tolist() == [1, 0, 1, 0, 0]
+    expected = augment.mask(plain.inputs["audio"], torch.from_numpy(noise[[1, 0]]))
+    assert torch.equal(plain.to(CPU, augment).inputs["audio"], expected)
 
 
 def test_workers_do_not_change_a_batch(store: Path) -> None:
     data = DataSettings(pictures=2)
-    index = FrameIndex(open_store(store, EXPR).split("train"))
-    windows = Windows(index, data, Augment(AugmentSettings(), CROP_SIDE))
-    draws = [(place, place) for place in range(0, len(index), 9)]
-    batches = split_batches(draws, 4)
-    alone, helped = (list(load(windows, batches, data.pictures, workers)) for workers in (0, 2))
+    index, augment = FrameIndex(open_store(store, EXPR).split("train")), Augment(AugmentSettings())
+    windows = Windows(index, data, merged(1.0, CONTEXT), augment)
+    places = np.arange(0, len(index), 9)
+    batches = split_batches(Draws(places, draw_noise(np.random.default_rng(0), len(places))), 4)
+    alone, helped = (list(load(windows, batches, workers)) for workers in (0, 2))
     assert len(alone) == len(helped) == len(batches)
-    assert sum(len(batch.label) for batch in alone) == len(draws)
+    assert sum(len(batch) for batch in alone) == len(places)
     for one, two in zip(alone, helped, strict=True):
-        for name in one.inputs:
-            assert torch.equal(one.inputs[name], two.inputs[name])
-            assert torch.equal(one.present[name], two.present[name])
-        assert torch.equal(one.label, two.label)
-        assert torch.equal(one.index, two.index)
+        for part, same in zip(vars(one).values(), vars(two).values(), strict=True):
+            for x, y in zip(part.values(), same.values(), strict=True) if isinstance(part, dict) else [(part, same)]:
+                assert torch.equal(x, y)

@@ -1,30 +1,72 @@
-"""Frames at equal intervals and the window of sound and pictures around each: store -> batches.
+"""Frames at equal intervals and the stretch of sound and pictures around each: store -> batches.
 
-Shapes: b samples, f pictures a sample, t steps of sound, m mel bands, h x w picture; n frames of an index.
-A missing crop or missing sound is False in `Batch.present`; the input beside it is 0 and must not vote.
+Neighbouring frames hear almost the same three seconds, so sound travels in chunks that carry the windows of many
+frames. Shapes: b samples, k of them with the modality, f pictures a sample, g chunks of sound of t steps and m mel
+bands, h x w picture; n frames of an index.
 """
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
-from abaw_expr.data.augment import Augment
+from abaw_expr.data.augment import NOISE, Augment
 from abaw_expr.data.logmel import step_at
 from abaw_expr.data.store import StoredVideo
 from abaw_expr.settings import DataSettings
-from abaw_expr.tasks import BRANCHES, CROP_SIDE, MEL_BANDS, SOUND_WINDOW
+from abaw_expr.tasks import BRANCHES, CROP_SIDE, MEL_BANDS, SOUND_STRIDE, SOUND_WINDOW
 
 _LEAST_STD = 0.1
 """Least deviation of a mel band that is divided by, so that a silent recording stays finite."""
+SEGMENT = 1024
+"""Steps (16.4 s) between the chunks that a recording is heard in at prediction."""
+CONTEXT = 72
+"""Steps beyond its windows that such a chunk goes on for: no further does the sound branch see from a window's end."""
+_LEAST_INTERVAL = 0.1
+"""Seconds from frame to frame that are reckoned with where every frame is taken."""
+_BATCH = 64
+"""Frames, or a few more, that a batch of prediction holds; without gradients it changes speed only."""
 
-Draw = tuple[int, int | None]
-"""A frame of an index, and the seed of its augmentation (None: none)."""
+
+@dataclass(frozen=True)
+class Draws:
+    """Frames to be read."""
+
+    place: np.ndarray
+    """int64 [b], places in the index."""
+    noise: np.ndarray | None = None
+    """float32 [b, NOISE], uniform in [0, 1): the random numbers of each sample's augmentation (None: none)."""
+    group: np.ndarray | None = None
+    """int64 [b], ascending: draws that may be heard together (None: all of a video)."""
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, rows: slice) -> "Draws":
+        noise, group = (None if x is None else x[rows] for x in (self.noise, self.group))
+        return Draws(self.place[rows], noise, group)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Which chunk of sound each window lies in."""
+
+    first: np.ndarray
+    """int64 [g], the step of the recording at which the chunk begins."""
+    chunk: np.ndarray
+    """int64 [k], the chunk of each window."""
+    steps: int
+    """Length of every chunk."""
+
+
+Cut = Callable[[np.ndarray, np.ndarray], Chunks]
+"""Lays windows into chunks, by keys [k], one key a chunk, such as their video, and by their first steps [k]."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +74,39 @@ class Batch:
     """Samples of a step."""
 
     inputs: dict[str, Tensor]
-    """audio: float32 [b, 1, t, m], standardised; visual: float32 [b, f, 3, h, w] in [-1, 1]."""
+    """audio: float32 [g, 1, t, m], standardised; visual: [k, f, 3, h, w], bytes, on the device float32 in [-1, 1]."""
+    rows: dict[str, Tensor]
+    """int64 [k] by branch, ascending: the samples that have that modality."""
+    windows: dict[str, Tensor]
+    """audio: int64 [k, 2], the chunk that a sample's window lies in and the step of the chunk where it begins."""
     present: dict[str, Tensor]
-    """bool [b] by branch: whether the sample has that modality."""
+    """bool [b] by branch: the same as `rows`, as a mask."""
     label: Tensor
     """int64 [b], -1 where not annotated."""
     index: Tensor
     """int64 [b], the frame's place in the index."""
+    noise: Tensor | None
+    """float32 [b, NOISE], the samples' random numbers."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; pictures travel as bytes and become numbers there."""
-        inputs = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        present = {name: x.to(device, non_blocking=True) for name, x in self.present.items()}
-        if inputs["visual"].dtype == torch.uint8:
-            shown = present["visual"][:, None, None, None, None]  # a missing crop is mid-gray, not black
-            inputs["visual"] = (inputs["visual"].float() / 127.5 - 1) * shown
-        return Batch(inputs, present, self.label.to(device), self.index)
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device, augment: Augment | None = None) -> "Batch":
+        """The batch on a device, where pictures become numbers and what is cheaper for many at once is augmented."""
+        inputs, rows, windows, present = (
+            _moved(x, device) for x in (self.inputs, self.rows, self.windows, self.present)
+        )
+        label = self.label.to(device, non_blocking=True)
+        inputs["visual"] = inputs["visual"].float().div_(127.5).sub_(1)
+        if augment is not None and self.noise is not None:
+            noise = self.noise.to(device, non_blocking=True)
+            chunk = windows["audio"][:, 0]
+            # A chunk is masked as its first sample says.
+            opens = torch.zeros(len(inputs["audio"]), dtype=torch.int64, device=device)
+            opens = opens.scatter_reduce_(0, chunk, rows["audio"], "amin", include_self=False)
+            inputs["audio"] = augment.mask(inputs["audio"], noise[opens])
+            augment.relight_(inputs["visual"], noise[rows["visual"]])
+        return Batch(inputs, rows, windows, present, label, self.index, self.noise)
 
 
 class FrameIndex:
@@ -55,8 +114,8 @@ class FrameIndex:
 
     def __init__(self, videos: Sequence[StoredVideo]) -> None:
         self.videos = tuple(videos)
-        self.video = np.concatenate([np.full(len(v.frames), i) for i, v in enumerate(videos)])
-        self.row = np.concatenate([np.arange(len(v.frames)) for v in videos])
+        self.video = np.concatenate([np.full(len(v.frames), i, np.int32) for i, v in enumerate(videos)])
+        self.row = np.concatenate([np.arange(len(v.frames), dtype=np.int32) for v in videos])
         self.time = np.concatenate([v.frames.time for v in videos])
         self.label = np.concatenate([v.frames.label for v in videos])
         self.has = {
@@ -84,32 +143,114 @@ class FrameIndex:
         first[1:] = (video[1:] != video[:-1]) | (cell[1:] != cell[:-1])
         return places[first]
 
+    def window_start(self, places: np.ndarray) -> np.ndarray:
+        """int64: the step at which the window of sound around each frame begins; below 0 early in a recording."""
+        return step_at(self.time[places]) - SOUND_WINDOW // 2
+
+
+def cut_for_training(data: DataSettings) -> Cut:
+    """Chunks of an epoch: neighbours share one, with the sound around it; alone, a frame hears its window only (S)."""
+    if data.neighbours == 1:
+        return merged(0.0)
+    longer = 1.2 * (data.neighbours - 1) * max(data.interval, _LEAST_INTERVAL)  # frames are only about as far apart
+    return merged(longer, CONTEXT)
+
+
+def cut_for_prediction(data: DataSettings) -> Cut:
+    """Chunks that sound to the network as those of its training do: windows alone, or recordings in one pass."""
+    return merged(0.0) if data.neighbours == 1 else segments
+
+
+def merged(seconds: float, context: int = 0) -> Cut:
+    """Windows of a video share a chunk where they are not more than `seconds` apart.
+
+    Every chunk goes on for `context` steps before the first and after the last window that it has room for.
+    """
+    longest = _whole(SOUND_WINDOW + int(step_at(seconds)))
+
+    def cut(video: np.ndarray, start: np.ndarray) -> Chunks:
+        first: list[int] = []
+        chunk = np.empty(len(start), np.int64)
+        opened = None
+        for place in np.lexsort((start, video)):
+            if opened is None or video[place] != video[opened] or start[place] + SOUND_WINDOW > first[-1] + longest:
+                opened = place
+                first.append(int(start[place]))
+            chunk[place] = len(first) - 1
+        return Chunks(np.array(first, np.int64) - context, chunk, longest + 2 * context)
+
+    return cut
+
+
+def segments(video: np.ndarray, start: np.ndarray) -> Chunks:
+    """Chunks of a fixed grid over each recording, so that what else is asked for does not change what a frame gets."""
+    keys, chunk = np.unique(np.stack([video, start // SEGMENT]), axis=1, return_inverse=True)
+    return Chunks(keys[1] * SEGMENT - CONTEXT, chunk.ravel(), SEGMENT + SOUND_WINDOW + 2 * CONTEXT)
+
 
 class Windows(Dataset):
-    """The sample around each frame of an index, by `Draw`."""
+    """Batches of the samples around frames of an index, by `Draws`."""
 
-    def __init__(self, index: FrameIndex, data: DataSettings, augment: Augment | None = None) -> None:
-        self._index, self._augment = index, augment
+    def __init__(
+        self,
+        index: FrameIndex,
+        data: DataSettings,
+        cut: Cut,
+        augment: Augment | None = None,
+        branches: Sequence[str] = BRANCHES,
+    ) -> None:
+        self._index, self._cut, self._augment = index, cut, augment
+        none = np.zeros(len(index), bool)  # what no branch asks for is not read
+        self._has = {name: has if name in branches else none for name, has in index.has.items()}
         self._offsets = (np.arange(data.pictures) - (data.pictures - 1) / 2) * data.spacing
 
-    def __len__(self) -> int:
-        return len(self._index)
+    def __getitem__(self, draws: Draws) -> Batch:
+        noise = None if draws.noise is None else torch.from_numpy(draws.noise)
+        sound, heard, windows = self._sound(draws)
+        pictures, seen = self._pictures(draws.place, noise)
+        rows = {"audio": torch.from_numpy(heard), "visual": torch.tensor(seen, dtype=torch.int64)}
+        present = {name: torch.zeros(len(draws), dtype=torch.bool).index_fill_(0, k, True) for name, k in rows.items()}
+        label = torch.from_numpy(self._index.label[draws.place]).long()
+        inputs = {"audio": sound, "visual": pictures}
+        return Batch(inputs, rows, {"audio": windows}, present, label, torch.from_numpy(draws.place), noise)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor | None, Tensor | None, int, int]:
-        place, seed = draw
-        video, row = self._index.videos[self._index.video[place]], int(self._index.row[place])
-        sound = sound_window(video, self._index.time[place]) if self._index.has["audio"][place] else None
-        pictures = self._pictures(video, row) if self._index.has["visual"][place] else None
-        if seed is not None and self._augment is not None:
-            sound, pictures = self._augment(sound, pictures, seed)
-        return sound, pictures, int(self._index.label[place]), place
+    def _sound(self, draws: Draws) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Chunks [g, 1, t, m], the samples [k] that have sound, and their windows [k, 2]."""
+        index = self._index
+        heard = np.flatnonzero(self._has["audio"][draws.place])
+        places = draws.place[heard]
+        video, start = index.video[places], index.window_start(places)
+        cut = self._cut(video if draws.group is None else draws.group[heard], start)
+        of = np.empty(len(cut.first), np.int64)
+        of[cut.chunk] = video
+        sound = torch.zeros(len(of), 1, cut.steps, MEL_BANDS)
+        for chunk, i, first in zip(sound.numpy()[:, 0], of, cut.first, strict=True):
+            read_sound(index.videos[i], int(first), chunk)
+        return sound, heard, torch.from_numpy(np.stack([cut.chunk, start - cut.first[cut.chunk]], axis=1))
 
-    def _pictures(self, video: StoredVideo, row: int) -> Tensor | None:
+    def _pictures(self, places: np.ndarray, noise: Tensor | None) -> tuple[Tensor, list[int]]:
+        """Pictures uint8 [k, f, 3, h, w], and the samples that have them."""
+        rows = np.flatnonzero(self._has["visual"][places]).tolist()
+        # Channels last in memory: as the decoder gives pictures, and as the networks want them.
+        pictures = torch.empty(len(rows), len(self._offsets), CROP_SIDE, CROP_SIDE, 3, dtype=torch.uint8).movedim(4, 2)
+        seen: list[int] = []
+        for row in rows:
+            shown = self._shown(int(places[row]))
+            if shown is None:
+                continue
+            if self._augment is not None and noise is not None:
+                shown = self._augment.crop(shown, noise[row])
+            pictures[len(seen)] = shown
+            seen.append(row)
+        return pictures[: len(seen)], seen
+
+    def _shown(self, place: int) -> Tensor | None:
         """uint8 [f, 3, h, w]: for each offset the picture nearest in time; None where all of them are broken."""
-        frames = video.frames
+        video, row = self._index.videos[self._index.video[place]], int(self._index.row[place])
         if len(self._offsets) == 1:
             own = _decode(video, row)
             return None if own is None else own[None]
+        frames = video.frames
         crops = np.flatnonzero(frames.has_crop)
         wanted = frames.time[row] + self._offsets
         rows = crops[np.abs(frames.time[crops][None] - wanted[:, None]).argmin(axis=1)]
@@ -118,55 +259,89 @@ class Windows(Dataset):
         return torch.stack([whole[0] if p is None else p for p in pictures]) if whole else None
 
 
-def sound_window(video: StoredVideo, time: float) -> Tensor:
-    """The steps of sound around a time, float32 [1, t, m], standardised a band over the recording.
+def read_sound(video: StoredVideo, first: int, out: np.ndarray) -> None:
+    """Fills `out`, float32 [t, m] of zeros, with the recording's sound from a step on, standardised a band over it.
 
-    Beyond the recording's ends it is 0, the recording's mean.
+    Beyond the recording's ends it stays 0, the recording's mean.
     """
     assert video.sound is not None
     assert video.sound_mean is not None
     assert video.sound_std is not None
-    first = int(step_at(time)) - SOUND_WINDOW // 2
-    start, stop = max(first, 0), min(first + SOUND_WINDOW, len(video.sound))
-    window_tm = np.zeros((SOUND_WINDOW, MEL_BANDS), np.float32)
+    start, stop = max(first, 0), min(first + len(out), len(video.sound))
     if start < stop:
         standard = (video.sound[start:stop] - video.sound_mean) / np.maximum(video.sound_std, _LEAST_STD)
-        window_tm[start - first : stop - first] = standard
-    return torch.from_numpy(window_tm)[None]
+        out[start - first : stop - first] = standard
 
 
-def load(windows: Windows, batches: Sequence[Sequence[Draw]], pictures: int, workers: int) -> DataLoader:
-    """Batches of draws, in order, read and augmented by worker processes (0: by this one)."""
+class Plan(Sampler[Draws]):
+    """What a loader reads next; a new list for every epoch, so that its worker processes can stay."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Draws] = ()
+
+    def __iter__(self) -> Iterator[Draws]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def build_loader(windows: Windows, plan: Plan, workers: int) -> DataLoader:
+    """Batches of a plan, in order, read and augmented by worker processes (0: by this one)."""
     return DataLoader(
         windows,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of batches will do
-        collate_fn=_Collate(pictures),
+        batch_size=None,  # a batch is read as one
+        sampler=plan,
         num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_signals,
     )
 
 
-def split_batches(draws: Sequence[Draw], size: int) -> list[Sequence[Draw]]:
+def load(windows: Windows, batches: Sequence[Draws], workers: int) -> DataLoader:
+    """The loader of one list of batches."""
+    plan = Plan()
+    plan.batches = batches
+    return build_loader(windows, plan, workers)
+
+
+def split_batches(draws: Draws, size: int) -> list[Draws]:
     """Draws in batches of `size`; the last may be smaller."""
     return [draws[start : start + size] for start in range(0, len(draws), size)]
 
 
-class _Collate:
-    """Samples -> Batch. A class, so that worker processes of any start method can have it."""
+def split_segments(index: FrameIndex, places: np.ndarray) -> list[Draws]:
+    """Ascending places in batches of about `_BATCH` that never cut a segment of sound, so that none is heard twice."""
+    segment = index.window_start(places) // SEGMENT
+    video = index.video[places]
+    edges = 1 + np.flatnonzero((segment[1:] != segment[:-1]) | (video[1:] != video[:-1]))
+    batches, start = [], 0
+    for edge in [*edges.tolist(), len(places)]:
+        if edge - start >= _BATCH or edge == len(places):
+            batches.append(Draws(places[start:edge]))
+            start = edge
+    return [batch for batch in batches if len(batch)]
 
-    def __init__(self, pictures: int) -> None:
-        self._empty_visual = torch.zeros(pictures, 3, CROP_SIDE, CROP_SIDE, dtype=torch.uint8)
-        self._empty_audio = torch.zeros(1, SOUND_WINDOW, MEL_BANDS)
 
-    def __call__(self, samples: list[tuple[Tensor | None, Tensor | None, int, int]]) -> Batch:
-        sounds, pictures, labels, places = zip(*samples, strict=True)
-        inputs, present = {}, {}
-        for name, column, empty in zip(
-            BRANCHES, (sounds, pictures), (self._empty_audio, self._empty_visual), strict=True
-        ):
-            inputs[name] = torch.stack([empty if x is None else x for x in column])
-            present[name] = torch.tensor([x is not None for x in column])
-        return Batch(inputs, present, torch.tensor(labels), torch.tensor(places))
+def draw_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The random numbers of that many samples' augmentation."""
+    return rng.random((count, NOISE), np.float32)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Who stops a run stops its first process, which saves and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
+
+
+def _whole(steps: int) -> int:
+    """Steps made up to a multiple of what one row of the sound branch's map covers."""
+    return -(-steps // SOUND_STRIDE) * SOUND_STRIDE
 
 
 def _has_sound(video: StoredVideo) -> np.ndarray:

@@ -21,7 +21,9 @@ class ConvBlock(nn.Sequential):
 
 
 class MCNN(nn.Module):
-    """Multi-branch convolutional network, log-mel sound [B, 1, 184, 64] to features [B, 128].
+    """Multi-branch convolutional network, log-mel sound [B, 1, T, 64] to a feature map [B, 128, T/8, 8].
+
+    T is 184 for one window; a longer stretch gives the maps of all windows in it at once.
 
     S (arXiv 2503.11935, section 3.2): a temporal, a spatial and a local branch, each of two convolution blocks.
     D: kernels (time x frequency), widths and average pooling, after Light-SERNet (Aftab et al., ICASSP 2022).
@@ -38,6 +40,4 @@ class MCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.temporal(x), self.spatial(x), self.local(x)]  # 3 x [B, 64, 46, 16]
         x = self.join(torch.cat(branches, dim=1))  # [B, 128, 23, 8]
-        if self.attention is not None:
-            x = self.attention(x)
-        return x.mean(dim=(2, 3))
+        return x if self.attention is None else self.attention(x)

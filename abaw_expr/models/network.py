@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from abaw_expr.models import mcnn, rhcnn
 from abaw_expr.settings import ModelSettings
+from abaw_expr.tasks import SOUND_STRIDE, SOUND_WINDOW
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a branch needs to know of its encoder, which turns [B, *input_shape] into features [B, width]."""
+    """What a branch needs to know of its encoder, which turns [B, *input_shape] into feature maps."""
 
     build: Callable[[ModelSettings], nn.Module]
     width: int
@@ -43,21 +44,46 @@ class BranchOutput(NamedTuple):
 
 
 class Branch(nn.Module):
-    """One modality: its encoder, then dropout and a linear layer."""
+    """One modality: its encoder, the mean over its feature map, then dropout and a linear layer."""
 
     def __init__(self, encoder: nn.Module, width: int, n_classes: int, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, n_classes))
 
-    def forward(self, x: Tensor) -> BranchOutput:
-        """`x` is [B, C, H, W], one view a sample, or [B, V, C, H, W]."""
-        x = x if x.ndim == 5 else x.unsqueeze(1)
-        features = self.encoder(x.flatten(0, 1))  # [B V, width]
-        logits = self.head(features).unflatten(0, x.shape[:2])  # [B, V, K]
+    def forward(self, x: Tensor, windows: Tensor | None = None) -> BranchOutput:
+        """`x` is [B, C, H, W], one view a sample, or [B, V, C, H, W].
+
+        With `windows`, int64 [B, 2], `x` holds chunks of sound instead, and sample i is the window of chunk
+        `windows[i, 0]` that begins at its step `windows[i, 1]`.
+        """
+        if windows is not None:
+            features = window_means(self.encoder(x), windows).unsqueeze(1)
+        else:
+            x = x if x.ndim == 5 else x.unsqueeze(1)
+            features = self.encoder(x.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, x.shape[:2])
+        logits = self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])  # [B, V, K]
         at_least_float32 = torch.promote_types(logits.dtype, torch.float32)  # under autocast the head gives bfloat16
         log_p = logits.log_softmax(-1, dtype=at_least_float32)
-        return BranchOutput(features.unflatten(0, x.shape[:2]), log_p.logsumexp(1) - math.log(x.shape[1]))
+        return BranchOutput(features, log_p.logsumexp(1) - math.log(features.shape[1]))
+
+
+def window_means(maps: Tensor, windows: Tensor) -> Tensor:
+    """Mean of the feature map over each window, [B, width], from the maps of chunks [G, width, T / stride, F].
+
+    `windows` is as in `Branch`. A window that begins between two rows of the map has a share of the first and of the
+    last: running sums, interpolated between rows, give all means of overlapping windows for the cost of one pass.
+    """
+    rows = SOUND_WINDOW // SOUND_STRIDE
+    at_least_float32 = torch.promote_types(maps.dtype, torch.float32)  # running sums need the digits
+    sums = maps.mean(3, dtype=at_least_float32).cumsum(2)
+    sums = nn.functional.pad(sums, (1, 0)).movedim(2, 1)  # [G, T / stride + 1, width]
+    chunk, step = windows.unbind(1)
+    first, share = step // SOUND_STRIDE, (step % SOUND_STRIDE / SOUND_STRIDE).to(sums.dtype)[:, None]
+    after = (first + 1).clamp(max=sums.shape[1] - 1 - rows)  # beyond the last row its share is 0
+    begin = torch.lerp(sums[chunk, first], sums[chunk, after], share)
+    end = torch.lerp(sums[chunk, first + rows], sums[chunk, after + rows], share)
+    return (end - begin) / rows
 
 
 class Network(nn.Module):
@@ -68,23 +94,34 @@ class Network(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.n_classes = n_classes
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Log probabilities [B, K] of every branch.
+    def forward(
+        self, inputs: Mapping[str, Tensor], rows: Mapping[str, Tensor], windows: Mapping[str, Tensor], samples: int
+    ) -> dict[str, Tensor]:
+        """Log probabilities [B, K] of every branch, B = `samples`.
 
-        `present[name]` is a boolean [B]: which samples have the modality. The others get the uniform distribution, and
-        neither gradients nor BN statistics see them.
+        `rows[name]`, int64, says which samples have the modality; `inputs[name]` holds these alone, or the chunks that
+        their `windows[name]` lie in. The other samples get the uniform distribution, and neither gradients nor BN
+        statistics see them.
         """
-        return {name: self._run(branch, inputs[name], present[name]) for name, branch in self.branches.items()}
+        return {
+            name: self._branch(branch, inputs[name], rows[name], windows.get(name), samples)
+            for name, branch in self.branches.items()
+        }
 
-    def _run(self, branch: nn.Module, x: Tensor, present: Tensor) -> Tensor:
-        if present.all():  # spares a copy of the batch
-            return branch(x).log_p
-        uniform = x.new_full((len(x), self.n_classes), -math.log(self.n_classes))
-        if not present.any():
-            # Nothing to run. The parameters stay in the graph: a gradient of 0, where none would stop backward().
+    def compile_encoders(self) -> None:
+        """Has torch compile the encoders when they first run; the heads are too small to gain by it."""
+        for branch in self.branches.values():
+            assert isinstance(branch, Branch)
+            branch.encoder.compile(dynamic=True)
+
+    def _branch(self, branch: nn.Module, x: Tensor, rows: Tensor, windows: Tensor | None, samples: int) -> Tensor:
+        uniform = torch.full((samples, self.n_classes), -math.log(self.n_classes), device=x.device)
+        if not len(rows) and not distributed.is_initialized():
+            # Nothing to run, and no other process to wait for this one in BN. The parameters stay in the graph: a
+            # gradient of 0, where none would stop backward().
             return uniform + 0 * torch.stack([parameter.sum() for parameter in branch.parameters()]).sum()
-        log_p = branch(x[present]).log_p
-        return uniform.to(log_p.dtype).index_put((present,), log_p)
+        log_p = branch(x, windows).log_p
+        return uniform.to(log_p.dtype).index_copy(0, rows, log_p)
 
 
 def build_network(settings: ModelSettings, n_classes: int) -> Network:

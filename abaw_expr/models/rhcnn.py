@@ -42,7 +42,7 @@ class RHBlock(nn.Module):
 
 
 class RHCNN(nn.Module):
-    """Residual hybrid convolutional network, pictures [B, 3, 112, 112] to features [B, 256].
+    """Residual hybrid convolutional network, pictures [B, 3, 112, 112] to a feature map [B, 256, 7, 7].
 
     S (arXiv 2503.11935, section 3.2): two N x N convolution blocks, then residual blocks with channel mixing. D: N = 3,
     widths and strides.
@@ -60,9 +60,7 @@ class RHCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem2(self.stem1(x))  # [B, 64, 28, 28]
         x = self.stage3(self.stage2(self.stage1(x)))  # [B, 256, 7, 7]
-        if self.attention is not None:
-            x = self.attention(x)
-        return x.mean(dim=(2, 3))
+        return x if self.attention is None else self.attention(x)
 
 
 def _stage(inputs: int, outputs: int, stride: int, groups: int) -> nn.Sequential:

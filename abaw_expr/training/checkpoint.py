@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values only, so that a stranger's file cannot run code when it is loaded."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,40 @@ _REMEDY = "Train again, or name a run whose training got that far."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of training after an epoch."""
+    """The state of training between two steps. Random numbers have none: every step makes its own from the seed."""
 
-    epoch: int
-    """Epochs done."""
     signature: str
     """The run's identity: settings and data."""
     prior: list[float]
-    """Share of each class among the frames that training drew."""
+    """Share of each class among the samples that training weighed."""
+    history: list[dict[str, Any]]
+    """A row for every epoch that is done, as metrics.csv has them."""
+    step: int
+    """Steps done of the epoch after those."""
+    loss: float
+    """Sum of that epoch's losses so far, over samples."""
+    waiting: float
+    """Seconds of that epoch spent waiting for data so far."""
+    seconds: float
+    """Seconds of that epoch so far."""
     network: dict[str, Any]
+    average: dict[str, Any]
+    """The moving mean of the weights; empty where the run keeps none."""
     optimiser: dict[str, Any]
     """Empty in a checkpoint that is only predicted from."""
-    history: list[dict[str, Any]]
-    """A row an epoch, as metrics.csv has them."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, whole or not at all."""
+    save_tensors(path, {**vars(checkpoint)})
+
+
+def save_tensors(path: Path, values: dict[str, Any]) -> None:
+    """Writes tensors and plain values, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(values, buffer)  # in memory first: a full disk is then an OSError like any other
     with atomic(path) as temporary:
-        torch.save({**vars(checkpoint)}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:

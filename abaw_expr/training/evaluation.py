@@ -1,7 +1,8 @@
 """A network's arithmetic, and its probabilities on frames of an index. Shapes: k frames, c classes."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -9,13 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from abaw_expr.data.windows import FrameIndex, Windows, load, split_batches
+from abaw_expr.data.windows import FrameIndex, Windows, cut_for_prediction, load, split_segments
 from abaw_expr.errors import SettingsError
-from abaw_expr.losses import CoarseFineLoss
+from abaw_expr.losses import ANY, CoarseFineLoss
 from abaw_expr.settings import Settings
-
-BATCH = 64
-"""Frames a step; without gradients it changes speed only."""
+from abaw_expr.training.parallel import add_up, gather, strategy_of
 
 
 def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed"]:
@@ -29,43 +28,60 @@ def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed"]:
     return "bf16-mixed" if native else "32-true"
 
 
-def build_fabric(settings: Settings) -> Fabric:
-    """The device and arithmetic that the settings name. Raises SettingsError for a GPU that is not there."""
+def check_accelerator(settings: Settings) -> None:
+    """Raises SettingsError for a GPU that is not there."""
     if settings.compute.accelerator == "cuda" and not torch.cuda.is_available():
         remedy = "Use auto or cpu, or install a driver that this torch can use."
         raise SettingsError("the accelerator cuda cannot be used: no GPU is found", remedy=remedy)
+
+
+def build_fabric(settings: Settings) -> Fabric:
+    """The devices and arithmetic that the settings name. Raises SettingsError where they cannot be had."""
+    check_accelerator(settings)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell what precision it uses
-    return Fabric(accelerator=settings.compute.accelerator, devices=1, precision=native_precision(settings))
+    devices = strategy_of(settings.compute)
+    fabric = Fabric(accelerator=settings.compute.accelerator, precision=native_precision(settings), **devices)
+    fabric.launch()
+    return fabric
 
 
 @torch.inference_mode()
 def branch_probabilities(
+    fabric: Fabric,
     network: nn.Module,
     index: FrameIndex,
-    places: Sequence[int] | np.ndarray,
+    places: np.ndarray,
     settings: Settings,
-    device: torch.device,
     criterion: CoarseFineLoss | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, np.ndarray], float]:
     """Probabilities float32 [k, c] a branch, a row all NaN where the frame lacks the modality; and the mean loss.
 
-    The loss is nan without `criterion`, which needs annotated frames.
+    `places` ascend. Each process of a run takes its share of them, and all get the whole. The loss is nan without
+    `criterion`, which needs annotated frames.
     """
     network.eval()
-    windows = Windows(index, settings.data)
-    batches = split_batches([(int(place), None) for place in places], BATCH)
+    mine = np.array_split(places, fabric.world_size)[fabric.global_rank]
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in settings.model.branches}
-    losses, done = [], 0
-    for raw in load(windows, batches, settings.data.pictures, settings.compute.workers):
-        batch = raw.to(device)
-        log_p = network(batch.inputs, batch.present)
+    # The mean over all places, not over batches: how they are cut must not show.
+    having = {name: index.has[name][places].sum() for name in settings.model.branches} | {ANY: len(places)}
+    counts = {name: torch.tensor(int(count), device=fabric.device) for name, count in having.items()}
+    loss, done = 0.0, 0
+    for raw in load(
+        Windows(index, settings.data, cut_for_prediction(settings.data), branches=settings.model.branches),
+        split_segments(index, mine),
+        settings.compute.workers,
+    ):
+        batch = raw.to(fabric.device)
+        with fabric.autocast():
+            log_p = network(batch.inputs, batch.rows, batch.windows, len(batch))
         for name, rows in log_p.items():
             absent = ~batch.present[name][:, None]
             pieces[name].append(rows.float().exp().masked_fill(absent, torch.nan).cpu().numpy())
         if criterion is not None:
-            losses.append(float(criterion(log_p, batch.present, batch.label)) * len(batch.label))
-        done += len(batch.label)
-        progress(done, len(places))
-    loss = sum(losses) / done if losses else float("nan")
-    return {name: np.concatenate(rows) for name, rows in pieces.items()}, loss
+            loss += float(criterion(log_p, batch.present, batch.label, counts))
+        done += len(batch)
+        progress(done, len(mine))
+    whole = {name: np.concatenate([*chain.from_iterable(gather(fabric, rows))]) for name, rows in pieces.items()}
+    (total,) = add_up(fabric, [loss])
+    return whole, total if criterion is not None else float("nan")

@@ -1,49 +1,62 @@
 """Training: a visible loop.
 
-Everything random in an epoch (order, phase of the frame grid, augmentation, dropout) is drawn from the seed and the
-epoch's number, so a run that is resumed after any epoch ends as the undisturbed run does.
+Everything random in a step (which frames, their order and augmentation, dropout) is drawn from the seed and the numbers
+of epoch, step and process, so a run that is resumed after any step ends as the undisturbed run does.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch import Tensor
 
 from abaw_expr.data.augment import Augment
 from abaw_expr.data.store import Store
-from abaw_expr.data.windows import Draw, FrameIndex, Windows, load, split_batches
-from abaw_expr.errors import RunError, StoreError
+from abaw_expr.data.windows import Batch, Plan, Windows, build_loader, cut_for_training
+from abaw_expr.errors import RunError, StoppedError, shorten
 from abaw_expr.fusion import fuse
-from abaw_expr.losses import CoarseFineLoss
-from abaw_expr.models.gcsa import GCSA
-from abaw_expr.models.network import Branch, Network, build_network
-from abaw_expr.scoring import confusion, macro_f1
-from abaw_expr.settings import DataSettings, OptimiserSettings, Settings, signature
-from abaw_expr.tasks import CROP_SIDE, Task
-from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities, build_fabric, native_precision
+from abaw_expr.losses import ANY, CoarseFineLoss, weighed_shares
+from abaw_expr.models.network import build_network
+from abaw_expr.models.norm import share_batch_norm
+from abaw_expr.scoring import confusion, f1_by_class, macro_f1
+from abaw_expr.settings import Settings, signature
+from abaw_expr.tasks import Task, frame_name
+from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
+from abaw_expr.training.optimiser import Average, build_optimiser, set_learning_rates
+from abaw_expr.training.parallel import add_up, is_first
 from abaw_expr.training.run import Epoch, RunFolder, best_epoch
+from abaw_expr.training.sampling import draw_epoch, flatten, split_steps, usable_frames
+from abaw_expr.training.stopping import StopRequest, stop_on_signals
+from abaw_expr.training.watch import Watch, draw_curves
 from abaw_expr.version import VERSION
 
-WARM_UP = 0.3
-"""Share of a one-cycle run in which the learning rate rises (D)."""
-_START, _END = 1 / 25, 1e-4
-"""Shares of the peak learning rate at the start and the end of one cycle (D)."""
+
+@dataclass
+class Position:
+    """How far an epoch is."""
+
+    step: int = 0
+    """Steps done."""
+    loss: float = 0.0
+    """Sum of their losses, over samples."""
+    waiting: float = 0.0
+    """Seconds spent waiting for data."""
+    seconds: float = 0.0
+    """Seconds in all, as of the last checkpoint."""
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The frames of a split that a run may use: annotated, and with a modality that is trained."""
+class Pending(NamedTuple):
+    """A step that is under way on the device, its loss not looked at yet: that would be to wait for it."""
 
-    index: FrameIndex
-    usable: np.ndarray
-    """bool [frames]."""
+    step: int
+    samples: int
+    parts: list[Batch]
+    loss: Tensor
 
 
 def train(
@@ -58,206 +71,258 @@ def train(
     """Trains into a run folder and returns its epochs; a complete run is returned as it is.
 
     `progress(steps done, steps in all)` is told after every step. Raises RunError where the folder holds another run or
-    the loss stops being a number, StoreError where the store has nothing to train or validate on.
+    the loss stops being a number, StoreError where the store has nothing to train or validate on, StoppedError when a
+    signal ended the run, which can then be resumed.
     """
+    check_accelerator(settings)
     settings = replace(settings, precision=native_precision(settings))
-    fabric = build_fabric(settings)
-    run.start(settings, store.digest, resume)
-    torch.manual_seed(settings.seed)
-    network = build_network(settings.model, task.n_classes)
-    module, optimiser = fabric.setup(network, build_optimiser(network, settings.optimiser))
-    criterion = CoarseFineLoss(settings.loss).to(fabric.device)
-    training, validation = (_frames(store, name, settings) for name in ("train", "val"))
-    weights = class_weights(training.index.label[training.usable], settings.data.balance, task)
-    prior = class_shares(training, weights, task)
-    history: list[Epoch] = []
-    identity = signature(settings, store.digest)
-    if run.last.exists():
-        history = _restore(run, identity, network, optimiser)
-    for number in range(len(history) + 1, settings.optimiser.epochs + 1):
-        began = time.perf_counter()
-        torch.manual_seed(_seed(settings.seed, number))
-        draws = draw_epoch(training, settings, weights, number)
-        loss, waiting = _train_epoch(fabric, module, optimiser, criterion, training, draws, settings, number, progress)
-        figures = _validate(module, criterion, validation, settings, fabric.device, task)
-        _finite(figures[0], "validation", number)  # the last step may be the one that broke the weights
-        rate = optimiser.param_groups[0]["lr"]
-        seconds = time.perf_counter() - began
-        history.append(Epoch(number, rate, loss, *figures, waiting / seconds, seconds))
-        _save(run, history, identity, prior, network, optimiser)
-        on_epoch(history[-1])
-    if not run.complete:
-        run.finish(_summary(history, identity, store, task))
-    return history
+    if is_first():
+        run.start(settings, store.digest, resume)
+    with stop_on_signals() as stop:
+        training = Training(store, run, settings, task, stop, progress)
+        if not run.complete:
+            training.run_to_end(on_epoch)
+    return training.history
 
 
-def _train_epoch(
-    fabric: Fabric,
-    network: nn.Module,
-    optimiser: Optimizer,
-    criterion: CoarseFineLoss,
-    frames: Frames,
-    draws: Sequence[Draw],
-    settings: Settings,
-    epoch: int,
-    progress: Callable[[int, int], None],
-) -> tuple[float, float]:
-    """One pass over the drawn frames: the mean loss, and the seconds spent waiting for data."""
-    network.train()
-    windows = Windows(frames.index, settings.data, Augment(settings.augment, CROP_SIDE))
-    batches = split_batches(draws, settings.optimiser.batch_size)
-    total, waiting = torch.zeros((), device=fabric.device), 0.0
-    asked = time.perf_counter()
-    for step, raw in enumerate(load(windows, batches, settings.data.pictures, settings.compute.workers)):
-        waiting += time.perf_counter() - asked
-        share = (epoch - 1 + step / len(batches)) / settings.optimiser.epochs
-        set_learning_rates(optimiser, settings.optimiser, share)
-        batch = raw.to(fabric.device)
-        loss = criterion(network(batch.inputs, batch.present), batch.present, batch.label)
-        optimiser.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        optimiser.step()
-        total += loss.detach() * len(batch.label)
-        progress((epoch - 1) * len(batches) + step + 1, settings.optimiser.epochs * len(batches))
-        asked = time.perf_counter()
-    return _finite(float(total) / len(draws), "training", epoch), waiting
+class Training:
+    """A run between two steps: its networks, how far it is, and the loop that moves it on."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunFolder,
+        settings: Settings,
+        task: Task,
+        stop: StopRequest,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._run, self._settings, self._task, self._stop, self._progress = run, settings, task, stop, progress
+        self._store, self._identity = store, signature(settings, store.digest)
+        self._fabric = build_fabric(settings)
+        torch.manual_seed(settings.seed)
+        self._network = build_network(settings.model, task.n_classes)
+        if self._fabric.world_size > 1:
+            share_batch_norm(self._network, self._fabric.device)
+        if settings.compute.compile:
+            self._network.compile_encoders()
+        decay = settings.optimiser.average
+        self._average = Average(self._network, decay, self._fabric.device) if decay else None
+        self._judged = self._network if self._average is None else self._average.network
+        optimiser = build_optimiser(self._network, settings.optimiser)
+        self._module, self._optimiser = self._fabric.setup(self._network, optimiser)
+        self._training, self._validation = (usable_frames(store, name, settings) for name in ("train", "val"))
+        shares = self._training.class_shares(settings.data, task)
+        self._prior = weighed_shares(shares, settings.loss.class_weight)
+        self._criterion = CoarseFineLoss(settings.loss, shares).to(self._fabric.device)
+        self._augment = Augment(settings.augment)
+        self.history: list[Epoch] = []
+        self._now = Position()
+        if run.last.exists():
+            self._restore()
+        self._fabric.barrier()  # the first process must not write before all have read
+
+    def run_to_end(self, on_epoch: Callable[[Epoch], None]) -> None:
+        """Trains the epochs that are left."""
+        data = self._settings.data
+        self._watch = Watch(self._run.events, self._steps) if is_first() else None
+        windows = Windows(
+            self._training.index, data, cut_for_training(data), self._augment, self._settings.model.branches
+        )
+        self._plan = Plan()
+        self._loader = build_loader(windows, self._plan, self._settings.compute.workers)
+        while len(self.history) < self._settings.optimiser.epochs:
+            steps = self._train_epoch()
+            self._end_epoch(steps)
+            on_epoch(self.history[-1])
+        if self._watch is not None:
+            self._watch.close()
+            draw_curves(self.history, self._task, self._run.curves)
+            self._run.finish(self._summary())
+
+    @property
+    def _steps(self) -> int:
+        """Steps done in all."""
+        return sum(epoch.steps for epoch in self.history) + self._now.step
+
+    def _train_epoch(self) -> int:
+        """One pass over the drawn frames, from the step it stands at; returns how many steps it has."""
+        settings, fabric, now = self._settings.optimiser, self._fabric, self._now
+        number = len(self.history) + 1
+        draws = draw_epoch(self._training, self._settings, number)
+        steps = split_steps(draws, self._settings, fabric.global_rank, fabric.world_size)
+        self._plan.batches = flatten(steps[now.step :])
+        stream, pending = iter(self._loader), None
+        self._module.train()  # validation left it otherwise
+        began = time.perf_counter() - now.seconds
+        saved = time.perf_counter()
+        for step in range(now.step, len(steps)):
+            asked = time.perf_counter()
+            parts = [next(stream) for _ in steps[step]]
+            now.waiting += time.perf_counter() - asked
+            counts, stopping = self._settle(pending, parts)
+            if stopping or time.perf_counter() - saved >= self._settings.compute.save_every:
+                saved = time.perf_counter()
+                now.seconds = saved - began
+                self._save_last()
+            if stopping:
+                raise StoppedError(self._run.root, self._stop.signal)
+            torch.manual_seed(_seed(self._settings.seed, number, step, fabric.global_rank))
+            set_learning_rates(self._optimiser, settings, (number - 1 + step / len(steps)) / settings.epochs)
+            samples = min(settings.batch_size, len(draws) - step * settings.batch_size)
+            pending = Pending(step, samples, parts, self._step(parts, counts))
+            self._progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
+        self._settle(pending, [])
+        now.loss /= len(draws)
+        now.seconds = time.perf_counter() - began
+        return len(steps)
+
+    def _step(self, parts: list[Batch], counts: dict[str, Tensor]) -> Tensor:
+        """Moves the weights by a batch and returns this process's share of its loss."""
+        total = torch.zeros((), device=self._fabric.device)
+        self._optimiser.zero_grad(set_to_none=True)
+        try:
+            for place, part in enumerate(parts):
+                batch = part.to(self._fabric.device, self._augment)
+                with self._fabric.no_backward_sync(self._module, enabled=place < len(parts) - 1):
+                    log_p = self._module(batch.inputs, batch.rows, batch.windows, len(batch))
+                    loss = self._criterion(log_p, batch.present, batch.label, counts)
+                    self._fabric.backward(loss * self._fabric.world_size)  # gradients are averaged over processes
+                total += loss.detach()
+        except torch.OutOfMemoryError as error:
+            held = max(len(part) for part in parts)
+            remedy = f"Lower --compute.part: {held} samples at a time were too many, or end what else runs there."
+            raise RunError("the device is out of memory", remedy=remedy) from error
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update(self._network, self._steps + 1)
+        return total
+
+    def _settle(self, pending: Pending | None, parts: list[Batch]) -> tuple[dict[str, Tensor], bool]:
+        """Counts the samples of the next step over all processes, and books the loss of the step before.
+
+        All that processes tell each other goes here, once a step. Returns the counts, and whether any was asked to
+        stop. Raises RunError where the loss is no number.
+        """
+        names = [*self._settings.model.branches, ANY]
+        mine = [sum(int(_having(part, name).sum()) for part in parts) for name in names]
+        local = float(pending.loss) if pending is not None else 0.0
+        *counts, loss, stopping = add_up(self._fabric, [*mine, local, float(self._stop.signal > 0)])
+        if pending is not None:
+            if not math.isfinite(loss):
+                raise self._broken(pending, loss, mine=not math.isfinite(local))
+            self._now.loss += loss * pending.samples
+            self._now.step = pending.step + 1
+            if self._watch is not None:
+                self._watch.step(self._steps - 1, loss)
+        tensors = torch.tensor(counts, dtype=torch.float32, device=self._fabric.device)
+        return dict(zip(names, tensors, strict=True)), stopping > 0
+
+    def _broken(self, pending: Pending, loss: float, mine: bool) -> RunError:
+        """The error of a step whose loss is no number; its batch is saved for a look, if it is this process's."""
+        index = self._training.index
+        places = torch.cat([part.index for part in pending.parts]).numpy()
+        frames = [frame_name(index.videos[index.video[p]].name, int(index.row[p]) + 1) for p in places]
+        number = len(self.history) + 1
+        if mine:
+            parts = [vars(part) for part in pending.parts]
+            save_tensors(self._run.bad_batch, {"epoch": number, "step": pending.step, "frames": frames, "parts": parts})
+        return RunError(
+            f"the loss of step {pending.step + 1} of epoch {number} is {loss}",
+            path=self._run.bad_batch,
+            found=f"a batch of {shorten(frames, 2)}",
+            remedy="Look at that batch; lower the learning rate, or use 32-true.",
+        )
+
+    def _end_epoch(self, steps: int) -> None:
+        """Validates, and writes down what the epoch gave."""
+        began, now = time.perf_counter(), self._now
+        loss, audio, visual, fused, classes = self._validate()
+        if not math.isfinite(loss):  # the last step may be the one that broke the weights
+            remedy = "Lower the learning rate, or use 32-true."
+            raise RunError(f"the validation loss of epoch {len(self.history) + 1} is {loss}", remedy=remedy)
+        rate = self._optimiser.param_groups[0]["lr"]
+        seconds, waiting = now.seconds + time.perf_counter() - began, now.waiting / now.seconds
+        number = len(self.history) + 1
+        self.history.append(Epoch(number, steps, rate, now.loss, loss, audio, visual, fused, classes, waiting, seconds))
+        self._now = Position()
+        if self._watch is None:
+            return
+        # The best before the last, so that a kill between them costs some steps and loses nothing.
+        if best_epoch(self.history) is self.history[-1]:
+            weights = self._judged.state_dict()
+            save_checkpoint(self._run.best, replace(self._checkpoint(), network=weights, average={}, optimiser={}))
+        self._run.write_metrics(self.history, self._task)
+        self._watch.epoch(self.history[-1], self._task, self._steps - 1)
+        self._save_last()
+
+    def _validate(self) -> tuple[float, float | None, float | None, float, list[float]]:
+        """Loss, macro F1 of audio, visual and fused, and F1 of each class fused, on the validation frames."""
+        settings, index, n_classes = self._settings, self._validation.index, self._task.n_classes
+        places = index.at_intervals(self._validation.usable, settings.data.val_interval)
+        p, loss = branch_probabilities(self._fabric, self._judged, index, places, settings, self._criterion)
+        truth = index.label[places]
+        missing = np.full((len(places), n_classes), np.nan, np.float32)
+        audio, visual = p.get("audio", missing), p.get("visual", missing)
+        fused = confusion(truth, fuse(audio, visual, settings.loss.m, settings.loss.n).argmax(axis=1), n_classes)
+        return (
+            loss,
+            _f1(audio, truth) if "audio" in p else None,
+            _f1(visual, truth) if "visual" in p else None,
+            float(macro_f1(fused)),
+            f1_by_class(fused).tolist(),
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            signature=self._identity,
+            prior=self._prior,
+            history=[asdict(epoch) for epoch in self.history],
+            **vars(self._now),
+            network=self._network.state_dict(),
+            average={} if self._average is None else self._average.network.state_dict(),
+            optimiser=self._optimiser.state_dict(),
+        )
+
+    def _save_last(self) -> None:
+        if self._watch is not None:
+            self._watch.flush()  # what is told before a checkpoint is not told again after it
+            save_checkpoint(self._run.last, self._checkpoint())
+
+    def _restore(self) -> None:
+        """Puts the last checkpoint back."""
+        checkpoint = load_checkpoint(self._run.last)
+        if checkpoint.signature != self._identity:
+            raise RunError("is of another run or another store", path=self._run.last, remedy="Name another run folder.")
+        self._network.load_state_dict(checkpoint.network)
+        if self._average is not None:
+            self._average.network.load_state_dict(checkpoint.average)
+        self._optimiser.load_state_dict(checkpoint.optimiser)
+        self.history = [Epoch(**row) for row in checkpoint.history]
+        self._now = Position(checkpoint.step, checkpoint.loss, checkpoint.waiting, checkpoint.seconds)
+
+    def _summary(self) -> dict[str, object]:
+        return {
+            "version": VERSION,
+            "task": self._task.name,
+            "signature": self._identity,
+            "store": self._store.digest,
+            "epochs": len(self.history),
+            "best": asdict(best_epoch(self.history)),
+            "seconds": sum(epoch.seconds for epoch in self.history),
+        }
 
 
-def _finite(loss: float, kind: str, epoch: int) -> float:
-    if not math.isfinite(loss):
-        remedy = "Lower the learning rate, or use 32-true."
-        raise RunError(f"the {kind} loss of epoch {epoch} is {loss}", remedy=remedy)
-    return loss
+def _having(batch: Batch, name: str) -> Tensor:
+    """bool [b]: the samples that have a branch's modality, or any."""
+    return torch.stack([*batch.present.values()]).any(0) if name == ANY else batch.present[name]
 
 
-def _validate(
-    network: nn.Module, criterion: CoarseFineLoss, frames: Frames, settings: Settings, device: torch.device, task: Task
-) -> tuple[float, float | None, float | None, float]:
-    """Loss, and macro F1 of audio, visual and fused, on the validation frames."""
-    places = frames.index.at_intervals(frames.usable, settings.data.val_interval)
-    p, loss = branch_probabilities(network, frames.index, places, settings, device, criterion)
-    truth = frames.index.label[places]
-    missing = np.full((len(places), task.n_classes), np.nan, np.float32)
-    audio, visual = p.get("audio", missing), p.get("visual", missing)
-    fused = fuse(audio, visual, settings.loss.m, settings.loss.n)
-    return (
-        loss,
-        _f1(audio, truth, task) if "audio" in p else None,
-        _f1(visual, truth, task) if "visual" in p else None,
-        _f1(fused, truth, task),
-    )
-
-
-def _f1(p: np.ndarray, truth: np.ndarray, task: Task) -> float:
+def _f1(p: np.ndarray, truth: np.ndarray) -> float:
     """Macro F1 on the frames that have the modality."""
     has = ~np.isnan(p[:, 0])
-    return float(macro_f1(confusion(truth[has], p[has].argmax(axis=1), task.n_classes)))
+    return float(macro_f1(confusion(truth[has], p[has].argmax(axis=1), p.shape[1])))
 
 
-def build_optimiser(network: Network, settings: OptimiserSettings) -> Optimizer:
-    """The optimiser over four groups: attention and heads, or the rest; weight matrices, or biases and BN."""
-    slow = {id(p) for module in network.modules() if isinstance(module, GCSA) for p in module.parameters()}
-    slow |= {id(p) for module in network.modules() if isinstance(module, Branch) for p in module.head.parameters()}
-    groups = [
-        {"params": params, "peak": peak, "lr": peak, "weight_decay": decay}
-        for is_slow, peak in ((False, settings.branch_learning_rate), (True, settings.learning_rate))
-        for is_matrix, decay in ((True, settings.weight_decay), (False, 0.0))
-        if (params := [p for p in network.parameters() if (id(p) in slow, p.ndim > 1) == (is_slow, is_matrix)])
-    ]
-    if settings.name == "sgd":
-        return SGD(groups, momentum=settings.momentum)
-    return AdamW(groups)
-
-
-def set_learning_rates(optimiser: Optimizer, settings: OptimiserSettings, share: float) -> None:
-    """Sets every group's learning rate for a point of the run, `share` in [0, 1)."""
-    factor = 1.0 if settings.schedule == "constant" else one_cycle(share)
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
-
-
-def one_cycle(share: float) -> float:
-    """One-cycle schedule as a share of the peak: half a cosine up over the warm-up, half a cosine down after it.
-
-    A function of the run's share rather than of a step count, since epochs need not have equally many steps.
-    """
-    if share < WARM_UP:
-        return _START + (1 - _START) * (1 - math.cos(math.pi * share / WARM_UP)) / 2
-    return _END + (1 - _END) * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))) / 2
-
-
-def class_weights(labels: np.ndarray, balance: float, task: Task) -> np.ndarray:
-    """How likely a frame of each class is drawn, [c], to be normalised: count to the power of minus `balance`."""
-    counts = np.bincount(labels, minlength=task.n_classes)
-    return np.where(counts > 0, np.maximum(counts, 1.0) ** -balance, 0.0)
-
-
-def class_shares(frames: Frames, weights: np.ndarray, task: Task) -> list[float]:
-    """Share of each class among the frames that training draws."""
-    drawn = np.bincount(frames.index.label[frames.usable], minlength=task.n_classes) * weights
-    return (drawn / drawn.sum()).tolist()
-
-
-def draw_epoch(frames: Frames, settings: Settings, weights: np.ndarray, epoch: int) -> list[Draw]:
-    """An epoch's frames in their order, each with a seed for its augmentation.
-
-    One frame an interval of each video, from a grid that moves with the epoch; with class balance, drawn from those
-    with replacement.
-    """
-    data: DataSettings = settings.data
-    rng = np.random.default_rng([settings.seed, epoch])
-    places = frames.index.at_intervals(frames.usable, data.interval, rng.random())
-    if data.balance:
-        chances = weights[frames.index.label[places]]
-        order = rng.choice(places, len(places), p=chances / chances.sum())
-    else:
-        order = rng.permutation(places)
-    seeds = rng.integers(2**62, size=len(order))
-    return [(int(place), int(seed)) for place, seed in zip(order, seeds, strict=True)]
-
-
-def _frames(store: Store, split: str, settings: Settings) -> Frames:
-    index = FrameIndex(store.split(split))
-    usable = (index.label >= 0) & index.present(settings.model.branches)
-    if not usable.any():
-        what = " or ".join(settings.model.branches)
-        raise StoreError(f"has no annotated {split} frame with {what} input", path=store.root)
-    return Frames(index, usable)
-
-
-def _restore(run: RunFolder, identity: str, network: Network, optimiser: Optimizer) -> list[Epoch]:
-    """Puts the last checkpoint back and returns the epochs done."""
-    checkpoint = load_checkpoint(run.last)
-    if checkpoint.signature != identity:
-        raise RunError("is of another run or another store", path=run.last, remedy="Name another run folder.")
-    network.load_state_dict(checkpoint.network)
-    optimiser.load_state_dict(checkpoint.optimiser)
-    return [Epoch(**row) for row in checkpoint.history]
-
-
-def _save(
-    run: RunFolder, history: list[Epoch], identity: str, prior: list[float], network: Network, optimiser: Optimizer
-) -> None:
-    """The best checkpoint before the last, so that a kill between them costs an epoch and loses nothing."""
-    rows = [asdict(epoch) for epoch in history]
-    weights = network.state_dict()
-    if best_epoch(history) is history[-1]:
-        save_checkpoint(run.best, Checkpoint(len(history), identity, prior, weights, {}, rows))
-    run.write_metrics(history)
-    save_checkpoint(run.last, Checkpoint(len(history), identity, prior, weights, optimiser.state_dict(), rows))
-
-
-def _summary(history: list[Epoch], identity: str, store: Store, task: Task) -> dict[str, object]:
-    return {
-        "version": VERSION,
-        "task": task.name,
-        "signature": identity,
-        "store": store.digest,
-        "epochs": len(history),
-        "best": asdict(best_epoch(history)),
-        "seconds": sum(epoch.seconds for epoch in history),
-    }
-
-
-def _seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

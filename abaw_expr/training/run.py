@@ -3,12 +3,15 @@
 settings.yaml        every setting, resolved
 metrics.csv          a row an epoch
 checkpoints/         last.pt and best.pt
+tensorboard/         the same rows, and the loss of every step, for TensorBoard
+curves.png           losses and F1 over the epochs, at the end
 manifest.json        written last: its presence means complete
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +19,7 @@ from abaw_expr.errors import RunError
 from abaw_expr.files import atomic, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
+from abaw_expr.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,24 @@ class Epoch:
     """What an epoch gave; F1 is macro F1 on the validation frames, None for a branch that is not trained."""
 
     epoch: int
+    steps: int
     learning_rate: float
     train_loss: float
     val_loss: float
     audio_f1: float | None
     visual_f1: float | None
     fused_f1: float
+    class_f1: list[float]
+    """F1 of each class, fused."""
     waiting: float
     """Share of the epoch's time spent waiting for data."""
     seconds: float
+
+    def row(self, task: Task) -> dict[str, Any]:
+        """The epoch as a row of metrics.csv, F1 of a class under its name."""
+        row = asdict(self)
+        del row["class_f1"]
+        return row | {f"f1_{name}": f1 for name, f1 in zip(task.class_names, self.class_f1, strict=True)}
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -64,6 +77,18 @@ class RunFolder:
     @property
     def best(self) -> Path:
         return self.root / "checkpoints" / "best.pt"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def curves(self) -> Path:
+        return self.root / "curves.png"
+
+    @property
+    def bad_batch(self) -> Path:
+        return self.root / "bad-batch.pt"
 
     @property
     def complete(self) -> bool:
@@ -105,11 +130,10 @@ class RunFolder:
         if self.root.exists() and any(self.root.iterdir()) and not self.settings.exists():
             raise RunError("is not empty and not a run", path=self.root, remedy="Name a new folder for the run.")
 
-    def write_metrics(self, history: list[Epoch]) -> None:
+    def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
         """Writes the table anew, a row an epoch."""
-        table = pd.DataFrame([asdict(epoch) for epoch in history], columns=[field.name for field in fields(Epoch)])
         with atomic(self.metrics) as temporary:
-            table.to_csv(temporary, index=False)
+            pd.DataFrame([epoch.row(task) for epoch in history]).to_csv(temporary, index=False)
 
     def finish(self, summary: dict[str, object]) -> None:
         """Writes the manifest; the run is complete."""

@@ -1,0 +1,36 @@
+"""Stopping in good order: a request to end is kept until the step under way is done."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether somebody has asked the run to end."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        """The number of the signal that asked; 0: nobody has."""
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Notes SIGTERM (a scheduler's) and SIGINT (Ctrl-C) instead of dying of them; a second one is obeyed at once."""
+    request = StopRequest()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

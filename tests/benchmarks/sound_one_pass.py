@@ -1,0 +1,142 @@
+"""The sound branch at prediction: recordings in one pass against a window for every frame, 10 frames a second.
+
+    python -m tests.benchmarks.sound_one_pass [--store STORE [--run RUN]]
+
+Both run the same trained network in the same precision, sound only, from the store to probabilities. A run must have
+been trained with neighbours; without one, a small audio-only run is trained first. Time is held against plain windows
+of 3 s, the cheapest way to take frames one by one; macro F1 against every frame by itself with the sound around its
+window, which is what the network was trained on (that of plain windows is printed beside it). Exit status 1 when short.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from abaw_expr import console
+from abaw_expr.data.store import Store
+from abaw_expr.data.synthetic import Plan
+from abaw_expr.data.windows import CONTEXT, Draws, FrameIndex, Windows, load, merged, split_batches
+from abaw_expr.models.network import Network, build_network
+from abaw_expr.scoring import confusion, macro_f1
+from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.tasks import EXPR
+from abaw_expr.training.checkpoint import load_checkpoint
+from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.loop import train
+from abaw_expr.training.run import RunFolder
+from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
+
+REQUIRED = 8.0
+TOLERATED = 0.005
+"""Difference in macro F1."""
+INTERVAL = 0.1
+TURNS = 2
+CHUNKED = 4
+"""Neighbours of the run that is trained."""
+
+
+def train_run(store: Store, folder: Path) -> RunFolder:
+    """Trains the sound branch alone."""
+    base = load_settings(recipe("demo"))
+    settings = replace(
+        base,
+        data=replace(base.data, neighbours=CHUNKED, interval=0.3),
+        model=replace(base.model, branches=("audio",)),
+        optimiser=replace(base.optimiser, batch_size=16, epochs=5),
+    )
+    run = RunFolder(folder / "run")
+    train(store, run, settings, EXPR, resume=False, on_epoch=console.print_epoch, progress=lambda done, total: None)
+    return run
+
+
+def load_run(run: RunFolder) -> tuple[Settings, Network]:
+    """A run's settings for the sound branch alone, and its best weights."""
+    settings = run.load_settings()
+    network = build_network(settings.model, EXPR.n_classes)
+    network.load_state_dict(load_checkpoint(run.best).network)
+    for name in set(settings.model.branches) - {"audio"}:
+        del network.branches[name]
+    return replace(settings, model=replace(settings.model, branches=("audio",))), network
+
+
+class Prediction:
+    """The sound branch over the validation recordings, 10 frames a second."""
+
+    def __init__(self, store: Store, run: RunFolder) -> None:
+        self._settings, network = load_run(run)
+        self._fabric = build_fabric(self._settings)
+        self._network = self._fabric.to_device(network)
+        self._index = FrameIndex(store.split("val"))
+        self.places = self._index.at_intervals(self._index.has["audio"], INTERVAL)
+
+    def run(self, neighbours: int) -> np.ndarray:
+        """Probabilities [k, c] of the places; 1 neighbour hears windows, more hear recordings in one pass."""
+        settings = replace(self._settings, data=replace(self._settings.data, neighbours=neighbours))
+        p, _ = branch_probabilities(self._fabric, self._network, self._index, self.places, settings)
+        return p["audio"]
+
+    def run_alone(self) -> np.ndarray:
+        """The same, every frame by itself with the sound around its window."""
+        windows = Windows(self._index, self._settings.data, merged(0.0, CONTEXT), branches=("audio",))
+        batches = split_batches(Draws(self.places, group=np.arange(len(self.places))), 64)
+        with torch.inference_mode(), self._fabric.autocast():
+            log_p = [
+                self._network(batch.inputs, batch.rows, batch.windows, len(batch))["audio"].float()
+                for batch in (raw.to(self._fabric.device) for raw in load(windows, batches, workers=0))
+            ]
+        return torch.cat(log_p).exp().cpu().numpy()
+
+    def score(self, p: np.ndarray) -> float:
+        """Macro F1 on the annotated places."""
+        truth = self._index.label[self.places]
+        known = truth >= 0
+        return float(macro_f1(confusion(truth[known], p[known].argmax(axis=1), EXPR.n_classes)))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of recordings that are heard."""
+        last = np.flatnonzero(np.diff(self._index.video, append=-1))
+        return float(self._index.time[last].sum())
+
+
+def benchmark(store: Path | None = None, run: Path | None = None) -> int:
+    """Runs both, prints the tables and the verdict, and returns the exit status.
+
+    Args:
+        store: A prepared store to read; else one is made up.
+        run: A run trained on it; else one is trained.
+    """
+    plan = Plan(train_videos=8, val_videos=6, test_videos=1, seconds=60)
+    with corpus(store, plan) as opened, tempfile.TemporaryDirectory() as folder:
+        prediction = Prediction(opened, RunFolder(run) if run else train_run(opened, Path(folder)))
+        p: dict[int, np.ndarray] = {}  # of the last turn, by neighbours
+
+        def run_as(neighbours: int) -> None:
+            p[neighbours] = prediction.run(neighbours)
+
+        raced = race(lambda: run_as(1), lambda: run_as(CHUNKED), TURNS)
+        alone = prediction.run_alone()
+    windowed, whole = p[1], p[CHUNKED]
+    frames = len(prediction.places)
+    print_facts()
+    rate = frames / prediction.seconds
+    print_races(f"{frames} frames, {rate:.1f} a second of sound", "frames", frames, [("windows, one pass", raced)])
+    rows = [
+        (name, prediction.score(p), float((p.argmax(axis=1) == whole.argmax(axis=1)).mean()))
+        for name, p in (("plain windows", windowed), ("frames alone, as trained", alone), ("one pass", whole))
+    ]
+    console.table("Macro F1 on validation (chance: 0.125)", ("", "macro F1", "same class as one pass"), rows)
+    difference = abs(prediction.score(alone) - prediction.score(whole))
+    return judge(
+        (raced.ratio >= REQUIRED, f"{raced.ratio:.1f} times the speed of windows, required {REQUIRED:g}"),
+        (difference <= TOLERATED, f"macro F1 differs by {difference:.4f} from frames alone, allowed {TOLERATED}"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(benchmark))
