@@ -11,7 +11,7 @@ import pandas as pd
 from abaw_expr.data.store import Store, StoredVideo
 from abaw_expr.data.windows import FrameIndex
 from abaw_expr.errors import RunError, StoreError, shorten
-from abaw_expr.models.network import Network, build_network
+from abaw_expr.models.network import Network, build_network, fold_batch_norm
 from abaw_expr.outputs import Outputs, branch_columns
 from abaw_expr.settings import Settings
 from abaw_expr.tasks import BRANCHES, Task
@@ -69,7 +69,7 @@ def predict(
     settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
     trained = load_checkpoint(getattr(run, checkpoint))
     fabric = build_fabric(settings)
-    network = fabric.to_device(_trained(getattr(run, checkpoint), settings, trained, task))
+    network = fabric.to_device(fold_batch_norm(_trained(getattr(run, checkpoint), settings, trained, task)))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)

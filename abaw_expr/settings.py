@@ -230,8 +230,9 @@ class Settings(_Strict):
 
     seed: int = 0
     """Seed of weights, order and augmentation; on a CPU the same seed gives the same run."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Arithmetic of the networks; auto takes bf16-mixed where the device has units for it. A run notes what it took."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
+    """Arithmetic of the networks; auto takes bf16-mixed where the device has units for it. A run notes what it took.
+    64-true is for checks: it is slow, and rounding hardly shows in it."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -17,7 +17,7 @@ from abaw_expr.errors import SettingsError
 from abaw_expr.losses import CoarseFineLoss
 from abaw_expr.models.describe import describe
 from abaw_expr.models.gcsa import GCSA
-from abaw_expr.models.network import ENCODERS, Branch, Network, build_network, window_means
+from abaw_expr.models.network import ENCODERS, Branch, Network, build_network, fold_batch_norm, window_means
 from abaw_expr.models.rhcnn import RHBlock
 from abaw_expr.settings import LossSettings, ModelSettings
 from abaw_expr.tasks import SOUND_STRIDE, SOUND_WINDOW
@@ -441,3 +441,21 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
         current.backward()
         optimiser.step()
     assert current.item() < 0.05
+
+
+def test_folding_batch_norm_changes_nothing_but_the_layers() -> None:
+    torch.manual_seed(0)
+    network = build_network(ModelSettings(), 8).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    sound, pictures = torch.randn(3, 1, 184, 64).double(), torch.randn(3, 3, 112, 112).double()
+    with torch.inference_mode():
+        before = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
+        fold_batch_norm(network)
+        after = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)

@@ -74,7 +74,7 @@ def test_metrics_tell_the_learning_rate_of_the_last_step(run: RunFolder, store: 
 
 def test_the_moving_mean_is_as_its_formula_says() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = Average(network, 0.7, torch.device("cpu"))
+    average = Average(network, 0.7)
     expected = {name: value.double() for name, value in network.state_dict().items() if value.is_floating_point()}
     rng = np.random.default_rng(0)
     for steps in range(1, 40):

@@ -27,13 +27,12 @@ from tests.fitting import fit, metrics, opened, scalars
 
 SHARED = Settings(
     seed=2,
-    precision="32-true",
+    # In float32 rounding alone, as one thread more makes it, turns a gradient of the picture branch by 1 in 100.
+    precision="64-true",
     data=DataSettings(interval=0.6, val_interval=0.5, balance=0.5),
     model=ModelSettings(dropout=0.0),
     loss=LossSettings(class_weight=0.5, branch_weight=0.5),
-    # Rounding alone, as one thread more makes it, turns a gradient of the picture branch by 1 in 100: at a high rate
-    # the losses of two equal runs part by more than is to be shown here.
-    optimiser=OptimiserSettings("sgd", 1e-6, 1e-6, epochs=2, batch_size=3),
+    optimiser=OptimiserSettings("sgd", 1e-4, 1e-3, epochs=2, batch_size=3),
     compute=ComputeSettings(accelerator="cpu"),
 )
 
@@ -72,10 +71,10 @@ def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found[scores], expected[scores], check_exact=True)
     others = ["train_loss", "val_loss", "learning_rate", "steps", "epoch"]
     pd.testing.assert_frame_equal(found[others], expected[others], rtol=1e-5)
-    half = replace(SHARED.optimiser, learning_rate=5e-7, branch_learning_rate=5e-7, epochs=1)
+    half = replace(SHARED.optimiser, learning_rate=5e-5, branch_learning_rate=5e-4, epochs=1)
     wrong = scalars(fit(opened(store), tmp_path / "half", replace(SHARED, optimiser=half)))
     apart = np.abs(np.subtract([loss for _, loss in wrong], [loss for _, loss in alone[: len(wrong)]]))
-    assert apart.max() > 5e-5, "gradients of half the size would be seen"
+    assert apart.max() > 1e-3, "gradients of half the size would be seen"
     assert "Traceback" not in done.stderr
     assert done.stderr.count("(macro F1)") == 1, "the first process speaks"
 

@@ -44,7 +44,7 @@ def test_every_crop_comes_back_byte_for_byte(release: Path, store: Path) -> None
         assert 0 < len(crops) < len(video.frames)
         for row in range(len(video.frames)):
             stored = video.jpeg(row)
-            assert (None if stored is None else stored.tobytes()) == crops.get(row + 1)
+            assert stored == crops.get(row + 1)
         assert video.frames.has_crop.tolist() == [row + 1 in crops for row in range(len(video.frames))]
 
 

@@ -10,6 +10,7 @@ recordings/<recording>/
 """
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -75,13 +76,20 @@ class StoredVideo:
         return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
 
     @cached_property
-    def _crops(self) -> np.ndarray:
-        return np.memmap(self.folder / f"{self.name}.tar", dtype=np.uint8, mode="r")
+    def _crops(self) -> io.FileIO:
+        return io.FileIO(self.folder / f"{self.name}.tar")
 
-    def jpeg(self, row: int) -> np.ndarray | None:
-        """Bytes of a frame's crop, uint8 [size]; None where it has none."""
-        offset, size = self.frames.offset[row], self.frames.size[row]
-        return self._crops[offset : offset + size] if size else None
+    def jpeg(self, row: int) -> bytearray | None:
+        """Bytes of a frame's crop; None where it has none.
+
+        Read, not mapped: what is mapped stays with a process, and over an epoch that would be all crops there are.
+        """
+        size = int(self.frames.size[row])
+        if not size:
+            return None
+        data = bytearray(size)
+        os.preadv(self._crops.fileno(), [data], int(self.frames.offset[row]))
+        return data
 
 
 @dataclass(frozen=True)

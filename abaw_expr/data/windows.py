@@ -356,7 +356,7 @@ def _decode(video: StoredVideo, row: int) -> Tensor | None:
     if data is None:
         return None
     try:
-        picture = decode_jpeg(torch.from_numpy(data.copy()), ImageReadMode.RGB)
+        picture = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
     except RuntimeError:
         return None
     same = picture.shape[-2:] == (CROP_SIDE, CROP_SIDE)

@@ -6,10 +6,12 @@ Shapes: B samples, V views of a sample (pictures at equal intervals; sound has o
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from abaw_expr.models import mcnn, rhcnn
 from abaw_expr.settings import ModelSettings
@@ -130,6 +132,17 @@ def build_network(settings: ModelSettings, n_classes: int) -> Network:
     network.apply(_initialise)
     # Convolutions follow the layout of their weights; channels last is the faster one for them on CPU and GPU.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Puts every BN into the convolution before it, in place: faster, for prediction only."""
+    network.eval()
+    for sequence in network.modules():
+        if isinstance(sequence, nn.Sequential):
+            for place, (layer, norm) in enumerate(pairwise(list(sequence))):
+                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    sequence[place], sequence[place + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
+    return network
 
 
 def build_branch(name: str, settings: ModelSettings, n_classes: int) -> Branch:

@@ -17,10 +17,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        x32 = x.float()
-        count = all_reduce(x32.new_tensor(x32.numel() / x32.shape[1]))
-        mean = all_reduce(x32.sum(dim=(0, 2, 3))) / count.clamp(min=1)
-        centred = x32 - mean[:, None, None]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = all_reduce(wide.new_tensor(wide.numel() / wide.shape[1]))
+        mean = all_reduce(wide.sum(dim=(0, 2, 3))) / count.clamp(min=1)
+        centred = wide - mean[:, None, None]
         variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count.clamp(min=1)
         if count > 1:
             self._remember(mean.detach(), variance.detach() * count / (count - 1))

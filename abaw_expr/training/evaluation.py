@@ -17,7 +17,7 @@ from abaw_expr.settings import Settings
 from abaw_expr.training.parallel import add_up, gather, strategy_of
 
 
-def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed"]:
+def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed", "64-true"]:
     """The arithmetic that the settings name; of `auto`, bf16-mixed where the device has units for it."""
     if settings.precision != "auto":
         return settings.precision
@@ -61,6 +61,7 @@ def branch_probabilities(
     `criterion`, which needs annotated frames.
     """
     network.eval()
+    kind = next(network.parameters()).dtype
     mine = np.array_split(places, fabric.world_size)[fabric.global_rank]
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in settings.model.branches}
     # The mean over all places, not over batches: how they are cut must not show.
@@ -73,8 +74,9 @@ def branch_probabilities(
         settings.compute.workers,
     ):
         batch = raw.to(fabric.device)
+        inputs = {name: x.to(kind) for name, x in batch.inputs.items()}
         with fabric.autocast():
-            log_p = network(batch.inputs, batch.rows, batch.windows, len(batch))
+            log_p = network(inputs, batch.rows, batch.windows, len(batch))
         for name, rows in log_p.items():
             absent = ~batch.present[name][:, None]
             pieces[name].append(rows.float().exp().masked_fill(absent, torch.nan).cpu().numpy())

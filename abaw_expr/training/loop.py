@@ -106,11 +106,11 @@ class Training:
             share_batch_norm(self._network, self._fabric.device)
         if settings.compute.compile:
             self._network.compile_encoders()
-        decay = settings.optimiser.average
-        self._average = Average(self._network, decay, self._fabric.device) if decay else None
-        self._judged = self._network if self._average is None else self._average.network
         optimiser = build_optimiser(self._network, settings.optimiser)
         self._module, self._optimiser = self._fabric.setup(self._network, optimiser)
+        decay = settings.optimiser.average
+        self._average = Average(self._network, decay) if decay else None
+        self._judged = self._network if self._average is None else self._average.network
         self._training, self._validation = (usable_frames(store, name, settings) for name in ("train", "val"))
         shares = self._training.class_shares(settings.data, task)
         self._prior = weighed_shares(shares, settings.loss.class_weight)
@@ -287,6 +287,10 @@ class Training:
     def _save_last(self) -> None:
         if self._watch is not None:
             self._watch.flush()  # what is told before a checkpoint is not told again after it
+            if not all(bool(weight.isfinite().all()) for weight in self._network.state_dict().values()):
+                found = f"infinite or no numbers after step {self._steps}"
+                remedy = "The last checkpoint is as it was. Lower the learning rate, or use 32-true, in a new run."
+                raise RunError("the weights cannot be saved", path=self._run.root, found=found, remedy=remedy)
             save_checkpoint(self._run.last, self._checkpoint())
 
     def _restore(self) -> None:

@@ -52,8 +52,8 @@ def one_cycle(share: float) -> float:
 class Average:
     """A network whose weights, and BN statistics, are the moving mean of another's over its steps."""
 
-    def __init__(self, network: nn.Module, decay: float, device: torch.device) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval().to(device)
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self._decay = decay
 
     @torch.no_grad()

@@ -106,6 +106,8 @@ class RunFolder:
         Raises RunError where a run is there and `resume` is not asked for, or where that run has other settings.
         `data` is the store's digest.
         """
+        for left in self.last.parent.glob(".*.part"):
+            left.unlink()  # of a process that was killed while it wrote
         if not self.last.exists():
             self._check_new()
             save_settings(settings, self.settings)

@@ -50,7 +50,7 @@ def unpack(index: FrameIndex, places: np.ndarray, root: Path) -> None:
         folder.mkdir(exist_ok=True)
         data = index.videos[index.video[place]].jpeg(int(index.row[place]))
         assert data is not None
-        (folder / f"{place}.jpg").write_bytes(data.tobytes())
+        (folder / f"{place}.jpg").write_bytes(data)
 
 
 def read_folder(root: Path) -> Callable[[], int]:

@@ -41,7 +41,7 @@ def write_store(root: Path, source: Store) -> None:
     first = root / RECORDINGS / "0000"
     first.mkdir(parents=True)
     video = next(video for video in source.videos if video.frames.has_crop.any())
-    crops = [crop.tobytes() for row in range(len(video.frames)) if (crop := video.jpeg(row)) is not None]
+    crops = [bytes(crop) for row in range(len(video.frames)) if (crop := video.jpeg(row)) is not None]
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
     labels = (np.arange(FRAMES) // 150 % EXPR.n_classes).astype(np.int8)
@@ -85,8 +85,7 @@ def read_everything(root: Path, answer: "Queue[dict[str, int]]") -> None:
     for video in open_store(root, EXPR).split("train"):
         for row in range(len(video.frames)):
             crop = video.jpeg(row)
-            assert crop is not None
-            assert crop.any()
+            assert crop
         assert video.sound is not None
         assert np.isfinite(video.sound).all()
     answer.put(memory(os.getpid()))

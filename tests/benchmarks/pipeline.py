@@ -78,7 +78,7 @@ class EfficientNet:
     def _decode(self, place: int) -> Tensor:
         data = self._index.videos[self._index.video[place]].jpeg(int(self._index.row[place]))
         assert data is not None
-        return decode_jpeg(torch.from_numpy(data.copy()), ImageReadMode.RGB)
+        return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
 
     def _prepare(self, pictures: Tensor) -> Tensor:
         """Pictures [b, 3, 224, 224], normalised, out of crops of bytes."""
