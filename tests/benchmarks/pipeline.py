@@ -56,7 +56,7 @@ class EfficientNet:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network: nn.Module = timm.create_model("efficientnet_b0", num_classes=EXPR.n_classes)
         self._network.eval().to(self._device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # the faster layout
+        self._network.to(memory_format=torch.channels_last)  # the faster layout
         self._index = FrameIndex(store.split("val"))
         self._mean, self._std = (torch.tensor(x, device=self._device)[:, None, None] for x in (MEAN, STD))
 
