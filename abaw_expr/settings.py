@@ -209,7 +209,7 @@ class ComputeSettings(_Strict):
     """Samples that a device has in hand at a time, their gradients summed over the batch; 0: all of its share. BN sees
     the samples of a part together."""
     compile: bool = False
-    """Compile the networks by torch.compile. It needs a C++ compiler; on a CPU it gained nothing."""
+    """Compile the networks for training by torch.compile, which takes minutes; on a CPU it gained nothing."""
     workers: int = 0
     """Processes that read and augment samples beside each training process."""
     save_every: float = 300.0

@@ -111,10 +111,14 @@ class Network(nn.Module):
         }
 
     def compile_encoders(self) -> None:
-        """Has torch compile the encoders when they first run; the heads are too small to gain by it."""
+        """Has torch compile the encoders when they first run; the heads are too small to gain by it.
+
+        Anew for every number of samples that turns up, as far as torch's limit goes: its code for any number fails on
+        these networks.
+        """
         for branch in self.branches.values():
             assert isinstance(branch, Branch)
-            branch.encoder.compile(dynamic=True)
+            branch.encoder.compile(dynamic=False)
 
     def _branch(self, branch: nn.Module, x: Tensor, rows: Tensor, windows: Tensor | None, samples: int) -> Tensor:
         uniform = torch.full((samples, self.n_classes), -math.log(self.n_classes), device=x.device)

@@ -46,6 +46,7 @@ def build_fabric(settings: Settings) -> Fabric:
 
 
 @torch.inference_mode()
+@torch.compiler.set_stance("force_eager")  # batches here are of many sizes, and each would be compiled
 def branch_probabilities(
     fabric: Fabric,
     network: nn.Module,
