@@ -67,9 +67,10 @@ def predict(
     """
     settings = run.load_settings()
     settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
-    trained = load_checkpoint(getattr(run, checkpoint))
+    path = getattr(run, checkpoint)
+    trained = load_checkpoint(path)
     fabric = build_fabric(settings)
-    network = fabric.to_device(fold_batch_norm(_trained(getattr(run, checkpoint), settings, trained, task)))
+    network = fabric.to_device(fold_batch_norm(_trained(path, settings, trained, task)))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)

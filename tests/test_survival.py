@@ -16,7 +16,7 @@ import torch
 
 from abaw_expr.cli import main
 from abaw_expr.data.store import Store
-from abaw_expr.errors import RunError
+from abaw_expr.errors import RunError, StoppedError
 from abaw_expr.models.network import Network
 from abaw_expr.settings import ComputeSettings, OptimiserSettings, save_settings
 from abaw_expr.tasks import frame_name
@@ -119,6 +119,17 @@ def test_a_second_signal_is_obeyed_at_once(corpus: Store, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         fit(corpus, tmp_path / "run", STEPS, progress=twice)
     assert not RunFolder(tmp_path / "run").last.exists()
+
+
+def test_a_second_sigterm_changes_nothing(corpus: Store, tmp_path: Path) -> None:
+    def twice(done: int, total: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError) as stopped:
+        fit(corpus, tmp_path / "run", STEPS, progress=twice)
+    assert stopped.value.signal == signal.SIGTERM
+    assert load_checkpoint(RunFolder(tmp_path / "run").last).step == 1
 
 
 # No number

@@ -56,7 +56,7 @@ class Row:
     against: str | None = None
     """The row that it is compared with."""
     paper: float | None = None
-    """The published macro F1 on Aff-Wild2's validation set (arXiv 2503.11935, table 2)."""
+    """The published macro F1 on Aff-Wild2's validation set (arXiv 2503.11935, table 1)."""
     trained_as: str | None = None
     """The row whose networks it decides differently; it trains none of its own."""
     space: Space = _RATIOS_ONLY

@@ -19,7 +19,7 @@ from abaw_expr.data.store import Store
 from abaw_expr.data.windows import Batch, Plan, Windows, build_loader, cut_for_training
 from abaw_expr.errors import RunError, StoppedError, shorten
 from abaw_expr.fusion import fuse
-from abaw_expr.losses import ANY, CoarseFineLoss, weighed_shares
+from abaw_expr.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
 from abaw_expr.models.network import build_network
 from abaw_expr.models.norm import share_batch_norm
 from abaw_expr.scoring import confusion, f1_by_class, macro_f1
@@ -132,8 +132,8 @@ class Training:
         self._plan = Plan()
         self._loader = build_loader(windows, self._plan, self._settings.compute.workers)
         while len(self.history) < self._settings.optimiser.epochs:
-            steps = self._train_epoch()
-            self._end_epoch(steps)
+            self._train_epoch()
+            self._end_epoch()
             on_epoch(self.history[-1])
         if self._watch is not None:
             self._watch.close()
@@ -145,8 +145,8 @@ class Training:
         """Steps done in all."""
         return sum(epoch.steps for epoch in self.history) + self._now.step
 
-    def _train_epoch(self) -> int:
-        """One pass over the drawn frames, from the step it stands at; returns how many steps it has."""
+    def _train_epoch(self) -> None:
+        """One pass over the drawn frames, from the step it stands at."""
         settings, fabric, now = self._settings.optimiser, self._fabric, self._now
         number = len(self.history) + 1
         draws = draw_epoch(self._training, self._settings, number)
@@ -175,7 +175,6 @@ class Training:
         self._settle(pending, [])
         now.loss /= len(draws)
         now.seconds = time.perf_counter() - began
-        return len(steps)
 
     def _step(self, parts: list[Batch], counts: dict[str, Tensor]) -> Tensor:
         """Moves the weights by a batch and returns this process's share of its loss."""
@@ -205,7 +204,8 @@ class Training:
         stop. Raises RunError where the loss is no number.
         """
         names = [*self._settings.model.branches, ANY]
-        mine = [sum(int(_having(part, name).sum()) for part in parts) for name in names]
+        counted = [counts_of(part.present) for part in parts]
+        mine = [sum(int(counts[name]) for counts in counted) for name in names]
         local = float(pending.loss) if pending is not None else 0.0
         *counts, loss, stopping = add_up(self._fabric, [*mine, local, float(self._stop.signal > 0)])
         if pending is not None:
@@ -234,7 +234,7 @@ class Training:
             remedy="Look at that batch; lower the learning rate, or use 32-true.",
         )
 
-    def _end_epoch(self, steps: int) -> None:
+    def _end_epoch(self) -> None:
         """Validates, and writes down what the epoch gave."""
         began, now = time.perf_counter(), self._now
         loss, audio, visual, fused, classes = self._validate()
@@ -244,7 +244,9 @@ class Training:
         rate = self._optimiser.param_groups[0]["lr"]
         seconds, waiting = now.seconds + time.perf_counter() - began, now.waiting / now.seconds
         number = len(self.history) + 1
-        self.history.append(Epoch(number, steps, rate, now.loss, loss, audio, visual, fused, classes, waiting, seconds))
+        self.history.append(
+            Epoch(number, now.step, rate, now.loss, loss, audio, visual, fused, classes, waiting, seconds)
+        )
         self._now = Position()
         if self._watch is None:
             return
@@ -315,11 +317,6 @@ class Training:
             "best": asdict(best_epoch(self.history)),
             "seconds": sum(epoch.seconds for epoch in self.history),
         }
-
-
-def _having(batch: Batch, name: str) -> Tensor:
-    """bool [b]: the samples that have a branch's modality, or any."""
-    return torch.stack([*batch.present.values()]).any(0) if name == ANY else batch.present[name]
 
 
 def _f1(p: np.ndarray, truth: np.ndarray) -> float:

@@ -106,8 +106,6 @@ class RunFolder:
         Raises RunError where a run is there and `resume` is not asked for, or where that run has other settings.
         `data` is the store's digest.
         """
-        for left in self.last.parent.glob(".*.part"):
-            left.unlink()  # of a process that was killed while it wrote
         if not self.last.exists():
             self._check_new()
             save_settings(settings, self.settings)
@@ -124,6 +122,8 @@ class RunFolder:
                 path=self.settings,
                 remedy="Resume with the settings it was started with, or name another folder.",
             )
+        for left in self.last.parent.glob(".*.part"):
+            left.unlink()  # of a process that was killed while it wrote
 
     def _check_new(self) -> None:
         """Refuses to start a run in a folder that is something else."""

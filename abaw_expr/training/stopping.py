@@ -18,14 +18,16 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Notes SIGTERM (a scheduler's) and SIGINT (Ctrl-C) instead of dying of them; a second one is obeyed at once."""
+    """Notes SIGTERM (a scheduler's) and SIGINT (Ctrl-C) instead of dying of them; a second Ctrl-C is obeyed at once.
+
+    A second SIGTERM is not: a scheduler tells all processes of a job, and the one that started this one tells it again.
+    """
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        request.signal = request.signal or number
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in SIGNALS:
         signal.signal(number, note)
