@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from abaw_expr.data.store import MANIFEST
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
 from abaw_expr.outputs import read_outputs
@@ -34,6 +35,7 @@ from abaw_expr.settings import (
     signature,
 )
 from abaw_expr.tasks import Task
+from abaw_expr.training.run import RunFolder
 from tuning.grid import best, confusion_tensor
 from tuning.selection import estimate
 from tuning.space import Space
@@ -147,12 +149,12 @@ class Job:
 
     @property
     def manifest(self) -> Path:
-        return self.run / "manifest.json"
+        return RunFolder(self.run).manifest
 
     @property
     def epochs(self) -> int:
         """Epochs that are done."""
-        metrics = self.run / "metrics.csv"
+        metrics = RunFolder(self.run).metrics
         return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
 
 
@@ -180,7 +182,7 @@ def train_rows(
     cores. `progress(epochs done, epochs in all)`. Raises RunError, at the end, where a training failed.
     """
     jobs = [Job(row, seed, out) for seed in range(seeds) for row in rows if row.trained_as is None]
-    digest = read_json(store / "manifest.json", StoreError, "Run `prepare` first.")["digest"]
+    digest = read_json(store / MANIFEST, StoreError, "Run `prepare` first.")["digest"]
     for job in jobs:
         _check(job, apply(job.row.changes, base, job.seed), digest)
     for job in jobs:
