@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from abaw_expr import console
+from abaw_expr.cli_import import Tables, compare, files_of, import_outputs, read_decided
+from abaw_expr.cli_search import penalties_command
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
 from abaw_expr.errors import StoppedError, UserError
+from abaw_expr.files import check_target
 from abaw_expr.settings import Settings, load_settings
-from abaw_expr.tasks import BRANCHES, EXPR
+from abaw_expr.tasks import EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.scoring import Report
@@ -72,11 +75,14 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "prepare": prepare,
         "train": train_command(base, arguments, TASK),
         "predict": predict,
+        "import": import_outputs,
         "tune": tune,
         "score": score,
+        "compare": compare,
         "submit": submit,
         "check": check,
         "ablate": ablate_command(base, TASK),
+        "penalties": penalties_command(TASK),
         "describe": describe,
     }
 
@@ -148,7 +154,7 @@ def predict(
     from abaw_expr.training.run import RunFolder
     from submissions.template import read_template
 
-    _check_target(out, template)
+    check_target(out, template)
     if not 0 <= interval < float("inf"):
         raise UserError("--interval cannot be used", found=interval, expected="seconds, 0 or more")
     opened = open_store(store, TASK)
@@ -168,49 +174,53 @@ def predict(
     return OK
 
 
-def _check_target(out: Path, *inputs: Path | None) -> None:
-    """Refuses before the work what would fail after it, or would overwrite what it reads."""
-    if out.is_dir():
-        raise UserError("is a folder", path=out, expected="the name of a file to write")
-    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
-        raise UserError("is read by this command and cannot be its --out", path=out, remedy="Name another file.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", pictures: Path | None = None) -> int:
+    """Chooses weights, smoothing and prior correction on validation outputs, exactly.
 
-
-def tune(outputs: Path, out: Path) -> int:
-    """Chooses m, n, smoothing and prior correction on validation outputs, exactly.
-
-    The nested figure is the honest one: each recording scored by the others'.
+    The nested figure is the honest one: each recording scored by what the others choose. Quote that.
 
     Args:
-        outputs: The validation split's outputs table.
+        outputs: The validation split's outputs tables, one or several, all their branches voting. NAME= gives a
+            file's branch another name, where two files have the same.
         out: The decision file (JSON) to write.
+        rule: What is best: the highest macro F1, or the highest mean with its neighbours, a broad optimum.
+        pictures: A folder for pictures (SVG and PNG): weights, smoothing, optimism, confusion.
     """
-    from abaw_expr.outputs import read_outputs
-    from tuning.selection import tune as choose
+    from abaw_expr.outputs import read_joined
+    from tuning.selection import decide, search
 
-    _check_target(out, outputs)
-    table = read_outputs(outputs, TASK)
+    check_target(out, *files_of(outputs))
+    table = read_joined(outputs, TASK)
     with console.progress("Scoring candidates") as tell:
-        decision = choose(table, progress=tell)
+        found = search(table, rule=rule, progress=tell)
+    decision = decide(table, found)
     decision.save(out)
-    chosen: list[tuple[str, float]] = [("m (sound)", decision.m), ("n (picture)", decision.n)]
-    chosen += [("smoothing, s", decision.smoothing), ("prior correction tau", decision.tau)]
-    console.table(f"Decision {out}", ("chosen", "value"), chosen)
+    if pictures is not None:
+        from tuning.pictures import draw_search
+
+        draw_search(found, list(table.branches), TASK, pictures)
+    chosen = [(name, vote.weight, vote.tau) for name, vote in decision.branches.items()]
+    console.table(f"Decision {out}", ("branch", "weight", "prior correction tau"), chosen)
+    window = f"{decision.smoother} over {decision.smoothing:g} s" if decision.smoothing else "none"
+    console.OUT.print(f"Smoothing: {window}")
     figures, estimate = decision.figures or {}, decision.estimate or {}
-    names = {"audio": "audio alone", "visual": "visual alone", "equal": "1:1, nothing tuned", "macro_f1": "tuned"}
-    rows = [(label, figures[name]) for name, label in names.items()]
+    rows = [(f"{name} alone, nothing tuned", f1) for name, f1 in figures["alone"].items()]
+    rows += [("equal weights, nothing tuned", figures["equal"]), ("tuned", figures["macro_f1"])]
     rows += [("tuned, frames with a crop", figures["macro_f1_with_crop"])]
     rows += [("nested (honest)", estimate["nested_macro_f1"]), ("optimism: tuned - nested", estimate["optimism"])]
     console.table("Macro F1 on these frames", ("", "macro F1"), rows)
-    for name in BRANCHES:
-        if (figures[name] or 0) > (figures["macro_f1"] or 0):
-            console.note(f"{names[name]} beats every fusion: the other branch needs more training, or more data.")
+    if estimate["interval"]:
+        low, high = estimate["interval"]
+        again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
+        console.OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
+    for name, f1 in figures["alone"].items():
+        if (f1 or 0) > (figures["macro_f1"] or 0):
+            console.note(f"{name} alone beats every fusion: the others need more training, or more data.")
     return OK
 
 
 def score(
-    outputs: Path | None = None,
+    outputs: Tables = (),
     decision: Path | None = None,
     predictions: Path | None = None,
     annotations: Path | None = None,
@@ -224,15 +234,15 @@ def score(
     Frames that have a crop are scored apart as well, where that is known.
 
     Args:
-        outputs: An outputs table with labels.
-        decision: The decision file to apply to it.
+        outputs: Outputs tables with labels, as `tune` was given them.
+        decision: The decision file to apply to them.
         predictions: A predictions.txt, or the 3rd edition's folder of files.
         annotations: The folder of annotation files to score it against.
         crops: With --predictions: the roots of the crops, to score frames with a crop too.
         out: Write all figures here as JSON.
     """
     if out is not None:
-        _check_target(out, outputs, decision, predictions)
+        check_target(out, *files_of(outputs), decision, predictions)
     if outputs and decision and not (predictions or annotations or crops):
         found = _score_outputs(outputs, decision)
     elif predictions and annotations and not (outputs or decision):
@@ -248,13 +258,10 @@ def score(
     return OK
 
 
-def _score_outputs(outputs: Path, decision: Path) -> "dict[str, Report]":
-    from abaw_expr.fusion import Decision
-    from abaw_expr.outputs import read_outputs
+def _score_outputs(outputs: Sequence[Path], decision: Path) -> "dict[str, Report]":
     from abaw_expr.scoring import reports
 
-    table, chosen = read_outputs(outputs, TASK), Decision.load(decision, TASK)
-    chosen.check(table)
+    table, chosen = read_decided(outputs, decision)
     videos = table.videos()
     predicted = [chosen.labels(video) for video in videos]
     return reports(TASK, [v.name for v in videos], [v.label for v in videos], predicted, [v.crop for v in videos])
@@ -273,7 +280,7 @@ def _score_predictions(predictions: Path, annotations: Path, crops: Sequence[Pat
 
 
 def submit(
-    outputs: Path,
+    outputs: Tables,
     decision: Path,
     template: Path,
     out: Path,
@@ -282,21 +289,18 @@ def submit(
     """Writes the submission: the template's rows, in its order, with a class each.
 
     Args:
-        outputs: The test set's outputs table.
+        outputs: The test set's outputs tables, as `tune` was given those of validation.
         decision: The decision file to apply.
         template: The organisers' template.
         out: The file to write, or the folder with --edition per-video.
         edition: one-file is predictions.txt (5th edition on); per-video is the 3rd edition's file a video.
     """
-    from abaw_expr.fusion import Decision
-    from abaw_expr.outputs import read_outputs
     from submissions.template import read_template
     from submissions.writer import VideoLabels, write_per_video, write_predictions
 
     if edition == "one-file":
-        _check_target(out, outputs, decision, template)
-    chosen, table, rows = Decision.load(decision, TASK), read_outputs(outputs, TASK), read_template(template, TASK)
-    chosen.check(table)
+        check_target(out, *files_of(outputs), decision, template)
+    (table, chosen), rows = read_decided(outputs, decision), read_template(template, TASK)
     labels = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
     write = write_predictions if edition == "one-file" else write_per_video
     write(rows, labels, out, TASK)

@@ -1,8 +1,9 @@
 """The whole way on a made-up corpus, by the same commands that a team types."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from abaw_expr import console
 from abaw_expr.data.release import read_annotation_folder
@@ -13,8 +14,8 @@ from abaw_expr.fusion import Decision, figures
 from abaw_expr.outputs import read_outputs
 from abaw_expr.tasks import Task
 
-ROWS = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "macro_f1": "fused, as decided"}
-"""The figures of the last table; `summary.json` calls the decided fusion `fused`."""
+ROWS = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "fused": "fused, as decided"}
+"""The figures of the last table, and of `summary.json`."""
 
 
 def run(out: Path, seed: int, task: Task, command: Callable[[Sequence[str]], int]) -> int:
@@ -59,21 +60,20 @@ def _summarise(out: Path, seed: int, task: Task) -> None:
         replace(video, label=truths[video.name][video.frame - 1])
         for video in read_outputs(out / "test.parquet", task).videos()
     ]
-    on_val, on_test = decision.figures or {}, figures(decision, test)
+    on_val, on_test = _flat(decision.figures or {}), _flat(figures(decision, test))
     console.table(
         "Macro F1 (chance: 0.125)",
         ("", "validation", "test"),
         [(label, on_val[name], on_test[name]) for name, label in ROWS.items()],
     )
-    chosen = {"m": decision.m, "n": decision.n, "smoothing": decision.smoothing, "tau": decision.tau}
-    console.OUT.print("Decision: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
+    console.OUT.print(f"Decision: {decision}", soft_wrap=True)
     console.OUT.print(f"Submission: {out / 'predictions.txt'}, checked: clean", soft_wrap=True)
-    summary = {
-        "fused" if name == "macro_f1" else name: {"macro_f1": on_val[name], "test_macro_f1": on_test[name]}
-        for name in ROWS
-    }
-    estimate = decision.estimate
+    summary = {name: {"macro_f1": on_val[name], "test_macro_f1": on_test[name]} for name in ROWS}
     write_json(
         out / "summary.json",
-        {"seed": seed, **summary, "estimate": estimate, "decision": chosen, "check": "clean"},
+        {"seed": seed, **summary, "estimate": decision.estimate, "decision": str(decision), "check": "clean"},
     )
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    return {**figures["alone"], "equal": figures["equal"], "fused": figures["macro_f1"]}

@@ -37,6 +37,15 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def check_target(out: Path, *inputs: Path | None) -> None:
+    """Makes the folder of `out`; raises UserError, before the work, for a folder or a file that the command reads."""
+    if out.is_dir():
+        raise UserError("is a folder", path=out, expected="the name of a file to write")
+    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
+        raise UserError("is read by this command and cannot be its --out", path=out, remedy="Name another file.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text with plain newlines, whole or not at all."""
     with atomic(path) as temporary:

@@ -1,18 +1,20 @@
-"""From two branches' probabilities to one decision a frame.
+"""From the branches' probabilities to one decision a frame.
 
-The proportion criterion of arXiv 2503.11935, P = (m P_a + n P_v) / (m + n) with integers 0 < m, n < 6, between steps
-that the paper leaves open (our defaults): smoothing before it, filling and prior correction after it. All of it is
-plain arithmetic on arrays. A row that is all NaN is a modality, or a decision, that is missing.
+The proportion criterion of arXiv 2503.11935, P = (m P_a + n P_v) / (m + n) with integers 0 < m, n < 6, for any number
+of branches, between steps that the paper leaves open (our defaults): smoothing and prior correction of each branch
+before it, filling after it. All of it is plain arithmetic on arrays. A row that is all NaN is missing.
 
-Shapes: T frames of one video, C classes.
+Shapes: T frames of one video, C classes, k branches.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from math import gcd, isfinite
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import bottleneck
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,47 +22,70 @@ from abaw_expr.errors import DecisionError
 from abaw_expr.files import read_json, write_json
 from abaw_expr.outputs import Outputs, VideoOutputs, is_distribution
 from abaw_expr.scoring import Counts, confusion_by_video, macro_f1, with_crop
-from abaw_expr.tasks import BRANCHES, EXPR, Task
+from abaw_expr.tasks import EXPR, Task
 from abaw_expr.version import VERSION
 
 Rows = NDArray[np.floating]
 """[T, C] probabilities; a row all NaN is missing."""
 
 MOST = 5
-"""The largest share m or n (arXiv 2503.11935)."""
+"""The largest weight of a branch (arXiv 2503.11935)."""
 MAX_TAU = 2.0
+SMOOTHERS = ("mean", "median")
 EDGE = 1e-6
 """Seconds of slack at a window's ends, so that a frame on the edge is inside whatever the last bit of its time."""
 NEVER_SEEN = 1e-9
 """A prior below this belongs to a class that training never saw; no data set has 10^9 frames."""
 REMEDY = "Make the decision again with `abaw-expr tune`."
 
-SHARES = range(1, MOST + 1)
-RATIOS: tuple[tuple[int, int], ...] = tuple(
-    sorted(
-        ((m, n) for m in SHARES for n in SHARES if gcd(m, n) == 1),
-        key=lambda ratio: (sum(ratio), abs(ratio[0] - ratio[1]), ratio),
-    )
-)
-"""The 19 distinct ratios (m, n) among the 25 pairs, the simplest first."""
+WEIGHTS = range(1, MOST + 1)
 
 
-def fuse(audio: Rows, visual: Rows, m: int, n: int) -> Rows:
-    """The proportion criterion: [T, C], [T, C] -> [T, C]. A missing modality has no vote: P is the other's."""
-    fused = audio * (m / (m + n)) + visual * (n / (m + n))
-    lone = np.isnan(fused[:, 0])
-    fused[lone] = np.where(np.isnan(audio[lone]), visual[lone], audio[lone])
+def ratios(branches: int) -> tuple[tuple[int, ...], ...]:
+    """The distinct ratios of that many branches' weights, the simplest first: 19 of the 25 pairs for two."""
+    distinct = {reduced(weights) for weights in product(WEIGHTS, repeat=branches)}
+    return tuple(sorted(distinct, key=lambda weights: (sum(weights), max(weights) - min(weights), weights)))
+
+
+def reduced(weights: Sequence[int]) -> tuple[int, ...]:
+    """The weights in lowest terms."""
+    divisor = gcd(*weights)
+    return tuple(weight // divisor for weight in weights)
+
+
+def fuse(p: Sequence[Rows], weights: Sequence[int]) -> Rows:
+    """The proportion criterion: k x [T, C] -> float32 [T, C].
+
+    Where a branch is missing it has no vote: the weights of the others are shares of their own sum.
+    """
+    present = np.stack([~np.isnan(rows[:, 0]) for rows in p])  # [k, T]
+    total = np.asarray(weights) @ present  # [T]
+    fused = np.zeros(p[0].shape, np.float32)
+    for rows, weight, has in zip(p, weights, present, strict=True):
+        share = np.divide(weight, total, out=np.zeros(len(total)), where=has).astype(np.float32)
+        fused += np.where(has[:, None], rows.astype(np.float32), 0) * share[:, None]
+    fused[total == 0] = np.nan
     return fused
 
 
-def smooth(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
-    """The mean of the rows that are present within `seconds` / 2 before and after each frame: [T, C], [T] -> [T, C].
+def fuse_priors(priors: Sequence[Sequence[float]], weights: Sequence[int]) -> Rows:
+    """What is said of frames that no branch has anything to say of: k priors -> [C]."""
+    return fuse([np.array([prior]) for prior in priors], weights)[0]
 
-    The window is on the video's own clock, so frame rates may vary. A missing row takes the mean of its window too; it
-    stays missing where the window holds nothing. 0 seconds return the input.
+
+def smooth(p: Rows, time: NDArray[np.float64], seconds: float, smoother: str = "mean") -> Rows:
+    """The mean or median of the rows that are present within `seconds` / 2 of each frame: [T, C], [T] -> [T, C].
+
+    A missing row takes the mean or median of its window too; it stays missing where the window holds nothing. 0 seconds
+    return the input. The mean's window is on the video's own clock, so frame rates may vary; the median's is an odd
+    number of rows, as many as fit the window at the video's own rate, and medians of classes are made to sum to 1.
     """
-    if seconds == 0:
+    if seconds == 0 or not len(p):
         return p
+    return _mean(p, time, seconds) if smoother == "mean" else _median(p, time, seconds)
+
+
+def _mean(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
     present = ~np.isnan(p[:, 0])
     clock, half = time[present], seconds / 2 + EDGE
     first, last = np.searchsorted(clock, time - half, "left"), np.searchsorted(clock, time + half, "right")
@@ -68,6 +93,41 @@ def smooth(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
     np.cumsum(p[present], axis=0, dtype=np.float64, out=totals[1:])
     counts = np.where(last > first, last - first, np.nan)
     return (totals[last] - totals[first]) / counts[:, None]
+
+
+def _median(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
+    rate = (len(time) - 1) / max(time[-1] - time[0], EDGE)
+    half = min(int(seconds / 2 * rate + EDGE), len(p) - 1)
+    ahead = np.full((half, p.shape[1]), np.nan, p.dtype)
+    rows = np.concatenate([p, ahead]).T.copy()  # the moving median ends at its row: it is read `half` rows later
+    medians = bottleneck.move_median(rows, 2 * half + 1, min_count=1)[:, half:].T
+    total = medians.sum(axis=1, keepdims=True)
+    undecided = total[:, 0] == 0  # no class has half of the window: none is preferred
+    return np.where(undecided[:, None], 1 / p.shape[1], medians / np.where(undecided[:, None], 1, total))
+
+
+class Gaps(NamedTuple):
+    """Rows that are missing, and the present rows around each, between which it is interpolated."""
+
+    row: NDArray[np.intp]
+    """[g]"""
+    before: NDArray[np.intp]
+    """[g], the last present row before it; the first present row where there is none."""
+    after: NDArray[np.intp]
+    """[g], the first present row after it; the last present row where there is none."""
+    weight: NDArray[np.float64]
+    """[g], the weight of `after`."""
+
+
+def find_gaps(missing: NDArray[np.bool_], time: NDArray[np.float64]) -> Gaps:
+    """The gaps of a video that has some row present: [T], [T]."""
+    present, gaps = np.flatnonzero(~missing), np.flatnonzero(missing)
+    following = np.searchsorted(present, gaps)
+    before = present[np.maximum(following - 1, 0)]
+    after = present[np.minimum(following, len(present) - 1)]
+    span = time[after] - time[before]  # 0 at both ends of the video, where before and after are one row
+    weight = np.divide(time[gaps] - time[before], span, out=np.zeros(len(gaps)), where=span > 0)
+    return Gaps(gaps, before, after, weight)
 
 
 def fill(p: Rows, time: NDArray[np.float64], fallback: ArrayLike) -> Rows:
@@ -79,16 +139,16 @@ def fill(p: Rows, time: NDArray[np.float64], fallback: ArrayLike) -> Rows:
     if not missing.any():
         return p
     if missing.all():
-        return np.tile(np.asarray(fallback, dtype=np.float64), (len(p), 1))
-    present, gaps = np.flatnonzero(~missing), np.flatnonzero(missing)
-    following = np.searchsorted(present, gaps)
-    before = present[np.maximum(following - 1, 0)]
-    after = present[np.minimum(following, len(present) - 1)]
-    span = time[after] - time[before]  # 0 at both ends of the video, where before and after are one row
-    weight = np.divide(time[gaps] - time[before], span, out=np.zeros(len(gaps)), where=span > 0)[:, None]
+        return np.tile(np.asarray(fallback, dtype=p.dtype), (len(p), 1))
+    gaps = find_gaps(missing, time)
     filled = p.copy()
-    filled[gaps] = (1 - weight) * p[before] + weight * p[after]
+    filled[gaps.row] = between(p[gaps.before], p[gaps.after], gaps.weight)
     return filled
+
+
+def between(before: Rows, after: Rows, weight: NDArray[np.float64]) -> Rows:
+    """The rows of gaps, from the rows before and after them and the weight of the latter: [g, C], [g, C], [g]."""
+    return (1 - weight[:, None]) * before + weight[:, None] * after
 
 
 def correct_prior(p: Rows, prior: ArrayLike, tau: float) -> Rows:
@@ -104,68 +164,72 @@ def correct_prior(p: Rows, prior: ArrayLike, tau: float) -> Rows:
     return corrected / corrected.sum(axis=-1, keepdims=True)
 
 
-def finish(
-    fused: Rows,
-    time: NDArray[np.float64],
-    prior: Sequence[float],
-    tau: float,
-    kept: NDArray[np.intp] | None = None,
-) -> Rows:
-    """The steps after fusing: filling, then prior correction: [T, C], [T], [C] -> [T, C], no row missing.
+@dataclass(frozen=True)
+class Vote:
+    """What a branch brings to the decision. Raises DecisionError for a value out of range."""
 
-    Of the rows only those at the indices `kept` are corrected and returned, where given; filling looks at every row.
-    A video with nothing at all comes out as the prior itself. So the fallback is the row that the correction turns into
-    the prior; the prior as fallback would come out as no preference, or with tau > 1 as the rarest class.
-    """
-    fallback = correct_prior(np.array([prior]), prior, -tau)[0]
-    filled = fill(fused, time, fallback)
-    return correct_prior(filled if kept is None else filled.take(kept, axis=0), prior, tau)
+    prior: tuple[float, ...]
+    """The share of each class that its training saw."""
+    weight: int = 1
+    """1 to 5: m of the sound and n of the picture in the proportion criterion."""
+    tau: float = 0.0
+    """The exponent of its prior correction, 0 (none) to 2."""
+
+    def __post_init__(self) -> None:
+        whole = type(self.weight) is int and self.weight in WEIGHTS
+        _require(whole, "weight", self.weight, f"a whole number from 1 to {MOST}")
+        _require(_is_number(self.tau) and 0 <= self.tau <= MAX_TAU, "tau", self.tau, f"a number from 0 to {MAX_TAU:g}")
 
 
 @dataclass(frozen=True)
 class Decision:
     """How probabilities become labels, and what it was chosen by. Raises DecisionError for a value out of range."""
 
-    prior: tuple[float, ...]
-    """The share of each class that training saw."""
-    m: int = 1
-    """The sound's share, 1 to 5."""
-    n: int = 1
-    """The picture's share, 1 to 5."""
+    branches: Mapping[str, Vote]
+    """What each branch brings, by name."""
     smoothing: float = 0.0
     """Seconds, the width of the whole window; 0: none."""
-    tau: float = 0.0
-    """The exponent of the prior correction, 0 (none) to 2."""
+    smoother: str = "mean"
+    """What is taken over the window: mean or median."""
     mu: Mapping[str, float] | None = None
     """The coarse-fine loss's coefficients that the outputs' run was trained with, where they were tuned."""
-    outputs: Mapping[str, str | None] | None = None
-    """The table it was chosen on: file, run, digest; None, like figures and estimate, where nothing was tuned."""
-    figures: Mapping[str, float | None] | None = None
-    """Macro F1 on that table: of this decision (macro_f1, macro_f1_with_crop), and without post-processing of sound
-    alone (audio), pictures alone (visual) and both 1:1 (equal)."""
+    outputs: Mapping[str, Any] | None = None
+    """The tables it was chosen on; None, like figures and estimate, where nothing was tuned."""
+    figures: Mapping[str, Any] | None = None
+    """Macro F1 on them: of this decision (macro_f1, macro_f1_with_crop), and without post-processing of each branch
+    alone (alone) and of all fused with equal weights (equal)."""
     estimate: Mapping[str, Any] | None = None
-    """What to expect of it elsewhere: nested_macro_f1, optimism, method."""
+    """What to expect of it elsewhere: nested_macro_f1, its interval, optimism, method."""
     task: Task = EXPR
 
     def __post_init__(self) -> None:
-        for name in ("m", "n"):
-            value = getattr(self, name)
-            _require(type(value) is int and value in SHARES, name, value, f"a whole number from 1 to {MOST}")
-        _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
-        _require(_is_number(self.tau) and 0 <= self.tau <= MAX_TAU, "tau", self.tau, f"a number from 0 to {MAX_TAU:g}")
+        _require(len(self.branches) > 0, "branches", self.branches, "at least one")
         n_classes = self.task.n_classes
-        _require(is_distribution(self.prior, n_classes), "prior", self.prior, f"{n_classes} shares that sum to 1")
+        for name, vote in self.branches.items():
+            expected = f"{n_classes} shares that sum to 1"
+            _require(is_distribution(vote.prior, n_classes), f"{name}'s prior", vote.prior, expected)
+        _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
+        _require(self.smoother in SMOOTHERS, "smoother", self.smoother, " or ".join(SMOOTHERS))
         for name in ("mu", "outputs", "figures", "estimate"):
             value = getattr(self, name)
             _require(value is None or isinstance(value, Mapping), name, value, "an object of names and values, or null")
 
     def probabilities(self, video: VideoOutputs) -> Rows:
-        """Decides one video: [T, C], every row present and summing to 1.
+        """Decides one video: float32 [T, C], every row present and summing to 1.
 
-        Smooths each modality over the frames that have it, fuses, fills, corrects the prior.
+        Each branch is smoothed over the frames that have it and its prior corrected; then they are fused and filled.
         """
-        audio, visual = (smooth(p, video.time, self.smoothing) for p in (video.audio, video.visual))
-        return finish(fuse(audio, visual, self.m, self.n), video.time, self.prior, self.tau)
+        p = [self.prepared(name, video) for name in self.branches]
+        return fill(fuse(p, self._weights), video.time, self.fallback()).astype(np.float32)
+
+    def prepared(self, branch: str, video: VideoOutputs) -> Rows:
+        """A branch's rows as they go into the fusion."""
+        vote = self.branches[branch]
+        return correct_prior(smooth(video.p[branch], video.time, self.smoothing, self.smoother), vote.prior, vote.tau)
+
+    def fallback(self) -> Rows:
+        """What is said of a video that no branch has anything to say of: the fused priors, [C]."""
+        return fuse_priors([vote.prior for vote in self.branches.values()], self._weights)
 
     def labels(self, video: VideoOutputs) -> NDArray[np.int64]:
         """The most probable class of every frame, [T]; the lower class where two are equal."""
@@ -177,15 +241,32 @@ class Decision:
         return confusion_by_video([video.label for video in videos], labels, self.task.n_classes)
 
     def check(self, outputs: Outputs) -> None:
-        """Raises DecisionError where the outputs are of another task or class order than this decision."""
+        """Raises DecisionError where the outputs are of another task or class order, or lack a branch."""
         if outputs.task != self.task:
             found, expected = f"{outputs.task.name}: {outputs.task.header}", f"{self.task.name}: {self.task.header}"
             raise DecisionError("the decision does not fit the outputs", found=found, expected=expected, remedy=REMEDY)
+        if not set(self.branches) <= set(outputs.branches):
+            found, expected = ", ".join(outputs.branches), ", ".join(self.branches)
+            remedy = "Name the same outputs, under the same names, as `tune` was given."
+            raise DecisionError(
+                "the outputs lack a branch", path=outputs.path, found=found, expected=expected, remedy=remedy
+            )
+
+    def __str__(self) -> str:
+        """In words: `audio 2 : visual 3, mean of 2 s, tau 0.5 : 0`."""
+        weights = " : ".join(f"{name} {vote.weight}" for name, vote in self.branches.items())
+        window = f"{self.smoother} of {self.smoothing:g} s" if self.smoothing else "no smoothing"
+        return f"{weights}, {window}, tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}"
+
+    @property
+    def _weights(self) -> list[int]:
+        return [vote.weight for vote in self.branches.values()]
 
     def save(self, path: Path) -> None:
         """Writes `decision.json`, whole or not at all."""
         values = {name: getattr(self, name) for name in _field_names()}
-        write_json(path, {"version": VERSION, "task": self.task.name, **values})
+        branches = {name: asdict(vote) for name, vote in self.branches.items()}
+        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches})
 
     @classmethod
     def load(cls, path: Path, task: Task = EXPR) -> Self:
@@ -200,31 +281,34 @@ class Decision:
             _require(not missing, "the file", f"no {', no '.join(missing)}", "all fields of a decision")
             _require(_major(value["version"]) == _major(VERSION), "version", value["version"], f"{_major(VERSION)}.x")
             _require(value["task"] == task.name, "task", value["task"], task.name)
-            _require(isinstance(value["prior"], list), "prior", value["prior"], "a list of shares")
+            _require(isinstance(value["branches"], dict), "branches", value["branches"], "branches by name")
+            branches = {name: _vote(name, fields) for name, fields in value["branches"].items()}
             named = {name: value[name] for name in _field_names()}
-            return cls(**named | {"prior": tuple(value["prior"]), "task": task})
+            return cls(**named | {"branches": branches, "task": task})
         except DecisionError as error:
             error.path = path
             raise
 
 
-def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, float | None]:
+def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, Any]:
     """Macro F1 of a decision on annotated videos, and of what it is to be compared with.
 
-    `audio`, `visual` and `equal` (1:1) have nothing tuned. None where there is nothing to compare.
+    `alone` and `equal` have nothing tuned. None where there is nothing to compare.
     """
-    plain = Decision(prior=decision.prior, task=decision.task)
-    absent = [name for name in BRANCHES if all(np.isnan(getattr(video, name)).all() for video in videos)]
-    alone = {
-        name: None if name in absent else _score(plain, [_without(other, video) for video in videos])
-        for name, other in zip(BRANCHES, reversed(BRANCHES), strict=True)
-    }
     cropped = [replace(video, label=with_crop(video.label, video.crop, decision.task)) for video in videos]
+    said = {
+        name: Vote(vote.prior)
+        for name, vote in decision.branches.items()
+        if not all(np.isnan(video.p[name]).all() for video in videos)
+    }
     return {
         "macro_f1": _score(decision, videos),
         "macro_f1_with_crop": _score(decision, cropped),
-        **alone,
-        "equal": None if absent else _score(plain, videos),
+        "alone": {
+            name: _score(Decision({name: said[name]}, task=decision.task), videos) if name in said else None
+            for name in decision.branches
+        },
+        "equal": _score(Decision(said, task=decision.task), videos) if len(said) > 1 else None,
     }
 
 
@@ -234,8 +318,12 @@ def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
     return float(macro_f1(pooled)) if pooled.any() else None
 
 
-def _without(branch: str, video: VideoOutputs) -> VideoOutputs:
-    return replace(video, **{branch: np.full_like(getattr(video, branch), np.nan)})
+def _vote(name: str, value: object) -> Vote:
+    names = [field.name for field in fields(Vote)]
+    whole = isinstance(value, dict) and set(value) == set(names) and isinstance(value["prior"], list)
+    _require(whole, name, value, f"an object with {', '.join(names)}")
+    assert isinstance(value, dict)
+    return Vote(**value | {"prior": tuple(value["prior"])})
 
 
 def _field_names() -> list[str]:

@@ -12,9 +12,9 @@ from abaw_expr.data.store import Store, StoredVideo
 from abaw_expr.data.windows import FrameIndex
 from abaw_expr.errors import RunError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
-from abaw_expr.outputs import Outputs, branch_columns
+from abaw_expr.outputs import Outputs, Source, branch_columns
 from abaw_expr.settings import Settings
-from abaw_expr.tasks import BRANCHES, Task
+from abaw_expr.tasks import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric
 from abaw_expr.training.run import RunFolder
@@ -70,7 +70,7 @@ def predict(
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
     fabric = build_fabric(settings)
-    network = fabric.to_device(fold_batch_norm(_trained(path, settings, trained, task)))
+    network = fabric.to_device(fold_batch_norm(load_network(path, settings, trained, task)))
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)
@@ -79,10 +79,15 @@ def predict(
         _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
     ]
     table = pd.concat(tables, ignore_index=True)
-    return Outputs(task, table, split, trained.signature, tuple(trained.prior))
+    source = Source(trained.signature, tuple(trained.prior))
+    return Outputs(task, table, split, dict.fromkeys(settings.model.branches, source))
 
 
-def _trained(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+def load_network(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+    """The network with a checkpoint's weights, averaged if the run kept an average.
+
+    Raises RunError where the settings do not fit it; `path` is the checkpoint's, for the message.
+    """
     network = build_network(settings.model, task.n_classes)
     try:
         network.load_state_dict(checkpoint.average or checkpoint.network)
@@ -136,11 +141,10 @@ def _table(
         "time": time,
         "crop": frames.has_crop[stored] & ~beyond,
     }
-    for name in BRANCHES:
+    for name in known:
         rows = np.full((len(time), task.n_classes), np.nan, np.float32)
-        if name in known:
-            present = has[name][mine][stored] & ~beyond
-            rows[present] = interpolate(time[present], *known[name])
+        present = has[name][mine][stored] & ~beyond
+        rows[present] = interpolate(time[present], *known[name])
         columns |= dict(zip(branch_columns(name, task), rows.T, strict=True))
     columns["label"] = np.where(beyond, task.unannotated, frames.label[stored]).astype(np.int8)
     return pd.DataFrame(columns)

@@ -50,9 +50,12 @@ def weighed_shares(shares: Sequence[float], power: float) -> list[float]:
 
 
 def cross_entropy(log_p: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every sample, [N] (equation 7, before its mean), with that share of the target spread evenly."""
-    true = log_p.gather(1, target[:, None])[:, 0]
-    return -(1 - label_smoothing) * true - label_smoothing * log_p.mean(1)
+    """Cross-entropy of every sample (equation 7, before its mean), with that share of the target spread evenly.
+
+    `log_p` is [N, K], or [..., N, K] of several networks on the same samples; the result has one dimension less.
+    """
+    true = log_p.gather(-1, target.expand(log_p.shape[:-1])[..., None])[..., 0]
+    return -(1 - label_smoothing) * true - label_smoothing * log_p.mean(-1)
 
 
 def coarse_fine(log_p: Tensor, target: Tensor, weights: Tensor, label_smoothing: float = 0.0) -> Tensor:

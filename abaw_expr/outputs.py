@@ -8,16 +8,19 @@ One row a frame, sorted by video and frame:
 | `frame` | int32 | counted from 1 |
 | `time` | float64 | seconds on the video's own clock, never decreasing in a video |
 | `crop` | bool | the frame has a face crop |
-| `audio_0..`, `visual_0..` | float32 | a branch's class probabilities; all null where the modality is missing |
+| `<branch>_0..` | float32 | class probabilities of each branch (`audio_0`); all null where it has nothing to say |
 | `label` | int8 | the class, -1 where nobody annotated the frame |
 
-The Parquet schema carries JSON under the key `abaw_expr`: task, class_names, split, run (the run's signature), prior
-(the class shares that training saw) and version. Any program that writes this can be tuned, scored and submitted.
+The Parquet schema carries JSON under the key `abaw_expr`: task, class_names, split, version, and branches, which gives
+by name where each comes from: run (its signature) and prior (the class shares that its training saw). A branch is
+whatever votes: a modality of our networks, or any other model. Any program that writes this can be tuned, scored and
+submitted.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,11 @@ from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten, unreadable
 from abaw_expr.files import atomic
-from abaw_expr.tasks import BRANCHES, EXPR, Task
+from abaw_expr.tasks import EXPR, Task
 from abaw_expr.version import VERSION
 
 KEY = b"abaw_expr"
+_BRANCH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from 1: room for a model that computes in 16 bits."""
 REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
@@ -50,41 +54,55 @@ class VideoOutputs:
     """[T], seconds, never decreasing."""
     crop: NDArray[np.bool_]
     """[T], whether the frame has a face crop."""
-    audio: NDArray[np.float32]
-    """[T, C], a row all NaN where the sound is missing."""
-    visual: NDArray[np.float32]
-    """[T, C], a row all NaN where the picture is missing."""
+    p: Mapping[str, NDArray[np.float32]]
+    """[T, C] by branch, a row all NaN where it is missing."""
     label: NDArray[np.int8]
     """[T], -1 where nobody annotated the frame."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a branch's probabilities come from."""
+
+    run: str
+    """The signature of the run that made them, or the name of the file that they were imported from."""
+    prior: tuple[float, ...]
+    """The share of each class among the labels that training saw."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Branch outputs of one run on one split."""
+    """Outputs of one or several branches on one split."""
 
     task: Task
     table: pd.DataFrame
     """The columns of the module's table, in its order of rows; NaN for null."""
     split: str
-    run: str
-    """The signature of the run that made them."""
-    prior: tuple[float, ...]
-    """The share of each class among the labels that training saw."""
-    path: Path | None = None
-    """The file they were read from."""
+    branches: Mapping[str, Source]
+    """By name, in the order of their columns."""
+    paths: tuple[Path, ...] = ()
+    """The files that they were read from."""
+
+    @property
+    def path(self) -> Path | None:
+        """The first of the files, for errors to name."""
+        return self.paths[0] if self.paths else None
 
     def videos(self) -> list[VideoOutputs]:
         """The videos in the table's order."""
         table, column = self.table, {}
         for name in ("frame", "time", "crop", "label"):
             column[name] = table[name].to_numpy()
-        for name in BRANCHES:
-            column[name] = self.branch(name)
+        p = {name: self.branch(name) for name in self.branches}
         codes, names = pd.factorize(table["video"])
         edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
         slices = map(slice, edges[:-1], edges[1:])
         return [
-            VideoOutputs(str(name), **{key: values[rows] for key, values in column.items()})
+            VideoOutputs(
+                str(name),
+                p={branch: values[rows] for branch, values in p.items()},
+                **{key: values[rows] for key, values in column.items()},
+            )
             for name, rows in zip(names, slices, strict=True)
         ]
 
@@ -99,9 +117,9 @@ def branch_columns(branch: str, task: Task) -> list[str]:
 
 
 @cache
-def schema(task: Task) -> pa.Schema:
+def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
     """The columns and types of the file."""
-    probabilities = [(name, pa.float32()) for branch in BRANCHES for name in branch_columns(branch, task)]
+    probabilities = [(name, pa.float32()) for branch in branches for name in branch_columns(branch, task)]
     video = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
         [
@@ -120,11 +138,13 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
 
     Raises OutputsError where the table breaks the contract that `read_outputs` checks.
     """
-    _check_columns(list(outputs.table.columns), outputs.task, path)
-    table = _cast(outputs.table, outputs.task, path)
-    _check_rows(table, outputs.task, path)
     metadata = _metadata(outputs)
     _check_metadata(metadata, outputs.task, path)
+    branches = tuple(outputs.branches)
+    columns = schema(outputs.task, branches)
+    _check_columns(list(outputs.table.columns), columns, path)
+    table = _cast(outputs.table, columns, path)
+    _check_rows(table, outputs.task, branches, path)
     with atomic(path) as temporary:
         table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
         pq.write_table(table, temporary, compression="zstd")
@@ -140,15 +160,93 @@ def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
         with pq.ParquetFile(path) as file:
             metadata = _read_metadata(file.schema_arrow.metadata or {}, path)
             _check_metadata(metadata, task, path)
-            _check_columns(file.schema_arrow.names, task, path)
-            table = _cast(file.read(columns=schema(task).names), task, path)
+            branches = {name: _source(value) for name, value in metadata["branches"].items()}
+            columns = schema(task, tuple(branches))
+            _check_columns(file.schema_arrow.names, columns, path)
+            table = _cast(file.read(columns=columns.names), columns, path)
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
     except pa.ArrowException as error:
         raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
-    _check_rows(table, task, path)
-    prior = tuple(metadata["prior"])
-    return Outputs(task, table.to_pandas(), metadata["split"], metadata["run"], prior, path)
+    _check_rows(table, task, tuple(branches), path)
+    return Outputs(task, table.to_pandas(), metadata["split"], branches, (path,))
+
+
+def read_joined(files: Sequence[Path], task: Task = EXPR) -> Outputs:
+    """Reads several tables of the same frames as one; `NAME=FILE` gives a file's branch another name.
+
+    Raises OutputsError as `read_outputs` and `join` do.
+    """
+    parts = []
+    for file in files:
+        name, path = split_name(file)
+        read = read_outputs(path, task)
+        parts.append(read if name is None else rename(read, name))
+    return join(parts)
+
+
+def split_name(file: Path) -> tuple[str | None, Path]:
+    """What `NAME=FILE` says: the name, if there is one, and the file. Raises OutputsError for no usable name."""
+    name, named, path = str(file).partition("=")
+    if not named or file.exists():
+        return None, file
+    check_branch_name(name)
+    return name, Path(path)
+
+
+def check_branch_name(name: str, path: Path | None = None) -> None:
+    """Raises OutputsError where a branch cannot be called that: its name becomes part of a column's."""
+    if not _BRANCH_NAME.fullmatch(name):
+        expected = "letters, digits and hyphens, a letter first"
+        raise OutputsError("a branch cannot be called that", path=path, found=name, expected=expected)
+
+
+def join(parts: Sequence[Outputs]) -> Outputs:
+    """One table of all their branches. Raises OutputsError where rows, labels or split differ, or a name occurs twice.
+
+    Time, crop and label are those of the first.
+    """
+    first, *others = parts
+    table, branches = first.table, dict(first.branches)
+    for other in others:
+        _check_same(first, other)
+        twice = [name for name in other.branches if name in branches]
+        if twice:
+            remedy = f"Give the second another name: NAME={other.path}."
+            raise OutputsError("holds branches that another file has too", path=other.path, found=twice, remedy=remedy)
+        branches |= other.branches
+        columns = [column for name in other.branches for column in branch_columns(name, first.task)]
+        table = pd.concat([table, other.table[columns]], axis=1)
+    paths = tuple(path for part in parts for path in part.paths)
+    return replace(first, table=table, branches=branches, paths=paths)
+
+
+def rename(outputs: Outputs, name: str) -> Outputs:
+    """The same with its one branch called `name`, or its several branches `name-audio` and the like."""
+    new = {old: name if len(outputs.branches) == 1 else f"{name}-{old}" for old in outputs.branches}
+    columns = {
+        before: after
+        for old in new
+        for before, after in zip(branch_columns(old, outputs.task), branch_columns(new[old], outputs.task), strict=True)
+    }
+    branches = {new[old]: source for old, source in outputs.branches.items()}
+    return replace(outputs, table=outputs.table.rename(columns=columns), branches=branches)
+
+
+def _check_same(first: Outputs, other: Outputs) -> None:
+    """Raises OutputsError where two tables are not of the same frames."""
+    if other.split != first.split:
+        raise OutputsError("is of another split", path=other.path, found=other.split, expected=first.split)
+    here, there = (list(zip(part.table["video"], part.table["frame"], strict=True)) for part in (first, other))
+    if here != there:
+        extra, lacking = len(set(there) - set(here)), len(set(here) - set(there))
+        found = f"{extra} rows that the first lacks, {lacking} of the first absent"
+        remedy = "Make both for the same frames: `predict` with one template, `import` with one --like."
+        raise OutputsError("has other rows than the first file", path=other.path, found=found, remedy=remedy)
+    wrong = (first.table["label"].to_numpy() != other.table["label"].to_numpy()).nonzero()[0]
+    if len(wrong):
+        video, frame = here[wrong[0]]
+        raise OutputsError(f"video {video}, frame {frame}: the label differs from the first file's", path=other.path)
 
 
 def is_distribution(values: Any, n_classes: int) -> bool:
@@ -164,8 +262,10 @@ def _metadata(outputs: Outputs) -> dict[str, Any]:
         "task": outputs.task.name,
         "class_names": list(outputs.task.class_names),
         "split": outputs.split,
-        "run": outputs.run,
-        "prior": [float(share) for share in outputs.prior],
+        "branches": {
+            name: {"run": source.run, "prior": [float(share) for share in source.prior]}
+            for name, source in outputs.branches.items()
+        },
         "version": VERSION,
     }
 
@@ -177,7 +277,7 @@ def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
         value = json.loads(metadata[KEY])
     except ValueError as error:
         raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=REMEDY) from error
-    required = ("task", "class_names", "split", "run", "prior")
+    required = ("task", "class_names", "split", "branches")
     missing = [name for name in required if name not in value] if isinstance(value, dict) else list(required)
     if missing:
         raise OutputsError(f"lacks metadata: {', '.join(missing)}", path=path, remedy=REMEDY)
@@ -190,23 +290,34 @@ def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
     if metadata["class_names"] != list(task.class_names):
         found, expected = metadata["class_names"], list(task.class_names)
         raise OutputsError("has other classes or another order of them", path=path, found=found, expected=expected)
-    if not is_distribution(metadata["prior"], task.n_classes):
-        shares = f"{task.n_classes} shares that sum to 1"
-        raise OutputsError("has no usable prior", path=path, found=metadata["prior"], expected=shares, remedy=REMEDY)
+    branches = metadata["branches"]
+    if not isinstance(branches, dict) or not branches:
+        raise OutputsError("names no branches", path=path, found=branches, expected="branches by name", remedy=REMEDY)
+    for name, source in branches.items():
+        check_branch_name(name, path)
+        prior = source.get("prior") if isinstance(source, dict) and "run" in source else None
+        if not is_distribution(prior, task.n_classes):
+            shares = f"run, and prior: {task.n_classes} shares that sum to 1"
+            raise OutputsError(
+                f"the branch {name} has no usable prior", path=path, found=source, expected=shares, remedy=REMEDY
+            )
 
 
-def _check_columns(names: list[str], task: Task, path: Path) -> None:
-    missing = [name for name in schema(task).names if name not in names]
+def _source(value: dict[str, Any]) -> Source:
+    return Source(value["run"], tuple(value["prior"]))
+
+
+def _check_columns(names: list[str], columns: pa.Schema, path: Path) -> None:
+    missing = [name for name in columns.names if name not in names]
     if missing:
-        remedy = "A branch that a run does not have is a set of null columns, not an absent one."
-        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=remedy)
+        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=REMEDY)
 
 
-def _cast(table: pd.DataFrame | pa.Table, task: Task, path: Path) -> pa.Table:
+def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     """The contract's columns in its types, NaN as null. The dictionary of videos holds only what occurs, in that
     order, so that equal tables become equal bytes."""
     columns = []
-    for field in schema(task):
+    for field in schema:
         try:
             column = table[field.name]
             if isinstance(column, pd.Series):
@@ -218,10 +329,10 @@ def _cast(table: pd.DataFrame | pa.Table, task: Task, path: Path) -> pa.Table:
         except (pa.ArrowException, TypeError, ValueError) as error:
             problem = f"column {field.name} cannot be made {field.type} ({error})"
             raise OutputsError(problem, path=path, remedy=REMEDY) from error
-    return pa.table(columns, schema=schema(task))
+    return pa.table(columns, schema=schema)
 
 
-def _check_rows(table: pa.Table, task: Task, path: Path) -> None:
+def _check_rows(table: pa.Table, task: Task, branches: tuple[str, ...], path: Path) -> None:
     """Checks the values; the first row that breaks the contract is named."""
     if not table.num_rows:
         raise OutputsError("has no rows", path=path, remedy=REMEDY)
@@ -229,7 +340,7 @@ def _check_rows(table: pa.Table, task: Task, path: Path) -> None:
         if table[name].null_count:
             raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
     rows = table.to_pandas()
-    for problem, expected, wrong in (*_order_faults(rows), *_value_faults(rows, task)):
+    for problem, expected, wrong in (*_order_faults(rows), *_value_faults(rows, task, branches)):
         if wrong.any():
             row = rows.iloc[int(wrong.argmax())]
             where = f"video {row['video']}, frame {row['frame']}"
@@ -253,14 +364,14 @@ def _order_faults(rows: pd.DataFrame) -> Iterator[Fault]:
     yield "time goes back", "a time that never decreases in a video", same & (seconds < 0)
 
 
-def _value_faults(rows: pd.DataFrame, task: Task) -> Iterator[Fault]:
+def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> Iterator[Fault]:
     """Faults of a row by itself."""
     yield "the frame number is too low", "frames counted from 1", (rows["frame"] < 1).to_numpy()
     yield "time is not a number", "seconds", ~np.isfinite(rows["time"].to_numpy())
     label = rows["label"].to_numpy()
     expected = f"0..{task.n_classes - 1}, or {task.unannotated} where not annotated"
     yield "the label is out of range", expected, (label < task.unannotated) | (label >= task.n_classes)
-    for branch in BRANCHES:
+    for branch in branches:
         p = rows[branch_columns(branch, task)].to_numpy(np.float32)  # [T, C]
         empty = np.isnan(p)
         partly = empty.any(axis=1) & ~empty.all(axis=1)

@@ -23,6 +23,8 @@ from abaw_expr.tasks import EXPR, Task, recording_of
 
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
+_AT_A_TIME = 10**7
+"""Numbers that a bootstrap holds at a time, 80 MB."""
 
 
 def confusion(truth: ArrayLike, predicted: ArrayLike, n_classes: int) -> Counts:
@@ -54,13 +56,13 @@ def sum_recordings(videos: Sequence[str], confusions: Counts) -> Counts:
     return sums[..., sums.any(axis=other_axes), :, :]
 
 
-def f1_by_class(confusion: Counts) -> Values:
+def f1_by_class(confusion: Counts | Values) -> Values:
     """F1 = 2 TP / (2 TP + FP + FN) a class, 0 where that is 0/0: [..., C, C] -> [..., C]."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _share(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
-def macro_f1(confusion: Counts) -> Values:
+def macro_f1(confusion: Counts | Values) -> Values:
     """The organisers' figure, the mean F1 of all C classes: [..., C, C] -> [...]."""
     return f1_by_class(confusion).mean(axis=-1)
 
@@ -74,7 +76,8 @@ def bootstrap_interval(
     drawn; its confusion matrix is the sum weighted by that. Of several runs, [S, R, C, C], the interval is that of
     their mean macro F1.
     """
-    low, high = np.quantile(_resampled(confusions, seed, resamples), [(1 - level) / 2, (1 + level) / 2])
+    figures = _mean_of_runs(resample(confusions, seed, resamples))
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -87,17 +90,27 @@ def bootstrap_difference(
     draws the same recordings for both.
     """
     difference = macro_f1(confusions.sum(axis=-3)).mean() - macro_f1(others.sum(axis=-3)).mean()
-    figures = _resampled(confusions, seed, resamples) - _resampled(others, seed, resamples)
+    first, second = (_mean_of_runs(resample(counts, seed, resamples)) for counts in (confusions, others))
+    figures = first - second
     low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
     return float(difference), float(low), float(high)
 
 
-def _resampled(confusions: Counts, seed: int, resamples: int) -> Values:
-    """Macro F1 on each resample of recordings, the mean over runs: [..., R, C, C] -> [resamples]."""
-    n_recordings = confusions.shape[-3]
+def resample(confusions: Counts, seed: int, resamples: int = 1000) -> Values:
+    """Macro F1 on each resample of recordings with replacement: [..., R, C, C] -> [resamples, ...].
+
+    The same seed draws the same recordings, whatever is resampled.
+    """
+    n_recordings, shape = confusions.shape[-3], confusions.shape[:-3]
     draws = np.random.default_rng(seed).multinomial(n_recordings, np.full(n_recordings, 1 / n_recordings), resamples)
-    figures = macro_f1(np.tensordot(draws, np.moveaxis(confusions, -3, 0), axes=1))
-    return figures.reshape(resamples, -1).mean(axis=1)
+    # Products of float64 are exact for counts, and many times as fast as those of integers.
+    counts = np.moveaxis(confusions, -3, 0).reshape(n_recordings, -1).astype(np.float64)
+    parts = np.array_split(draws.astype(np.float64), -(-resamples * counts[0].size // _AT_A_TIME))
+    return np.concatenate([macro_f1((part @ counts).reshape(-1, *shape, *confusions.shape[-2:])) for part in parts])
+
+
+def _mean_of_runs(figures: Values) -> Values:
+    return figures.reshape(len(figures), -1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -207,7 +220,7 @@ def _accuracy(one: Counts) -> float:
     return float(np.trace(one) / one.sum())
 
 
-def _share(part: Counts, whole: Counts) -> Values:
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     """part / whole, and 0 where whole is 0."""
     return np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
 

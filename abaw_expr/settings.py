@@ -4,9 +4,10 @@ S marks a value the paper states, D our default where it is silent. Shipped sett
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from tyro.conf import arg
 
@@ -155,6 +156,11 @@ class LossSettings(_Strict):
     def mu(self) -> tuple[float, ...]:
         """The six penalties in the order of `QUADRANT_PAIRS`."""
         return self.mu12, self.mu13, self.mu14, self.mu23, self.mu24, self.mu34
+
+    def with_mu(self, mu: Sequence[float]) -> Self:
+        """The same loss with other penalties."""
+        mu12, mu13, mu14, mu23, mu24, mu34 = mu
+        return replace(self, mu12=mu12, mu13=mu13, mu14=mu14, mu23=mu23, mu24=mu24, mu34=mu34)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import pytest
 
 from abaw_expr.cli import main
 from abaw_expr.files import write_json
-from abaw_expr.outputs import Outputs, branch_columns, read_outputs, write_outputs
+from abaw_expr.outputs import Outputs, Source, branch_columns, read_outputs, write_outputs
 from abaw_expr.scoring import bootstrap_difference, bootstrap_interval, macro_f1
 from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks import BRANCHES, EXPR
 from tuning.ablation import ROWS, Job, Row, apply, results, with_needed
 from tuning.grid import confusion_tensor
-from tuning.space import Space
+from tuning.space import NONE, Space
 
 TINY = [
     *("--seeds", "2", "--jobs", "2", "--rows", "v-gcsa", "--data.interval", "6", "--data.val-interval", "3"),
@@ -77,16 +77,13 @@ def invented(out: Path, rows: Sequence[Row], seeds: int) -> None:
                 "time": np.tile(np.arange(frames // 3) / 10, 3),
                 "crop": True,
             }
-            for name in BRANCHES:
+            branches = dict.fromkeys(BRANCHES if row.modality == "V + A" else ("visual",), Source("x", (1 / 8,) * 8))
+            for name in branches:
                 p = rng.dirichlet(np.ones(8), frames)
                 p[np.arange(frames), label] += 0.3
                 p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
-                if name == "audio" and row.modality == "V":
-                    p[:] = np.nan
                 columns |= dict(zip(branch_columns(name, EXPR), p.T, strict=True))
-            write_outputs(
-                job.outputs, Outputs(EXPR, pd.DataFrame(columns | {"label": label}), "val", "x", (1 / 8,) * 8)
-            )
+            write_outputs(job.outputs, Outputs(EXPR, pd.DataFrame(columns | {"label": label}), "val", branches))
             write_json(job.manifest, {"seconds": 60.0 + seed})
 
 
@@ -98,7 +95,7 @@ def test_figures_are_those_of_the_outputs(tmp_path: Path) -> None:
         f1s = []
         for seed in range(2):
             outputs = read_outputs(tmp_path / "runs" / f"{name}-{seed}" / "outputs" / "val.parquet", EXPR)
-            tensor = confusion_tensor(outputs, Space(smoothing=(0.0,), tau=(0.0,)))
+            tensor = confusion_tensor(outputs, Space(smoothing=(NONE,), tau=(0.0,)).fitting(outputs))
             f1s.append(macro_f1(tensor.sum(axis=1)).max())
         result = found[name]
         assert result.f1 == pytest.approx(f1s)

@@ -17,17 +17,27 @@ MODULES = [path for path in FILES if path.name != "__init__.py"]
 LAYERS = (
     ("abaw_expr.tasks", "abaw_expr.errors", "abaw_expr.version", "abaw_expr.files"),
     ("abaw_expr.scoring",),
-    ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.fusion"),
+    ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.importing", "abaw_expr.fusion"),
     ("abaw_expr.data",),
     ("abaw_expr.models", "abaw_expr.losses"),
     ("abaw_expr.training",),
     ("abaw_expr.inference",),
     ("tuning", "submissions"),
-    ("abaw_expr.console", "abaw_expr.demo", "abaw_expr.cli", "abaw_expr.cli_training", "abaw_expr.__main__"),
+    (
+        "abaw_expr.console",
+        "abaw_expr.demo",
+        "abaw_expr.cli",
+        "abaw_expr.cli_import",
+        "abaw_expr.cli_search",
+        "abaw_expr.cli_training",
+        "abaw_expr.__main__",
+    ),
 )
 """From the ground up: a module imports from its own layer and those before it."""
 
-FRONT_DOOR = ("abaw_expr.cli", "abaw_expr.cli_training")
+FRONT_DOOR = ("abaw_expr.cli", "abaw_expr.cli_import", "abaw_expr.cli_search", "abaw_expr.cli_training")
+NETWORKS = ("features", "heads")
+"""The modules of tuning that run networks."""
 WITHOUT_TORCH = (
     *FRONT_DOOR,
     "abaw_expr.console",
@@ -37,9 +47,10 @@ WITHOUT_TORCH = (
     "abaw_expr.settings",
     "abaw_expr.scoring",
     "abaw_expr.outputs",
+    "abaw_expr.importing",
     "abaw_expr.fusion",
     "abaw_expr.data.release",
-    *(f"tuning.{path.stem}" for path in MODULES if path.parent.name == "tuning"),
+    *(f"tuning.{path.stem}" for path in MODULES if path.parent.name == "tuning" and path.stem not in NETWORKS),
     *(f"submissions.{path.stem}" for path in MODULES if path.parent.name == "submissions"),
 )
 

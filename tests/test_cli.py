@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 
 from abaw_expr.cli import main
 from abaw_expr.errors import UserError
-from abaw_expr.outputs import Outputs, branch_columns, write_outputs
+from abaw_expr.outputs import Outputs, Source, branch_columns, write_outputs
 from abaw_expr.settings import (
     ModelSettings,
     OptimiserSettings,
@@ -64,7 +64,8 @@ def make_table(truth: dict[str, np.ndarray], rng: np.random.Generator, task: Tas
             columns |= dict(zip(branch_columns(branch, task), rows.T, strict=True))
         columns["label"] = labels
         parts.append(pd.DataFrame(columns))
-    return Outputs(task, pd.concat(parts, ignore_index=True), "val", "run", (0.3,) + (0.1,) * 7)
+    branches = dict.fromkeys(BRANCHES, Source("run", (0.3,) + (0.1,) * 7))
+    return Outputs(task, pd.concat(parts, ignore_index=True), "val", branches)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from abaw_expr.data.windows import Draws, FrameIndex, Windows, cut_for_predictio
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.inference import Wanted, interpolate, predict, wanted_by_name, wanted_of_split
 from abaw_expr.models.network import build_network
-from abaw_expr.outputs import Outputs, branch_columns, read_outputs, write_outputs
+from abaw_expr.outputs import Outputs, Source, branch_columns, read_outputs, write_outputs
 from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, Settings, save_settings
 from abaw_expr.tasks import BRANCHES, EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -89,7 +89,7 @@ def exact(run: RunFolder, opened: Store) -> Outputs:
 def test_the_table_keeps_the_contract(exact: Outputs, opened: Store, tmp_path: Path) -> None:
     write_outputs(tmp_path / "outputs.parquet", exact)
     read = read_outputs(tmp_path / "outputs.parquet")
-    assert (read.split, read.run, read.prior) == ("train", "the signature", tuple(PRIOR))
+    assert (read.split, read.branches) == ("train", dict.fromkeys(BRANCHES, Source("the signature", tuple(PRIOR))))
     videos = {video.name: video.frames for video in opened.split("train")}
     assert [video.name for video in read.videos()] == sorted(videos)
     for video in read.videos():
@@ -193,10 +193,10 @@ def test_interpolation_is_linear_held_at_the_ends_and_skips_what_is_missing() ->
     assert np.isnan(nothing).all()
 
 
-def test_a_branch_that_was_not_trained_is_null(opened: Store, tmp_path: Path) -> None:
+def test_a_branch_that_was_not_trained_is_not_there(opened: Store, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", replace(SETTINGS, model=ModelSettings(branches=("visual",))))
     outputs = run_on(run, opened, "test", 1.0)
-    assert outputs.table[branch_columns("audio", EXPR)].isna().all(axis=None)
+    assert list(outputs.branches) == ["visual"]
     assert (outputs.table[branch_columns("visual", EXPR)].notna().all(axis=1) == outputs.table["crop"]).all()
     write_outputs(tmp_path / "outputs.parquet", outputs)
 

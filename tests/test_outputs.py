@@ -12,8 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from abaw_expr.errors import OutputsError
-from abaw_expr.outputs import Outputs, VideoOutputs, branch_columns, read_outputs, write_outputs
-from abaw_expr.tasks import EXPR
+from abaw_expr.outputs import (
+    Outputs,
+    Source,
+    VideoOutputs,
+    branch_columns,
+    read_joined,
+    read_outputs,
+    write_outputs,
+)
+from abaw_expr.tasks import BRANCHES, EXPR
 from abaw_expr.version import VERSION
 
 C = EXPR.n_classes
@@ -25,24 +33,27 @@ def make_outputs(videos: list[VideoOutputs], **changes: Any) -> Outputs:
     tables = []
     for video in videos:
         columns = {name: getattr(video, name) for name in ("frame", "time", "crop", "label")}
-        for branch in ("audio", "visual"):
-            columns |= dict(zip(branch_columns(branch, EXPR), getattr(video, branch).T, strict=True))
+        for branch, rows in video.p.items():
+            columns |= dict(zip(branch_columns(branch, EXPR), rows.T, strict=True))
         tables.append(pd.DataFrame({"video": video.name, **columns}))
-    made = Outputs(EXPR, pd.concat(tables, ignore_index=True), "validation", "0123456789abcdef", PRIOR)
-    return replace(made, **changes)
+    source = Source("0123456789abcdef", changes.pop("prior", PRIOR))
+    branches = dict.fromkeys(videos[0].p, source)
+    return replace(Outputs(EXPR, pd.concat(tables, ignore_index=True), "validation", branches), **changes)
 
 
-def make_video(name: str, length: int, seed: int = 0, gaps: float = 0.2) -> VideoOutputs:
-    """A video of random probabilities and labels; a share `gaps` of each modality is missing."""
+def make_video(
+    name: str, length: int, seed: int = 0, gaps: float = 0.2, branches: tuple[str, ...] = BRANCHES
+) -> VideoOutputs:
+    """A video of random probabilities and labels; a share `gaps` of each branch is missing."""
     rng = np.random.default_rng([seed, *name.encode()])
-    audio, visual = (rng.dirichlet(np.ones(C), length).astype(np.float32) for _ in range(2))
-    audio[rng.random(length) < gaps] = np.nan
-    visual[rng.random(length) < gaps] = np.nan
+    p = {branch: rng.dirichlet(np.ones(C), length).astype(np.float32) for branch in branches}
+    for rows in p.values():
+        rows[rng.random(length) < gaps] = np.nan
     label = rng.integers(-1, C, length).astype(np.int8)
     # Multiples of 1/64 s, so that an independent window computes the same edges.
     time = np.cumsum(rng.integers(1, 7, length)) / 64
-    crop = ~np.isnan(visual[:, 0])
-    return VideoOutputs(name, np.arange(1, length + 1, dtype=np.int32), time, crop, audio, visual, label)
+    crop = ~np.isnan(p[branches[-1]][:, 0])
+    return VideoOutputs(name, np.arange(1, length + 1, dtype=np.int32), time, crop, p, label)
 
 
 @pytest.fixture
@@ -54,21 +65,25 @@ def test_reading_gives_what_was_written(tmp_path: Path, outputs: Outputs) -> Non
     path = tmp_path / "outputs.parquet"
     write_outputs(path, outputs)
     read = read_outputs(path)
-    assert (read.task, read.split, read.run, read.prior, read.path) == (EXPR, "validation", outputs.run, PRIOR, path)
+    assert (read.task, read.split, read.branches, read.path) == (EXPR, "validation", outputs.branches, path)
+    assert list(read.branches) == ["audio", "visual"]
     for ours, theirs in zip(read.videos(), outputs.videos(), strict=True):
         assert ours.name == theirs.name
-        for name in ("frame", "time", "crop", "audio", "visual", "label"):
+        for name in ("frame", "time", "crop", "label"):
             one, other = getattr(ours, name), getattr(theirs, name)
             assert one.dtype == other.dtype
-            assert np.array_equal(one, other, equal_nan=name in ("audio", "visual"))
+            assert np.array_equal(one, other)
+        for name in BRANCHES:
+            assert ours.p[name].dtype == np.float32
+            assert np.array_equal(ours.p[name], theirs.p[name], equal_nan=True)
 
 
 def test_videos_are_arrays_with_nan_where_a_modality_is_missing() -> None:
     made = [make_video("a", 5, gaps=0.5), make_video("b", 3)]
     a, b = make_outputs(made).videos()
     assert (a.name, b.name) == ("a", "b")
-    assert (a.audio.shape, b.visual.shape, a.audio.dtype) == ((5, C), (3, C), np.float32)
-    assert np.array_equal(a.audio, made[0].audio, equal_nan=True)
+    assert (a.p["audio"].shape, b.p["visual"].shape, a.p["audio"].dtype) == ((5, C), (3, C), np.float32)
+    assert np.array_equal(a.p["audio"], made[0].p["audio"], equal_nan=True)
     assert np.array_equal(b.label, made[1].label)
 
 
@@ -84,8 +99,7 @@ def test_ordinary_tools_see_the_contract(tmp_path: Path, outputs: Outputs) -> No
         "task": "expr",
         "class_names": list(EXPR.class_names),
         "split": "validation",
-        "run": outputs.run,
-        "prior": list(PRIOR),
+        "branches": {name: {"run": "0123456789abcdef", "prior": list(PRIOR)} for name in BRANCHES},
         "version": VERSION,
     }
     missing = int(np.isnan(outputs.branch("audio")[:, 0]).sum())
@@ -102,11 +116,71 @@ def test_equal_outputs_give_equal_bytes(tmp_path: Path, outputs: Outputs) -> Non
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "three").read_bytes()
 
 
-def test_a_branch_that_the_run_does_not_have_is_null_columns(tmp_path: Path) -> None:
+def test_a_branch_without_a_word_is_null_columns(tmp_path: Path) -> None:
     path = tmp_path / "outputs.parquet"
     write_outputs(path, make_outputs([make_video("a", 4, gaps=1.0)]))
     assert pq.read_table(path)["visual_3"].null_count == 4
     assert np.isnan(read_outputs(path).branch("audio")).all()
+
+
+@pytest.mark.parametrize("branches", [("visual",), ("clip", "Face-2"), ("audio", "visual", "text")])
+def test_any_branches_can_vote(tmp_path: Path, branches: tuple[str, ...]) -> None:
+    path = tmp_path / "outputs.parquet"
+    made = make_video("a", 6, branches=branches)
+    write_outputs(path, make_outputs([made]))
+    read = read_outputs(path).videos()[0]
+    assert list(read.p) == list(branches)
+    assert all(np.array_equal(read.p[name], made.p[name], equal_nan=True) for name in branches)
+
+
+def written(path: Path, branches: tuple[str, ...], videos: str = "ab", **changes: Any) -> Path:
+    """A file of outputs; its branches' numbers depend on its name."""
+    made = [make_video(name, 6, seed=len(path.name), branches=branches) for name in videos]
+    same = [replace(video, label=make_video(video.name, 6).label, time=np.arange(6) / 8) for video in made]
+    write_outputs(path, make_outputs(same, **changes))
+    return path
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "one", BRANCHES), written(tmp_path / "the other", ("clip",))
+    joined = read_joined([one, other])
+    assert list(joined.branches) == ["audio", "visual", "clip"]
+    assert joined.paths == (one, other)
+    for name, path in {"audio": one, "visual": one, "clip": other}.items():
+        assert np.array_equal(joined.branch(name), read_outputs(path).branch(name), equal_nan=True)
+    write_outputs(tmp_path / "joined", joined)
+    assert list(read_outputs(tmp_path / "joined").branches) == ["audio", "visual", "clip"]
+
+
+def test_a_file_can_be_given_another_name(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "one", BRANCHES), written(tmp_path / "other", ("clip",))
+    assert list(read_joined([one, Path(f"second={one}"), Path(f"face={other}")]).branches) == [
+        "audio",
+        "visual",
+        "second-audio",
+        "second-visual",
+        "face",
+    ]
+    with pytest.raises(OutputsError, match=r"other: holds branches.*found \['clip'\].*NAME=.*other"):
+        read_joined([other, other])
+    with pytest.raises(OutputsError, match="cannot be called that; found '2nd'; expected letters"):
+        read_joined([one, Path(f"2nd={other}")])
+
+
+def test_files_of_other_frames_are_not_joined(tmp_path: Path) -> None:
+    one, fewer = written(tmp_path / "one", BRANCHES), written(tmp_path / "fewer", ("clip",), videos="a")
+    with pytest.raises(OutputsError, match=r"fewer: has other rows.*found '0 rows that the first lacks, 6 of"):
+        read_joined([one, fewer])
+    test = written(tmp_path / "test", ("clip",), split="test")
+    with pytest.raises(OutputsError, match="test: is of another split; found 'test'; expected validation"):
+        read_joined([one, test])
+    relabelled = tmp_path / "relabelled"
+    table = read_outputs(written(relabelled, ("clip",))).table
+    label = table["label"].to_numpy().copy()
+    label[8] = (label[8] + 1) % C
+    write_outputs(relabelled, replace(read_outputs(relabelled), table=table.assign(label=label)))
+    with pytest.raises(OutputsError, match="relabelled: video b, frame 3: the label differs"):
+        read_joined([one, relabelled])
 
 
 def test_a_file_with_wider_types_is_read(tmp_path: Path, outputs: Outputs) -> None:
@@ -183,8 +257,16 @@ def test_a_table_that_breaks_the_contract_is_neither_written_nor_read(
     [
         ({"task": "va"}, "is of another task; found 'va'; expected expr"),
         ({"class_names": sorted(EXPR.class_names)}, r"other classes or another order of them; found \['Anger'"),
-        ({"prior": [0.5] * C}, "no usable prior; found .*; expected 8 shares that sum to 1"),
-        ({"prior": [1.0]}, "no usable prior"),
+        ({"branches": {}}, "names no branches; found {}"),
+        ({"branches": ["audio"]}, "names no branches"),
+        ({"branches": {"2nd": {}}}, "a branch cannot be called that; found '2nd'; expected letters"),
+        (
+            {"branches": {"audio": {"run": "x", "prior": [0.5] * C}}},
+            "audio has no usable prior; found .*; expected run, and prior: 8 shares that sum to 1",
+        ),
+        ({"branches": {"audio": {"run": "x", "prior": [1.0]}}}, "no usable prior"),
+        ({"branches": {"audio": {"prior": [1 / C] * C}}}, "no usable prior"),
+        ({"branches": {"audio": 3}}, "no usable prior"),
     ],
 )
 def test_metadata_of_something_else_is_refused(
@@ -204,7 +286,7 @@ def test_metadata_of_something_else_is_refused(
     [
         (None, "no `abaw_expr` metadata"),
         ("{", "metadata that is not JSON"),
-        ("{}", "lacks metadata: task, class_names, split, run, prior"),
+        ("{}", "lacks metadata: task, class_names, split, branches"),
         ("[]", "lacks metadata: task"),
     ],
 )

@@ -120,8 +120,10 @@ def test_every_stage_says_what_made_it(way: Way) -> None:
     decision = json.loads(way.decision.read_text())
     val, test = read_outputs(way.val), read_outputs(way.test)
     assert (val.split, test.split) == ("val", "test")
-    assert val.run == test.run == manifest["signature"] == decision["outputs"]["run"]
-    assert list(val.prior) == list(test.prior) == decision["prior"]
+    assert val.branches == test.branches
+    for name in ("audio", "visual"):
+        assert val.branches[name].run == manifest["signature"] == decision["outputs"]["runs"][name]
+        assert list(val.branches[name].prior) == decision["branches"][name]["prior"]
 
 
 def test_validation_scores_as_scikit_learn_says(way: Way, tmp_path: Path) -> None:
@@ -195,8 +197,9 @@ def test_the_demo_goes_the_whole_way(
     out = tmp_path / "demo"
     summary, decision = (json.loads((out / name).read_text()) for name in ("summary.json", "decision.json"))
     assert summary["check"] == "clean"
-    for name, figure in (("audio", "audio"), ("visual", "visual"), ("fused", "macro_f1")):
-        assert summary[name]["macro_f1"] == decision["figures"][figure]
+    figures = decision["figures"]
+    for name, figure in {**figures["alone"], "equal": figures["equal"], "fused": figures["macro_f1"]}.items():
+        assert summary[name]["macro_f1"] == figure
         assert 0 <= summary[name]["macro_f1"] <= 1
     assert json.loads((out / "run" / "manifest.json").read_text())["epochs"] == 1
     template = next((out / "release").rglob("*_test_set_sample.txt"))

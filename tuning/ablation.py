@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -24,7 +24,7 @@ from abaw_expr.data.store import MANIFEST
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
 from abaw_expr.outputs import read_outputs
-from abaw_expr.scoring import Counts, bootstrap_difference, bootstrap_interval, macro_f1, sum_recordings
+from abaw_expr.scoring import Counts, bootstrap_difference, bootstrap_interval, macro_f1
 from abaw_expr.settings import (
     QUADRANT_PAIRS,
     Settings,
@@ -36,15 +36,13 @@ from abaw_expr.settings import (
 )
 from abaw_expr.tasks import Task
 from abaw_expr.training.run import RunFolder
-from tuning.grid import best, confusion_tensor
-from tuning.selection import estimate
-from tuning.space import Space
+from tuning.selection import search
+from tuning.space import RATIOS_ONLY, Space
 
 Changes = Mapping[str, Mapping[str, Any]]
 _PICTURES = {"branches": ["visual"]}
 _NO_ATTENTION = {"attention": False}
 _NO_MU = {f"mu{j}{k}": 0.0 for j, k in QUADRANT_PAIRS}
-_RATIOS_ONLY = Space(smoothing=(0.0,), tau=(0.0,))
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Row:
     """The published macro F1 on Aff-Wild2's validation set (arXiv 2503.11935, table 1)."""
     trained_as: str | None = None
     """The row whose networks it decides differently; it trains none of its own."""
-    space: Space = _RATIOS_ONLY
+    space: Space = RATIOS_ONLY
 
 
 ROWS = (
@@ -81,7 +79,7 @@ ROWS = (
         {},
         "av-full",
         trained_as="av-full",
-        space=Space(((1, 1),), (0.0,), (0.0,)),
+        space=replace(RATIOS_ONLY, weights=((1, 1),)),
     ),
 )
 """The paper's six, then the controls. One uniform mu is as large as the six are on average."""
@@ -272,9 +270,9 @@ def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Ta
     table = []
     for row in rows:
         jobs = [Job(row if row.trained_as is None else _row(row.trained_as), seed, out) for seed in range(seeds)]
-        tensors = [_tensor(job, row.space, task) for job in jobs]
-        chosen[row.name] = np.stack([tensor[best(tensor)] for tensor in tensors])  # [S, R, C, C]
-        nested = [estimate(tensor).nested_macro_f1 for tensor in tensors]
+        found = [search(read_outputs(job.outputs, task), row.space) for job in jobs]
+        chosen[row.name] = np.stack([one.counts[one.choose(one.f1)] for one in found])  # [S, R, C, C]
+        nested = [one.nested_macro_f1 for one in found]
         confusions = chosen[row.name]
         against = chosen.get(row.against or "")
         table.append(
@@ -293,13 +291,6 @@ def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Ta
 
 def _row(name: str) -> Row:
     return next(row for row in ROWS if row.name == name)
-
-
-def _tensor(job: Job, space: Space, task: Task) -> Counts:
-    """Confusion counts of every ratio on every recording: [candidates, R, C, C]."""
-    outputs = read_outputs(job.outputs, task)
-    tensor = confusion_tensor(outputs, space.fitting(outputs))
-    return sum_recordings([video.name for video in outputs.videos()], tensor)
 
 
 def _parameters(settings: Settings) -> int:

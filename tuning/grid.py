@@ -1,56 +1,172 @@
-"""Every candidate evaluated exactly, as confusion counts; the functions are fusion's own.
+"""Every candidate evaluated exactly, as confusion counts.
 
 The tensor [candidates, videos, C, C] is the sufficient statistic of tuning: the score of any candidate on any set of
-videos is a sum away.
+videos is a sum away. It holds what `Decision.confusions` counts, to the last frame: the same arithmetic in the same
+order, with what candidates share computed once, and classes before frames, so that one instruction serves many frames.
+
+Shapes: N annotated frames of all videos, V videos, C classes, k branches.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from abaw_expr.fusion import finish, fuse, smooth
+from abaw_expr.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth
 from abaw_expr.outputs import Outputs, VideoOutputs
-from abaw_expr.scoring import Counts, confusion, macro_f1
-from tuning.space import Candidate, Space
+from abaw_expr.scoring import Counts
+from tuning.space import Candidate, Smoothing, Space
 
 Progress = Callable[[int, int], None]
 """Called with the number of videos done and of all videos."""
+Planes = NDArray[np.float32]
+"""[C, N], a plane a class."""
+BLOCK = 2048
+"""Frames at a time: few enough for a core's own cache, many enough that Python's share is small."""
 
 
 def confusion_tensor(outputs: Outputs, space: Space, progress: Progress | None = None) -> Counts:
-    """Confusion counts of every candidate on every video: int64 [candidates, videos, C, C].
+    """Confusion counts of every candidate on every video: int64 [candidates, V, C, C].
 
-    Candidates in the order of `space.candidates()`, videos in that of `outputs.videos()`. What candidates share is
-    computed once: smoothing a window, fusing a ratio.
+    Candidates in the order of `space.candidates()`, videos in that of `outputs.videos()`.
     """
-    index = {candidate: position for position, candidate in enumerate(space.candidates())}
+    place = {candidate: number for number, candidate in enumerate(space.candidates())}
     videos, n_classes = outputs.videos(), outputs.task.n_classes
-    tensor = np.zeros((len(index), len(videos), n_classes, n_classes), dtype=np.int64)
-    for position, video in enumerate(videos):
-        if (video.label != outputs.task.unannotated).any():
-            for candidate, counts in _video_counts(video, space, outputs).items():
-                tensor[index[candidate], position] = counts
-        if progress is not None:
-            progress(position + 1, len(videos))
+    tensor = np.zeros((len(place), len(videos), n_classes, n_classes), dtype=np.int64)
+
+    def count(smoothing: Smoothing) -> None:
+        for candidate, counts in _counts(outputs, videos, smoothing, space):
+            tensor[place[candidate]] = counts
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(count, space.smoothing), start=1):
+            if progress is not None:
+                progress(done, len(space.smoothing))
     return tensor
 
 
-def best(tensor: Counts) -> int:
-    """The candidate with the highest macro F1 over all videos; the first, so the simplest, of equals."""
-    return int(macro_f1(tensor.sum(axis=1)).argmax())
+def _counts(
+    outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing, space: Space
+) -> Iterator[tuple[Candidate, Counts]]:
+    """Every candidate of one smoothing with its counts, [V, C, C]."""
+    n_classes = outputs.task.n_classes
+    priors = [source.prior for source in outputs.branches.values()]
+    rows = _Rows.of(outputs, videos, smoothing)
+    p, *around = (_corrected(smoothed, priors, space) for smoothed in (rows.p, rows.before, rows.after))
+    labels = np.zeros((len(space.taus), len(space.ratios), len(rows.key)), np.uint8)
+    for voters, places in rows.voters():
+        ratios = np.array(space.ratios)[:, voters]
+        planes = [{tau: p[voter][tau][places] for tau in p[voter]} for voter in voters]
+        labels[:, :, places] = _classes(planes, ratios, [[tau[voter] for voter in voters] for tau in space.taus])
+    for tau, of_tau in zip(space.taus, labels, strict=True):
+        for weights, decided in zip(space.ratios, of_tau, strict=True):
+            if len(rows.gap):
+                first, last = (fuse([branch[t] for branch, t in zip(p, tau, strict=True)], weights) for p in around)
+                decided[rows.gap] = between(first, last, rows.weight).astype(np.float32).argmax(axis=1)
+            if len(rows.silent):
+                decided[rows.silent] = fuse_priors(priors, weights).argmax()
+            pairs = np.bincount(rows.key + decided, minlength=len(videos) * n_classes**2)
+            yield Candidate(weights, smoothing, tau), pairs.reshape(len(videos), n_classes, n_classes)
 
 
-def _video_counts(video: VideoOutputs, space: Space, outputs: Outputs) -> dict[Candidate, Counts]:
-    """The confusion matrix [C, C] of every candidate on one video."""
-    counts = {}
-    annotated = np.flatnonzero(video.label != outputs.task.unannotated)
-    truth = video.label[annotated]
-    for smoothing in space.smoothing:
-        audio, visual = (smooth(p, video.time, smoothing) for p in (video.audio, video.visual))
-        for m, n in space.ratios:
-            fused = fuse(audio, visual, m, n)
-            for tau in space.tau:
-                # Rows that nobody annotated are done with once the gaps between rows are filled.
-                labels = finish(fused, video.time, outputs.prior, tau, annotated).argmax(axis=1)
-                counts[Candidate(m, n, smoothing, tau)] = confusion(truth, labels, outputs.task.n_classes)
-    return counts
+def _corrected(
+    p: Sequence[NDArray], priors: Sequence[tuple[float, ...]], space: Space
+) -> list[dict[float, NDArray[np.float32]]]:
+    """Each branch's rows by the exponent of its correction: k of [N, C]."""
+    return [
+        {tau: correct_prior(rows, prior, tau).astype(np.float32) for tau in space.tau}
+        for rows, prior in zip(p, priors, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The annotated frames of all videos, smoothed."""
+
+    key: NDArray[np.intp]
+    """[N], the place among V x C x C counts of each frame's video and true class."""
+    p: list[NDArray]
+    """k x [N, C]"""
+    gap: NDArray[np.intp]
+    """[g], the frames on which no branch speaks, but some do elsewhere in their video."""
+    before: list[NDArray]
+    """k x [g, C], the rows that those lie between: before them"""
+    after: list[NDArray]
+    """and after them."""
+    weight: NDArray[np.float64]
+    """[g], the weight of `after`."""
+    silent: NDArray[np.intp]
+    """The frames of videos on which no branch ever speaks."""
+
+    @classmethod
+    def of(cls, outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing) -> "_Rows":
+        n_classes, parts, start = outputs.task.n_classes, [], 0
+        for number, video in enumerate(videos):
+            annotated = np.flatnonzero(video.label != outputs.task.unannotated)
+            smoothed = [smooth(video.p[name], video.time, *smoothing) for name in outputs.branches]
+            missing = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
+            gap, silent = np.flatnonzero(missing[annotated]), np.zeros(0, np.intp)
+            if missing.all():
+                gap, silent = silent, gap
+            gaps = find_gaps(missing, video.time) if len(gap) else Gaps(*(np.zeros((4, 0), np.intp)))
+            wanted = np.isin(gaps.row, annotated[gap])
+            parts.append(
+                _Rows(
+                    (number * n_classes + video.label[annotated].astype(np.intp)) * n_classes,
+                    [rows[annotated] for rows in smoothed],
+                    gap + start,
+                    [rows[gaps.before[wanted]] for rows in smoothed],
+                    [rows[gaps.after[wanted]] for rows in smoothed],
+                    gaps.weight[wanted],
+                    silent + start,
+                )
+            )
+            start += len(annotated)
+        return cls(*(_joined([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def voters(self) -> Iterator[tuple[list[int], NDArray[np.intp] | slice]]:
+        """For each set of branches that speak together, the frames on which they do."""
+        speaks = [~np.isnan(rows[:, 0]) for rows in self.p]
+        code = sum(has.astype(np.intp) << branch for branch, has in enumerate(speaks))
+        for spoken in np.flatnonzero(np.bincount(code)):
+            voters = [branch for branch in range(len(speaks)) if spoken >> branch & 1]
+            if voters:
+                everywhere = len(code) == np.count_nonzero(code == spoken)
+                yield voters, slice(None) if everywhere else np.flatnonzero(code == spoken)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Arrays, or lists of k arrays, one after the other."""
+    if isinstance(parts[0], list):
+        return [np.concatenate(branch) for branch in zip(*parts, strict=True)]
+    return np.concatenate(parts)
+
+
+def _classes(
+    planes: Sequence[Mapping[float, NDArray[np.float32]]], weights: NDArray[np.int64], taus: Sequence[Sequence[float]]
+) -> NDArray[np.uint8]:
+    """The most probable class of each frame, the lower one where two are equal, for each of the exponents and of the
+    weights [R, k]: [exponents, R, N], from each branch's [N, C] by exponent."""
+    shares = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32).T[:, :, None, None]  # [k, R, 1, 1]
+    frames, n_classes = next(iter(planes[0].values())).shape
+    labels = np.empty((len(taus), len(weights), frames), np.uint8)
+    rank = np.arange(n_classes, 0, -1, dtype=np.uint8)[:, None]  # the lower the class the higher
+    for start in range(0, frames, BLOCK):
+        block = slice(start, min(start + BLOCK, frames))
+        votes = [
+            {tau: share * np.ascontiguousarray(p[block].T) for tau, p in branch.items()}  # [R, C, block]
+            for branch, share in zip(planes, shares, strict=True)
+        ]
+        fused = np.empty_like(next(iter(votes[0].values())))
+        for number, tau in enumerate(taus):
+            np.copyto(fused, votes[0][tau[0]])
+            for branch, exponent in zip(votes[1:], tau[1:], strict=True):
+                np.add(fused, branch[exponent], out=fused)
+            first = (fused == fused.max(axis=1, keepdims=True)).view(np.uint8)
+            np.multiply(first, rank, out=first)
+            np.subtract(n_classes, first.max(axis=1), out=labels[number, :, block])
+    return labels

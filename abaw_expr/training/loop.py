@@ -266,7 +266,7 @@ class Training:
         truth = index.label[places]
         missing = np.full((len(places), n_classes), np.nan, np.float32)
         audio, visual = p.get("audio", missing), p.get("visual", missing)
-        fused = confusion(truth, fuse(audio, visual, settings.loss.m, settings.loss.n).argmax(axis=1), n_classes)
+        fused = confusion(truth, fuse([audio, visual], [settings.loss.m, settings.loss.n]).argmax(axis=1), n_classes)
         return (
             loss,
             _f1(audio, truth) if "audio" in p else None,

@@ -1,24 +1,23 @@
 """What the benchmarks share: a corpus to run on, two pieces of work that take turns, and the verdict."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torchvision
 
 from abaw_expr import console
-from abaw_expr.data.prepare import prepare
-from abaw_expr.data.store import Store, open_store
-from abaw_expr.data.synthetic import Plan, write_release
 from abaw_expr.settings import Settings
 from abaw_expr.tasks import EXPR
-from abaw_expr.training.evaluation import native_precision
+
+if TYPE_CHECKING:
+    from abaw_expr.data.store import Store
+    from abaw_expr.data.synthetic import Plan
 
 
 class Race(NamedTuple):
@@ -45,13 +44,18 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # work without it is timed, and weighed, without it
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 @contextmanager
-def corpus(store: Path | None, plan: Plan) -> Iterator[Store]:
+def corpus(store: Path | None, plan: "Plan") -> "Iterator[Store]":
     """The store that is named, or one of a made-up release, gone afterwards."""
+    from abaw_expr.data.prepare import prepare
+    from abaw_expr.data.store import open_store
+    from abaw_expr.data.synthetic import write_release
+
     if store is not None:
         yield open_store(store, EXPR)
         return
@@ -66,6 +70,11 @@ def corpus(store: Path | None, plan: Plan) -> Iterator[Store]:
 
 def print_facts() -> None:
     """Prints what the figures depend on."""
+    import torch
+    import torchvision
+
+    from abaw_expr.training.evaluation import native_precision
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
     console.OUT.print(
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}, torch {torch.__version__}, "

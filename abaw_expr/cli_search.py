@@ -1,0 +1,134 @@
+"""The command that searches the penalties of the coarse-fine loss.
+
+Heavy modules are imported inside the command, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from abaw_expr import console
+from abaw_expr.errors import UserError
+from abaw_expr.tasks import Task
+
+if TYPE_CHECKING:
+    from abaw_expr.training.run import RunFolder
+    from tuning.penalties import Search, Shared
+
+
+def penalties_command(task: Task) -> Callable[..., int]:
+    def penalties(
+        store: Path,
+        run: Path,
+        out: Path,
+        trials: int = 200,
+        full: int = 0,
+        sampler: Literal["tpe", "random", "qmc"] = "tpe",
+        batch: int = 16,
+        seed: int = 0,
+        storage: str | None = None,
+        heartbeat: int = 10,
+        interval: float = 0.2,
+        accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    ) -> int:
+        """Searches the six penalties mu of the coarse-fine loss, and writes best.yaml, settings for `train`.
+
+        Every trial trains the classification heads of a run again, on its cached features, which takes a second or
+        two; with --full the best are then confirmed by whole trainings.
+
+        No penalties, the default ones and a uniform one are always tried. Run again, it does what is left to do.
+
+        Several workers share a search: the same command on each, with one --storage and a folder that all can write. A
+        worker may be killed; another then repeats what it had in hand.
+
+        Args:
+            store: The prepared store.
+            run: The trained run whose heads are trained again, and whose settings all trials share.
+            out: The folder of the search: features, study, runs, best.yaml, best.json.
+            trials: Trials of the heads in all, the three controls among them; 0: none.
+            full: Whole trainings beside those of the three controls; 0: none at all.
+            sampler: Where points come from: Bayesian (TPE), random, or a low-discrepancy sequence.
+            batch: Trials of the heads that are asked for, and trained, at once.
+            seed: Seed of points and draws; one worker with the same seed makes the same study.
+            storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
+                it an SQLite file in the folder.
+            heartbeat: Seconds between a worker's signs of life; after three without one it is taken for dead.
+            interval: Seconds between the frames whose features are cached; 0: every frame.
+            accelerator: Device of the networks; auto takes a GPU where there is one.
+        """
+        from abaw_expr.training.run import RunFolder
+        from tuning.penalties import Shared, save_best
+
+        for flag, value, least in (("trials", trials, 0), ("full", full, 0), ("batch", batch, 1), ("seed", seed, 0)):
+            _require(value >= least, flag, value, f"a whole number, at least {least}")
+        _require(heartbeat >= 1, "heartbeat", heartbeat, "whole seconds, at least 1")
+        _require(0 <= interval < float("inf"), "interval", interval, "seconds, 0 or more")
+        url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
+        shared = Shared(out, url, sampler, seed, heartbeat, interval, accelerator)
+        searches = _search(store, RunFolder(run), task, shared, trials, full, batch)
+        best = save_best(out, RunFolder(run).load_settings(), searches)
+        for search in searches:
+            _print(search)
+        console.note(f"Best: {best.name} ({best.fidelity}). Train with it: --settings {out / 'best.yaml'}")
+        return 0
+
+    return penalties
+
+
+def _search(
+    store: Path, run: "RunFolder", task: Task, shared: "Shared", trials: int, full: int, batch: int
+) -> "list[Search]":
+    """The search with heads, and that of whole trainings, as far as they are asked for."""
+    from abaw_expr.data.store import open_store
+    from tuning.features import cached_features
+    from tuning.penalties import confirm, search_heads
+
+    _require(trials or full, "trials", trials, "trials of the heads, or --full")
+    opened, settings, found = open_store(store, task), run.load_settings(), []
+    shared.out.mkdir(parents=True, exist_ok=True)
+    if trials:
+        with console.progress("Caching features") as tell:
+            features = cached_features(
+                shared.out / "features.pt", run, opened, task, shared.interval, shared.accelerator, tell
+            )
+        with console.progress("Trials of the heads") as tell:
+            found.append(search_heads(features, settings, task, shared, trials, batch, tell))
+    if full:
+        with console.progress("Training steps") as tell:
+            found.append(confirm(found[0] if found else None, opened, settings, task, shared, full, tell))
+    return found
+
+
+def _require(holds: object, flag: str, found: object, expected: str) -> None:
+    if not holds:
+        raise UserError(f"--{flag} cannot be used", found=found, expected=expected)
+
+
+def _print(search: "Search") -> None:
+    """The controls and the best of a search, of whole trainings all."""
+    from tuning.penalties import NAMES
+
+    best, full = search.best, search.best.fidelity == "full"
+    shown = search.rows if full else dict.fromkeys((*search.controls, best))
+    rows = [
+        (
+            row.name + (" (best)" if row is best else ""),
+            *(f"{mu:.2f}" for mu in row.mu),
+            "-" if row.ratio is None else ":".join(map(str, row.ratio)),
+            "pruned" if row.macro_f1 is None else f"{row.macro_f1:.4f}",
+            row.nested,
+        )
+        for row in shown
+    ]
+    what = "whole trainings" if full else "trials of the heads"
+    console.table(
+        f"{len(search.rows)} {what}: macro F1 on the validation frames that chose them",
+        ("", *NAMES, "m:n", "tuned", "nested"),
+        rows,
+    )
+    console.OUT.print(
+        f"Tuned figures flatter: the ratio is the best of 19 on these very frames, and the best trial the best of "
+        f"{len(search.rows)}. Nested, the other recordings choose the ratio by which a recording is decided.\n"
+        f"Where they choose the trial too, the search as a whole is worth {console.show(search.nested)}: quote that.",
+        soft_wrap=True,
+    )

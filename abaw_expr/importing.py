@@ -1,0 +1,211 @@
+"""Any model's probabilities as a branch of an outputs table, checked row by row.
+
+A source is one of
+- a CSV or Parquet file with `video` and `frame`, or `image_location` (`video/00001.jpg`), and a column a class, under
+  the name of the class,
+- a folder of `<video>.npz` with `probabilities` or `logits` [T, C], `classes` [C], their names, and `frame` [T]
+  (without it 1 to T).
+
+Frames count from 1. The rows of the table are those of another table, the one that it is to be tuned or submitted with.
+Shapes: N rows of the source, T of a video, C classes.
+"""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from abaw_expr.errors import OutputsError, shorten, unreadable
+from abaw_expr.outputs import SUM_TOLERANCE, Outputs, Source, branch_columns, check_branch_name, is_distribution
+from abaw_expr.tasks import IMAGE_COLUMN, Task
+
+IMAGE = r"^(?P<video>.+)/0*(?P<frame>\d+)\.jpg$"
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The rows of a source, as it has them."""
+
+    video: NDArray[np.object_]
+    """[N]"""
+    frame: NDArray[np.float64]
+    """[N], NaN where it is no number."""
+    p: NDArray[np.float64]
+    """[N, C], NaN where it is no number."""
+    logits: bool
+    where: Callable[[int], tuple[Path, int]]
+    """The file of a row, and its line or row there, from 1."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The table, and how the source's rows met it."""
+
+    outputs: Outputs
+    used: int
+    """Rows that are now in the table."""
+    beyond: int
+    """Rows of videos or frames that the table does not have."""
+    silent: int
+    """Rows of the table that the source says nothing of: the branch has no vote there."""
+
+
+def import_branch(
+    path: Path, name: str, like: Outputs, logits: bool, prior: Sequence[float] | None, incomplete: bool
+) -> Imported:
+    """Reads a source as the branch `name` with the rows of `like`.
+
+    `prior` is the share of each class in the model's training, even where not known. `incomplete` allows that whole
+    videos are missing. Raises OutputsError where the source cannot be read, its classes are not named as the task's, or
+    a row, which is named, is no distribution over them or occurs twice.
+    """
+    task = like.task
+    shares = tuple(prior) if prior is not None else (1 / task.n_classes,) * task.n_classes
+    check_branch_name(name)
+    if not is_distribution(shares, task.n_classes):
+        raise OutputsError("--prior cannot be used", found=shares, expected=f"{task.n_classes} shares that sum to 1")
+    given = _read(path, task, logits)
+    _check(given, task)
+    p = _softmax(given.p) if given.logits else given.p
+    rows = pd.MultiIndex.from_arrays([given.video, given.frame.astype(np.int64)])
+    wanted = pd.MultiIndex.from_arrays([like.table["video"].astype(object), like.table["frame"].astype(np.int64)])
+    if not incomplete:
+        _check_videos(path, given, like)
+    place = rows.get_indexer(wanted)
+    found = place >= 0
+    aligned = np.where(found[:, None], p[place], np.nan).astype(np.float32)
+    columns = dict(zip(branch_columns(name, task), aligned.T, strict=True))
+    table = like.table[["video", "frame", "time", "crop"]].assign(**columns, label=like.table["label"])
+    used = int(found.sum())
+    outputs = replace(like, table=table, branches={name: Source(path.name, shares)}, paths=())
+    return Imported(outputs, used, len(p) - used, len(found) - used)
+
+
+def _read(path: Path, task: Task, logits: bool) -> Given:
+    try:
+        if path.is_dir():
+            return _read_folder(path, task, logits)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, skipinitialspace=True)
+    except OSError as error:
+        raise unreadable(OutputsError, path, error) from error
+    except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise OutputsError(f"is not a {kind} file ({error})", path=path) from error
+    first_line = 1 if path.suffix == ".parquet" else 2  # after the header
+    return _from_table(table, path, task, logits, first_line)
+
+
+def _from_table(table: pd.DataFrame, path: Path, task: Task, logits: bool, first: int) -> Given:
+    known = {str(column).strip().lower(): column for column in table.columns}
+    classes = [known.get(name.lower()) for name in task.class_names]
+    if None in classes:
+        _refuse_classes(path, [str(column) for column in table.columns], task)
+    if {"video", "frame"} <= known.keys():
+        video, frame = table[known["video"]].astype(str), table[known["frame"]]
+    elif IMAGE_COLUMN in known:
+        parts = table[known[IMAGE_COLUMN]].astype(str).str.extract(IMAGE)
+        video, frame = parts["video"], parts["frame"]
+    else:
+        expected = f"columns video and frame, or {IMAGE_COLUMN} with video/00001.jpg"
+        raise OutputsError("does not say which frames its rows are of", path=path, found=list(known), expected=expected)
+    numbers = table[classes].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    frames = pd.to_numeric(frame, errors="coerce").to_numpy(np.float64)
+    return Given(video.to_numpy(object), frames, numbers, logits, lambda row: (path, row + first))
+
+
+def _read_folder(folder: Path, task: Task, logits: bool) -> Given:
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise OutputsError("holds no .npz file", path=folder, expected="<video>.npz for every video")
+    parts = [_read_npz(file, task) for file in files]
+    ends = np.cumsum([len(p) for p, _, _ in parts])
+
+    def where(row: int) -> tuple[Path, int]:
+        file = int(np.searchsorted(ends, row, "right"))
+        return files[file], row - int(ends[file]) + len(parts[file][0]) + 1
+
+    kinds = {are_logits for _, _, are_logits in parts}
+    if len(kinds) > 1:
+        raise OutputsError("some files hold logits and others probabilities", path=folder, expected="one of them")
+    names = np.repeat(np.array([file.stem for file in files], object), [len(p) for p, _, _ in parts])
+    frames = np.concatenate([frame for _, frame, _ in parts]).astype(np.float64)
+    return Given(names, frames, np.concatenate([p for p, _, _ in parts]), logits or kinds.pop(), where)
+
+
+def _read_npz(file: Path, task: Task) -> tuple[NDArray[np.float64], NDArray[Any], bool]:
+    """A video's numbers [T, C], frames [T], and whether the numbers are logits."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            held = {name: arrays[name] for name in arrays.files}
+    except OSError as error:
+        raise unreadable(OutputsError, file, error) from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise OutputsError(f"is not an NPZ file ({error})", path=file) from error
+    kind = next((name for name in ("probabilities", "logits") if name in held), None)
+    if kind is None:
+        raise OutputsError("has no numbers", path=file, found=sorted(held), expected="probabilities or logits")
+    p, names = held[kind], [str(name).lower() for name in held.get("classes", [])]
+    if not {name.lower() for name in task.class_names} <= set(names):
+        _refuse_classes(file, names, task)
+    if p.ndim != 2 or p.shape[1] != len(names):
+        raise OutputsError(f"{kind} has another shape", path=file, found=p.shape, expected=f"(frames, {len(names)})")
+    frames = held.get("frame", np.arange(1, len(p) + 1))
+    if len(frames) != len(p):
+        raise OutputsError("frame has another length", path=file, found=len(frames), expected=len(p))
+    order = [names.index(name.lower()) for name in task.class_names]
+    return p[:, order].astype(np.float64), frames, kind == "logits"
+
+
+def _check(given: Given, task: Task) -> None:
+    """Raises OutputsError for the first row that cannot be used."""
+    p, frame = given.p, given.frame
+    whole = np.isfinite(frame) & (frame >= 1) & (frame == np.floor(frame))
+    known = np.array([isinstance(video, str) for video in given.video], bool)
+    rows = pd.MultiIndex.from_arrays([given.video, frame])
+    which = "a video and a frame counted from 1"
+    faults = [
+        ("does not say which frame it is of", which, "", ~(whole & known)),
+        ("occurs twice", "one row a frame", "", np.asarray(rows.duplicated())),
+        ("holds what is no number", f"{task.n_classes} numbers", "", ~np.isfinite(p).all(axis=1)),
+    ]
+    if not given.logits:
+        remedy = "Say --logits where they are logits."
+        off = ~(np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
+        faults += [
+            ("has a negative probability", "0 or more", remedy, (p < 0).any(axis=1)),
+            ("does not sum to 1", "a sum of 1", remedy, off),
+        ]
+    for problem, expected, remedy, wrong in faults:
+        if wrong.any():
+            row, count = int(wrong.argmax()), int(wrong.sum())
+            path, line = given.where(row)
+            of = f"video {given.video[row]}, frame {frame[row]:g}: the row {problem}"
+            more = f"{count - 1} more rows like it. " if count > 1 else ""
+            found = np.round(p[row], 4).tolist()
+            raise OutputsError(
+                of, path=path, line=line, found=found, expected=expected, remedy=f"{more}{remedy}".strip()
+            )
+
+
+def _check_videos(path: Path, given: Given, like: Outputs) -> None:
+    missing = sorted(set(like.table["video"].astype(str)) - set(given.video))
+    if missing:
+        found = f"{len(missing)} missing: {shorten(missing)}"
+        remedy = "Add them, or say --incomplete: the branch then has no vote in them."
+        raise OutputsError("lacks videos", path=path, found=found, remedy=remedy)
+
+
+def _refuse_classes(path: Path, found: Sequence[str], task: Task) -> None:
+    remedy = "Name the columns of the numbers after the classes: their order cannot be guessed."
+    raise OutputsError("does not name the classes", path=path, found=list(found), expected=task.header, remedy=remedy)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)

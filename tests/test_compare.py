@@ -1,0 +1,76 @@
+"""Two decisions, or two models, against each other on the same recordings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abaw_expr.cli import main
+from abaw_expr.fusion import Decision, Vote
+from abaw_expr.outputs import Outputs, write_outputs
+from abaw_expr.scoring import bootstrap_difference
+from abaw_expr.tasks import EXPR
+from tests.test_outputs import PRIOR, make_outputs, make_video
+
+C = EXPR.n_classes
+
+
+def knowing(seed: int, share: float) -> Outputs:
+    """Pictures that know the truth on that share of the frames."""
+    rng, made = np.random.default_rng(seed), []
+    for name in "abcdef":
+        video = make_video(name, 200, gaps=0, branches=("visual",))
+        known = (rng.random(200) < share) & (video.label >= 0)
+        p = np.where(known[:, None], np.eye(C)[np.maximum(video.label, 0)], video.p["visual"]).astype(np.float32)
+        made.append(replace(video, p={"visual": p}))
+    return make_outputs(made)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    write_outputs(tmp_path / "good.parquet", knowing(0, 0.7))
+    return tmp_path / "good.parquet"
+
+
+@pytest.fixture
+def decision(tmp_path: Path) -> Path:
+    Decision({"visual": Vote(PRIOR)}).save(tmp_path / "plain.json")
+    return tmp_path / "plain.json"
+
+
+def compare(first: tuple[Path, Path], second: tuple[Path, Path]) -> int:
+    words = ["--outputs", first[0], "--decision", first[1], "--other-outputs", second[0], "--other-decision", second[1]]
+    return main(["compare", *(str(word) for word in words)])
+
+
+def test_the_better_is_named_with_the_difference(
+    good: Path, decision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outputs(tmp_path / "bad.parquet", knowing(1, 0.3))
+    assert compare((good, decision), (tmp_path / "bad.parquet", decision)) == 0
+    shown = capsys.readouterr().out
+    first, second = (
+        Decision.load(decision).confusions(knowing(seed, share).videos()) for seed, share in ((0, 0.7), (1, 0.3))
+    )
+    for value in bootstrap_difference(first, second, seed=0):
+        assert f"{value:.4f}" in shown
+    assert "The first is better." in shown
+    assert compare((tmp_path / "bad.parquet", decision), (good, decision)) == 0
+    assert "The second is better." in capsys.readouterr().out
+
+
+def test_no_difference_is_said_to_be_none(
+    good: Path, decision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Decision({"visual": Vote(PRIOR, 3)}).save(tmp_path / "same.json")
+    assert compare((good, decision), (good, tmp_path / "same.json")) == 0
+    assert "no difference is shown" in capsys.readouterr().out
+
+
+def test_other_frames_are_not_compared(
+    good: Path, decision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outputs(tmp_path / "few.parquet", make_outputs([make_video("a", 200, branches=("visual",))]))
+    assert compare((good, decision), (tmp_path / "few.parquet", decision)) == 2
+    assert "not of the same annotated frames" in capsys.readouterr().err

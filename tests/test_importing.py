@@ -1,0 +1,257 @@
+"""Other models' probabilities: every source gives the same table, and what cannot be used is refused by its row."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+from abaw_expr.cli import main
+from abaw_expr.errors import OutputsError
+from abaw_expr.fusion import Decision
+from abaw_expr.importing import Imported, import_branch
+from abaw_expr.outputs import Outputs, read_joined, read_outputs, write_outputs
+from abaw_expr.tasks import EXPR
+from tests.test_outputs import make_outputs, make_video
+
+C = EXPR.n_classes
+NAMES = list(EXPR.class_names)
+
+
+@pytest.fixture
+def like() -> Outputs:
+    return make_outputs([make_video("a", 6), make_video("b_left", 9)])
+
+
+def numbers(like: Outputs, seed: int = 0) -> pd.DataFrame:
+    """What another model says of every frame, with a column a class."""
+    p = np.random.default_rng(seed).dirichlet(np.ones(C), len(like.table))
+    return pd.DataFrame(p, columns=NAMES).assign(video=like.table["video"], frame=like.table["frame"])
+
+
+def csv(folder: Path, table: pd.DataFrame) -> Path:
+    table.to_csv(folder / "clip.csv", index=False)
+    return folder / "clip.csv"
+
+
+def parquet(folder: Path, table: pd.DataFrame) -> Path:
+    table.to_parquet(folder / "clip.parquet")
+    return folder / "clip.parquet"
+
+
+def images(folder: Path, table: pd.DataFrame) -> Path:
+    locations = [f"{video}/{frame:05d}.jpg" for video, frame in zip(table["video"], table["frame"], strict=True)]
+    return csv(folder, table.drop(columns=["video", "frame"]).assign(image_location=locations))
+
+
+def npz(folder: Path, table: pd.DataFrame) -> Path:
+    for video, rows in table.groupby("video"):
+        arrays = {"probabilities": rows[NAMES].to_numpy(), "frame": rows["frame"].to_numpy()}
+        np.savez(folder / f"{video}.npz", classes=NAMES, **arrays)
+    return folder
+
+
+Writer = Callable[[Path, pd.DataFrame], Path]
+WRITERS = {"csv": csv, "parquet": parquet, "images": images, "npz": npz}
+
+
+def imported(source: Path, like: Outputs, logits: bool = False, incomplete: bool = False) -> Imported:
+    return import_branch(source, "clip", like, logits, None, incomplete)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_source_gives_the_same_table(tmp_path: Path, like: Outputs, kind: str) -> None:
+    table = numbers(like)
+    mixed = table.sample(frac=1, random_state=1)[["frame", *NAMES[::-1], "video"]]
+    made = imported(WRITERS[kind](tmp_path, mixed), like)
+    assert (made.used, made.beyond, made.silent) == (15, 0, 0)
+    assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
+    for column in ("video", "frame", "time", "crop", "label"):
+        assert made.outputs.table[column].tolist() == like.table[column].tolist()
+    write_outputs(tmp_path / "out.parquet", made.outputs)
+    assert list(read_outputs(tmp_path / "out.parquet").branches) == ["clip"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["csv", "npz"]))
+def test_what_is_imported_is_what_was_written(tmp_path: Path, seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    like = make_outputs(
+        [make_video("a", int(rng.integers(1, 8)), seed), make_video("b", int(rng.integers(1, 8)), seed)]
+    )
+    table = numbers(like, seed)
+    kept = table[rng.random(len(table)) < 0.7]
+    kept = pd.concat([kept, table.groupby("video").head(1)]).drop_duplicates(["video", "frame"])
+    for file in tmp_path.glob("*.npz"):
+        file.unlink()
+    made = imported(WRITERS[kind](tmp_path, kept), like)
+    expected = table[NAMES].to_numpy(np.float32).copy()
+    expected[~table.index.isin(kept.index)] = np.nan
+    assert made.outputs.branch("clip") == pytest.approx(expected, abs=1e-7, nan_ok=True)
+    assert (made.used, made.silent) == (len(kept), len(table) - len(kept))
+
+
+def test_logits_become_probabilities(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    logits = 3 * np.random.default_rng(1).standard_normal((len(table), C)) + 500
+    table[NAMES] = logits
+    made = imported(csv(tmp_path, table), like, logits=True)
+    assert made.outputs.branch("clip") == pytest.approx(softmax(logits, axis=1), rel=1e-5)
+    for video, rows in table.groupby("video"):
+        np.savez(tmp_path / f"{video}.npz", classes=NAMES, logits=rows[NAMES].to_numpy())
+    (tmp_path / "clip.csv").unlink()
+    again = imported(tmp_path, like)
+    assert np.array_equal(again.outputs.branch("clip"), made.outputs.branch("clip"))
+
+
+def test_rows_of_other_videos_and_frames_are_left_out(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    others = table.iloc[:3].assign(video="of another split")
+    beyond = table.iloc[:1].assign(frame=700)
+    made = imported(csv(tmp_path, pd.concat([others, table, beyond])), like)
+    assert (made.used, made.beyond, made.silent) == (15, 4, 0)
+
+
+def change(row: int, **values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def changed(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.astype(dict.fromkeys(values, object))
+        for name, value in values.items():
+            table.loc[row, name] = value
+        return table
+
+    return changed
+
+
+FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "sum": (change(7, Fear=0.9), r"csv:9: video b_left, frame 2: the row does not sum to 1; .*Say --logits"),
+    "not a number": (change(3, Anger=float("nan")), "csv:5: video a, frame 4: the row holds what is no number"),
+    "text": (change(3, Anger="high"), "csv:5: video a, frame 4: the row holds what is no number"),
+    "infinite": (change(3, Anger=float("inf")), "csv:5: video a, frame 4: the row holds what is no number"),
+    "negative": (change(0, Anger=-1.0, Fear=1.5), "csv:2: video a, frame 1: the row has a negative probability"),
+    "twice": (lambda t: pd.concat([t, t.iloc[[4]]]), "csv:17: video a, frame 5: the row occurs twice"),
+    "frame 0": (change(0, frame=0), "csv:2: .*does not say which frame.*a frame counted from 1"),
+    "frame": (change(2, frame="third"), "csv:4: .*does not say which frame"),
+    "half a frame": (change(2, frame=2.5), "csv:4: .*does not say which frame"),
+    "video": (lambda t: t[t["video"] != "a"], "csv: lacks videos; found '1 missing: a'.*--incomplete"),
+    "classes": (
+        lambda t: t.rename(columns={name: str(index) for index, name in enumerate(NAMES)}),
+        r"csv: does not name the classes; found \['0', .*; expected Neutral,Anger,.*cannot be guessed",
+    ),
+    "one class": (lambda t: t.rename(columns={"Fear": "Contempt"}), "csv: does not name the classes"),
+    "no frames": (lambda t: t.drop(columns="frame"), "csv: does not say which frames its rows are of"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_source_that_cannot_be_used_is_refused_by_its_row(tmp_path: Path, like: Outputs, fault: str) -> None:
+    change, message = FAULTS[fault]
+    with pytest.raises(OutputsError, match=message):
+        imported(csv(tmp_path, change(numbers(like))), like)
+
+
+def test_rows_that_share_a_fault_are_counted(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    table[NAMES] *= 2
+    with pytest.raises(OutputsError, match=r"csv:2: .*does not sum to 1.* 14 more rows like it. Say --logits"):
+        imported(csv(tmp_path, table), like)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"probabilities": np.full((6, C), 1 / C)}, r"a\.npz: does not name the classes"),
+        ({"probabilities": np.full((6, 7), 1 / 7), "classes": NAMES}, r"a\.npz: probabilities has another shape"),
+        ({"scores": np.ones((6, C)), "classes": NAMES}, r"a\.npz: has no numbers; found \['classes', 'scores'\]"),
+        (
+            {"probabilities": np.full((6, C), 1 / C), "classes": NAMES, "frame": [1, 2]},
+            r"a\.npz: frame has another length; found 2; expected 6",
+        ),
+        (
+            {"probabilities": np.eye(6, C) / 2, "classes": NAMES},
+            r"a\.npz:1: video a, frame 1: the row does not sum to 1",
+        ),
+    ],
+)
+def test_an_npz_that_cannot_be_used_is_refused(
+    tmp_path: Path, like: Outputs, arrays: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(OutputsError, match=message):
+        imported(tmp_path, like)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, like: Outputs) -> None:
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(OutputsError, match=r"x\.parquet: is not a Parquet file"):
+        imported(tmp_path / "x.parquet", like)
+    with pytest.raises(OutputsError, match=r"none\.csv: cannot be read"):
+        imported(tmp_path / "none.csv", like)
+    (tmp_path / "a.npz").write_text("no")
+    with pytest.raises(OutputsError, match=r"a\.npz: is not an NPZ file"):
+        imported(tmp_path, like)
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(OutputsError, match=r"holds no \.npz file"):
+        imported(tmp_path, like)
+
+
+def test_a_teams_own_network_is_tuned_beside_ours(
+    tmp_path: Path, like: Outputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command line, from its CSV to a decision of three branches; its numbers are the truth."""
+    like = replace(like, table=like.table.assign(label=np.arange(15, dtype=np.int8) % C))
+    write_outputs(tmp_path / "val.parquet", like)
+    table = numbers(like)
+    table[NAMES] = 0.9 * np.eye(C)[like.table["label"]] + 0.1 / C
+    source = csv(tmp_path, table)
+    words = ["import", source, "--like", tmp_path / "val.parquet", "--name", "clip", "--out", tmp_path / "clip.parquet"]
+    assert main([str(word) for word in words]) == 0
+    assert "rows with numbers" in capsys.readouterr().out
+    both = [str(tmp_path / "val.parquet"), str(tmp_path / "clip.parquet")]
+    assert main(["tune", "--outputs", *both, "--out", str(tmp_path / "decision.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "clip alone, nothing tuned" in shown
+    decision = Decision.load(tmp_path / "decision.json")
+    assert list(decision.branches) == ["audio", "visual", "clip"]
+    assert decision.figures is not None
+    assert decision.figures["alone"]["clip"] == 1.0
+    assert decision.figures["macro_f1"] == 1.0
+    scored = [
+        "score",
+        "--outputs",
+        *both,
+        "--decision",
+        str(tmp_path / "decision.json"),
+        "--out",
+        str(tmp_path / "s.json"),
+    ]
+    assert main(scored) == 0
+    assert json.loads((tmp_path / "s.json").read_text())["all annotated frames"]["macro_f1"] == 1.0
+    assert main(["score", "--outputs", both[0], "--decision", str(tmp_path / "decision.json")]) == 2
+    assert "the outputs lack a branch" in capsys.readouterr().err
+    joined = read_joined([Path(path) for path in both])
+    assert decision.labels(joined.videos()[0]).tolist() == joined.videos()[0].label.tolist()
+
+
+def test_a_table_that_is_given_a_name_is_not_overwritten(tmp_path: Path, like: Outputs) -> None:
+    for name in ("val", "other"):
+        write_outputs(tmp_path / f"{name}.parquet", like)
+    before = (tmp_path / "other.parquet").read_bytes()
+    tables = [str(tmp_path / "val.parquet"), f"second={tmp_path / 'other.parquet'}"]
+    assert main(["tune", "--outputs", *tables, "--out", str(tmp_path / "other.parquet")]) == 2
+    assert (tmp_path / "other.parquet").read_bytes() == before
+
+
+def test_the_source_is_not_overwritten(tmp_path: Path, like: Outputs) -> None:
+    write_outputs(tmp_path / "val.parquet", like)
+    source = csv(tmp_path, numbers(like))
+    words = ["import", str(source), "--like", str(tmp_path / "val.parquet"), "--name", "clip"]
+    before = source.read_bytes()
+    assert main([*words, "--out", str(source)]) == 2
+    assert source.read_bytes() == before

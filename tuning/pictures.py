@@ -1,0 +1,151 @@
+"""Pictures of a search, as SVG and PNG: what was chosen, how broad that optimum is, and how far the figure flatters.
+
+Shapes: R recordings, C classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from abaw_expr.files import atomic
+from abaw_expr.fusion import SMOOTHERS, WEIGHTS, reduced
+from abaw_expr.scoring import bootstrap_interval, macro_f1
+from abaw_expr.tasks import Task
+from tuning.selection import Search
+from tuning.space import NONE, Candidate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Draw = Callable[["Figure"], None]
+
+
+def draw_search(search: Search, branches: Sequence[str], task: Task, folder: Path) -> list[Path]:
+    """Draws what the search found into a folder, and returns the PNG files.
+
+    weights: macro F1 over the weights of two branches; smoothing: over the window, with its interval; optimism: tuned
+    beside nested; confusion: the chosen candidate's matrix.
+    """
+    chosen = search.space.candidates()[int(search.choose(search.f1))]
+    pictures: dict[str, Draw] = {
+        "smoothing": lambda figure: draw_smoothing(figure, search, chosen),
+        "optimism": lambda figure: draw_optimism(figure, search),
+        "confusion": lambda figure: draw_confusion(figure, search, chosen, task),
+    }
+    if len(branches) == 2 and len(search.space.ratios) > 1:
+        pictures["weights"] = lambda figure: draw_weights(figure, search, chosen, branches)
+    return [save(draw, folder / name) for name, draw in pictures.items()]
+
+
+def save(draw: Draw, path: Path) -> Path:
+    """Saves a picture beside `path` as .svg and .png, whole or not at all; equal pictures give equal files."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+        with mpl.rc_context({"svg.hashsalt": path.name}), atomic(path.with_suffix(f".{kind}")) as temporary:
+            figure = Figure(figsize=(7, 4.5), layout="constrained")
+            draw(figure)
+            figure.savefig(temporary, format=kind, dpi=110, metadata=metadata)
+    return path.with_suffix(".png")
+
+
+def draw_weights(figure: "Figure", search: Search, chosen: Candidate, branches: Sequence[str]) -> None:
+    """A heat map of macro F1 over both weights, smoothing and correction as chosen."""
+    place = {candidate: number for number, candidate in enumerate(search.space.candidates())}
+    f1, known = search.f1, set(search.space.ratios)
+    cells = np.full((len(WEIGHTS), len(WEIGHTS)), np.nan)
+    for row, m in enumerate(WEIGHTS):
+        for column, n in enumerate(WEIGHTS):
+            if reduced((m, n)) in known:
+                cells[row, column] = f1[place[replace(chosen, weights=reduced((m, n)))]]
+    axes = figure.subplots()
+    image = axes.imshow(cells, origin="lower", cmap="viridis")
+    _number_cells(axes, cells, "{:.3f}")
+    ticks = range(len(WEIGHTS))
+    axes.set_xticks(ticks, [str(weight) for weight in WEIGHTS])
+    axes.set_yticks(ticks, [str(weight) for weight in WEIGHTS])
+    axes.set(
+        xlabel=f"weight of {branches[1]}, n", ylabel=f"weight of {branches[0]}, m", title=_given(chosen, "weights")
+    )
+    figure.colorbar(image, ax=axes, label="macro F1, tuned on these frames")
+
+
+def draw_smoothing(figure: "Figure", search: Search, chosen: Candidate) -> None:
+    """Macro F1 over the width of the window, weights and correction as chosen, with 95 % over recordings."""
+    place = {candidate: number for number, candidate in enumerate(search.space.candidates())}
+    axes = figure.subplots()
+    for number, smoother in enumerate(SMOOTHERS):
+        windows = sorted(s for s in search.space.smoothing if s.smoother == smoother or s == NONE)
+        if len(windows) < 2:
+            continue
+        counts = search.counts[[place[replace(chosen, smoothing=window)] for window in windows]]
+        seconds = [window.seconds for window in windows]
+        axes.plot(seconds, macro_f1(counts.sum(axis=1)), "o-", color=f"C{number}", label=smoother)
+        if counts.shape[1] > 1:
+            low, high = zip(*(bootstrap_interval(one, seed=0) for one in counts), strict=True)
+            axes.fill_between(seconds, low, high, color=f"C{number}", alpha=0.15, label="95 % over recordings")
+    axes.axvline(chosen.smoothing.seconds, color="gray", linestyle=":", label="chosen")
+    axes.set(xlabel="window, s", ylabel="macro F1", title=_given(chosen, "smoothing"))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def draw_optimism(figure: "Figure", search: Search) -> None:
+    """The tuned figure beside the nested one with its interval."""
+    estimate, f1 = search.estimate, search.f1
+    tuned = float(f1[search.choose(f1)])
+    axes = figure.subplots()
+    bars = [("nothing tuned", float(f1[0])), ("tuned", tuned)]
+    if estimate.nested_macro_f1 is not None:
+        bars.append(("nested: what to expect", estimate.nested_macro_f1))
+    axes.barh([name for name, _ in bars], [value for _, value in bars], color=["C7", "C1", "C0"][: len(bars)])
+    if estimate.nested_macro_f1 is not None and estimate.interval is not None:
+        low, high = estimate.interval
+        axes.plot([low, high], [len(bars) - 1] * 2, color="black", label="95 % over recordings")
+        axes.legend(fontsize="small", loc="lower right")
+    for row, (_, value) in enumerate(bars):
+        axes.annotate(f" {value:.4f}", (0, row), va="center", color="white", fontweight="bold")
+    flatters = "" if estimate.optimism is None else f": tuning flatters by {estimate.optimism:.4f}"
+    axes.set(xlabel="macro F1", title=f"{len(f1):,} candidates{flatters}")
+    axes.invert_yaxis()
+
+
+def draw_confusion(figure: "Figure", search: Search, chosen: Candidate, task: Task) -> None:
+    """The confusion matrix of the chosen candidate: shares of each true class, and counts."""
+    counts = search.counts[search.space.candidates().index(chosen)].sum(axis=0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    _number_cells(axes, counts, "{:,}", dark=shares > 0.5)
+    ticks = range(task.n_classes)
+    axes.set_xticks(ticks, task.class_names, rotation=45, ha="right", fontsize="small")
+    axes.set_yticks(ticks, task.class_names, fontsize="small")
+    axes.set(xlabel="decided", ylabel="annotated", title=f"Macro F1 {macro_f1(counts):.4f}, tuned on these frames")
+    figure.colorbar(image, ax=axes, label="share of the annotated class")
+
+
+def _number_cells(axes: "Axes", cells: np.ndarray, text: str, dark: np.ndarray | None = None) -> None:
+    middle = np.nanmean([np.nanmin(cells), np.nanmax(cells)])
+    for (row, column), value in np.ndenumerate(cells):
+        if np.isfinite(value):
+            light = value < middle if dark is None else dark[row, column]
+            color = "white" if light else "black"
+            axes.annotate(text.format(value), (column, row), ha="center", va="center", color=color, fontsize="x-small")
+
+
+def _given(chosen: Candidate, varied: str) -> str:
+    """What is held as chosen while one axis varies."""
+    window = (
+        f"{chosen.smoothing.smoother} of {chosen.smoothing.seconds:g} s" if chosen.smoothing != NONE else "no window"
+    )
+    parts = {
+        "weights": f"weights {':'.join(map(str, chosen.weights))}",
+        "smoothing": window,
+        "tau": f"tau {':'.join(f'{tau:g}' for tau in chosen.tau)}",
+    }
+    return "Macro F1 at " + ", ".join(part for name, part in parts.items() if name != varied)
