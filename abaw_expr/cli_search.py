@@ -44,7 +44,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
         Args:
             store: The prepared store.
             run: The trained run whose heads are trained again, and whose settings all trials share.
-            out: The folder of the search: features, study, runs, best.yaml, best.json.
+            out: The folder of the search: features, study, runs, best.yaml, best.json, pictures.
             trials: Trials of the heads in all, the three controls among them; 0: none.
             full: Whole trainings beside those of the three controls; 0: none at all.
             sampler: Where points come from: Bayesian (TPE), random, or a low-discrepancy sequence.
@@ -58,6 +58,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
         """
         from abaw_expr.training.run import RunFolder
         from tuning.penalties import Shared, save_best
+        from tuning.penalty_pictures import draw_penalties
 
         for flag, value, least in (("trials", trials, 0), ("full", full, 0), ("batch", batch, 1), ("seed", seed, 0)):
             _require(value >= least, flag, value, f"a whole number, at least {least}")
@@ -69,6 +70,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
         best = save_best(out, RunFolder(run).load_settings(), searches)
         for search in searches:
             _print(search)
+            draw_penalties(search, out)
         console.note(f"Best: {best.name} ({best.fidelity}). Train with it: --settings {out / 'best.yaml'}")
         return 0
 

@@ -7,37 +7,67 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Task:
-    """One challenge: its labels and how the organisers write them."""
+class Field:
+    """One number that a frame is annotated with, and predicted to have."""
+
+    name: str
+    low: int
+    high: int
+    """The least and greatest value."""
+    unannotated: int
+    """The value of a frame that nobody annotated; dropped from every loss and metric."""
+    whole: bool = True
+    """Whether only whole numbers may stand in a file."""
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One challenge: what a frame is annotated with, and how the organisers write it."""
 
     name: str
     """Short name, as files made by this project carry it."""
-    class_names: tuple[str, ...]
-    """Classes in the organisers' order; a label is an index into it."""
-    unannotated: int
-    """The label of a frame that nobody annotated; dropped from every loss and metric."""
-    quadrants: tuple[int, ...]
-    """A class's quadrant 1..4 of Russell's circumplex (0: in none), for the coarse-fine loss. The paper does not
-    publish its assignment; this one is our default: 1 pleasant-active, 2 unpleasant-active, 3 unpleasant-calm,
-    4 pleasant-calm."""
+    columns: tuple[str, ...]
+    """The names in line 1 of its files; not one a field, where the field is a class."""
+    fields: tuple[Field, ...]
+    """The numbers of a frame, in the order of a line."""
     annotation_folders: tuple[str, ...]
     """The names that editions gave to this challenge's annotation folder."""
     test_list: str
     """Pattern of the file that lists this challenge's test videos, over the editions; compared in lower case."""
 
     @property
-    def n_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def header(self) -> str:
         """Line 1 of an annotation file, and of the 3rd edition's submission files."""
-        return ",".join(self.class_names)
+        return ",".join(self.columns)
 
     @property
     def submission_header(self) -> str:
         """Line 1 of `predictions.txt` and of the organisers' template."""
         return f"{IMAGE_COLUMN},{self.header}"
+
+
+@dataclass(frozen=True)
+class Task(Challenge):
+    """A challenge of one class a frame, for which this project trains networks."""
+
+    quadrants: tuple[int, ...]
+    """A class's quadrant 1..4 of Russell's circumplex (0: in none), for the coarse-fine loss. The paper does not
+    publish its assignment; this one is our default: 1 pleasant-active, 2 unpleasant-active, 3 unpleasant-calm,
+    4 pleasant-calm."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in the organisers' order; a label is an index into it."""
+        return self.columns
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.columns)
+
+    @property
+    def unannotated(self) -> int:
+        """The label of a frame that nobody annotated; dropped from every loss and metric."""
+        return self.fields[0].unannotated
 
 
 IMAGE_COLUMN = "image_location"
@@ -55,12 +85,29 @@ PERSON_SUFFIXES = ("_left", "_right")
 
 EXPR = Task(
     name="expr",
-    class_names=("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"),
-    unannotated=-1,
-    quadrants=(4, 2, 2, 2, 1, 3, 1, 0),
+    columns=("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"),
+    fields=(Field("expression", low=0, high=7, unannotated=-1),),
     annotation_folders=("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"),
     test_list="expression_*_test_set_release.txt",
+    quadrants=(4, 2, 2, 2, 1, 3, 1, 0),
 )
+_AFFECT = ("valence", "arousal")
+VA = Challenge(
+    name="va",
+    columns=_AFFECT,
+    fields=tuple(Field(name, low=-1, high=1, unannotated=-5, whole=False) for name in _AFFECT),
+    annotation_folders=("VA_Estimation_Challenge",),
+    test_list="valence_arousal_*_test_set_release.txt",
+)
+_UNITS = tuple(f"AU{number}" for number in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
+AU = Challenge(
+    name="au",
+    columns=_UNITS,
+    fields=tuple(Field(name, low=0, high=1, unannotated=-1) for name in _UNITS),
+    annotation_folders=("AU_Detection_Challenge",),
+    test_list="action_unit_*_test_set_release.txt",
+)
+CHALLENGES = (EXPR, VA, AU)
 
 
 def recording_of(video: str) -> str:

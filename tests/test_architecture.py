@@ -29,13 +29,14 @@ LAYERS = (
         "abaw_expr.cli",
         "abaw_expr.cli_import",
         "abaw_expr.cli_search",
+        "abaw_expr.cli_submissions",
         "abaw_expr.cli_training",
         "abaw_expr.__main__",
     ),
 )
 """From the ground up: a module imports from its own layer and those before it."""
 
-FRONT_DOOR = ("abaw_expr.cli", "abaw_expr.cli_import", "abaw_expr.cli_search", "abaw_expr.cli_training")
+FRONT_DOOR = tuple(name for name in LAYERS[-1] if name.startswith("abaw_expr.cli"))
 NETWORKS = ("features", "heads")
 """The modules of tuning that run networks."""
 WITHOUT_TORCH = (
@@ -109,7 +110,7 @@ def test_submissions_know_little_of_the_rest() -> None:
 
 def test_the_checker_shares_no_code_with_what_it_checks() -> None:
     own = {other for other in IMPORTS["submissions.checker"] if other.startswith("submissions.")}
-    assert own == {"submissions.faults"}  # which knows nothing of files
+    assert own <= {"submissions.faults", "submissions.formats"}  # which know nothing of reading and writing
 
 
 def test_names_come_from_the_module_that_defines_them() -> None:

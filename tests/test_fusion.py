@@ -357,7 +357,7 @@ def test_a_file_that_is_no_object_is_refused(tmp_path: Path) -> None:
 def test_a_decision_refuses_outputs_of_another_class_order() -> None:
     outputs = make_outputs([make_video("a", 3)])
     decision().check(outputs)
-    other = replace(EXPR, class_names=EXPR.class_names[::-1])
+    other = replace(EXPR, columns=EXPR.class_names[::-1])
     with pytest.raises(DecisionError, match="does not fit the outputs; found 'expr: Other,"):
         decision().check(replace(outputs, task=other))
 

@@ -1,5 +1,6 @@
 """Pictures of a search: what they show is what was counted."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from abaw_expr.outputs import write_outputs
 from abaw_expr.scoring import macro_f1
 from abaw_expr.tasks import BRANCHES, EXPR
 from tests.test_outputs import make_outputs, make_video
+from tuning import penalties
+from tuning.penalty_pictures import draw_parallel, draw_penalties, importance
 from tuning.pictures import draw_confusion, draw_optimism, draw_search, draw_smoothing, draw_weights
 from tuning.selection import Search, search
 from tuning.space import MEDIANS, NONE, Candidate, Smoothing, Space
@@ -75,6 +78,39 @@ def test_pictures_are_svg_and_png_and_the_same_every_time(found: Search, tmp_pat
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
         assert file.read_bytes().startswith(b"\x89PNG" if file.suffix == ".png" else b"<?xml")
+
+
+def trials(f1: Callable[[tuple[float, ...]], float | None]) -> penalties.Search:
+    mus = [*penalties.CONTROLS.values(), *np.random.default_rng(0).random((60, 6)).round(3).tolist()]
+    names = [*penalties.CONTROLS, *map(str, range(60))]
+    return penalties.Search(
+        tuple(
+            penalties.Row(n, "heads", tuple(mu), f1(tuple(mu)), None, (1, 1)) for n, mu in zip(names, mus, strict=True)
+        ),
+        None,
+    )
+
+
+def test_the_penalty_that_matters_is_the_important_one(tmp_path: Path) -> None:
+    found = trials(lambda mu: 0.3 + 0.1 * mu[4] + 0.01 * mu[0])
+    shares = importance(found.rows)
+    assert [*shares] == [*penalties.NAMES]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=lambda name: shares[name]) == penalties.NAMES[4]
+    assert shares[penalties.NAMES[4]] > 0.9
+    figure = Figure()
+    draw_parallel(figure, found.rows)
+    lines = figure.axes[0].lines
+    assert len(lines) == len(found.rows) + 1  # the default once more, dashed
+    assert tuple(np.asarray(lines[-2].get_ydata()).tolist()) == found.best.mu
+    one, two = (draw_penalties(found, tmp_path / name) for name in ("one", "two"))
+    assert [file.name for file in one] == ["importance-heads.png", "parallel-heads.png"]
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
+
+
+@pytest.mark.parametrize("f1", [lambda mu: 0.5, lambda mu: None])
+def test_trials_that_do_not_differ_give_no_picture(f1: Callable[[object], float | None], tmp_path: Path) -> None:
+    assert draw_penalties(trials(f1), tmp_path) == []
 
 
 def test_tune_draws_what_it_decides(tmp_path: Path) -> None:
