@@ -36,10 +36,10 @@ def submit(
 
     if edition == "one-file":
         check_target(out, *files_of(outputs), decision, template)
-    (table, chosen), rows = read_decided(outputs, decision), read_template(template, EXPR)
+    (table, chosen), rows = read_decided(outputs, decision), read_template(template)
     labels = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
     write = write_predictions if edition == "one-file" else write_per_video
-    write(rows, labels, out, EXPR)
+    write(rows, {EXPR: labels}, out)
     console.table(f"Submission {out}", ("", "count"), [("videos", len(rows.videos)), ("rows", len(rows.rows))])
     console.note("Check it before you hand it in: abaw-expr check")
     return 0

@@ -1,10 +1,10 @@
 """Every edition's submission format, as data: the only copy.
 
-| edition | task | file |
+| edition | challenge | file |
 |---|---|---|
-| 3rd | EXPR, VA, AU | a folder, one `<video>.txt` a video: the task's header, a line a frame, without names |
-| 5th, 6th, 8th, 10th | EXPR, VA, AU | `predictions.txt`: `image_location` and the task's header, a line a frame |
-| 3rd, 4th, 7th, 11th | multi-task | one file: `image,valence,arousal,expression,aus`, a line a frame |
+| 3rd | EXPR, VA, AU | a folder, one `<video>.txt` a video: the challenge's header, a line a frame, without names |
+| 5th, 6th, 8th, 10th | EXPR, VA, AU | `predictions.txt`: `image_location` and the challenge's header, a line a frame |
+| 3rd, 4th, 7th, 11th | multi-task | one file: `image,valence,arousal,expression,aus`, a line a listed image |
 | 7th | compound expressions | one file: `image_location` and the compound classes, a line a frame |
 
 The header is no list of fields: under EXPR's eight names stands one class, under `aus` stand twelve units.
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from abaw_expr.tasks import AU, CHALLENGES, EXPR, IMAGE_COLUMN, VA, Challenge, Field
 
+DECIMALS = 4
+"""Of a number that is not whole, as we write it: annotations have two, and CCC does not see the fifth."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -22,8 +25,13 @@ class Format:
     name: str
     header: str
     """Line 1."""
-    fields: tuple[Field, ...]
-    """The numbers of a line, after the image location."""
+    challenges: tuple[Challenge, ...]
+    """What a line answers, in this order."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The numbers of a line, after the image location."""
+        return tuple(field for challenge in self.challenges for field in challenge.fields)
 
     @property
     def example(self) -> str:
@@ -31,13 +39,16 @@ class Format:
         return ",".join("0" if field.whole else "0.0" for field in self.fields)
 
 
-MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (*VA.fields, *EXPR.fields, *AU.fields))
-FORMATS = (*(Format(task.name, task.submission_header, task.fields) for task in CHALLENGES), MULTI_TASK)
+MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, EXPR, AU))
+FORMATS = (*(Format(challenge.name, challenge.submission_header, (challenge,)) for challenge in CHALLENGES), MULTI_TASK)
 
 
-def per_video(task: Challenge) -> Format:
+def per_video(challenge: Challenge) -> Format:
     """The 3rd edition's file of one video: its lines have no image location."""
-    return Format(f"{task.name} a video", task.header, task.fields)
+    return Format(f"{challenge.name} a video", challenge.header, (challenge,))
+
+
+PER_VIDEO = tuple(map(per_video, CHALLENGES))
 
 
 def recognise(header: str) -> Format | None:
@@ -50,8 +61,19 @@ def recognise(header: str) -> Format | None:
             return known
     image, *names = header.split(",")
     if image == IMAGE_COLUMN and len(set(names)) == len(names) > 1 and all(map(_is_compound, names)):
-        return Format("compound", header, (Field("class", low=0, high=len(names) - 1, unannotated=-1),))
+        return Format("compound", header, (compound(tuple(names)),))
     return None
+
+
+def allowed(field: Field) -> str:
+    """In words, what may stand in a file."""
+    return f"{'an integer' if field.whole else 'a number'} from {field.low} to {field.high}"
+
+
+def compound(names: tuple[str, ...]) -> Challenge:
+    """The 7th edition's challenge of one compound expression a frame, with the classes of its header."""
+    classes = Field("class", low=0, high=len(names) - 1, unannotated=-1)
+    return Challenge("compound", names, (classes,), annotation_folders=(), test_list="")
 
 
 def _is_compound(name: str) -> bool:

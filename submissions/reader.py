@@ -1,56 +1,96 @@
-"""Reads predictions back, so that a file is scored as it would be handed in."""
+"""Reads predictions back, so that a file is scored, or goes on, as it would be handed in.
 
-from collections.abc import Mapping
+An answer that stands in many lines is read once: a million rows of classes hold eight different ones.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from abaw_expr.errors import PredictionsError, TemplateError
-from abaw_expr.tasks import EXPR, Task
-from submissions.template import line_of, read_template
+from abaw_expr.errors import PredictionsError, TemplateError, unreadable
+from abaw_expr.tasks import EXPR, Challenge, Field
+from submissions.formats import PER_VIDEO, allowed
+from submissions.template import Template, line_of, read_template, split_lines
 from submissions.writer import VideoLabels
 
+WHOLE, NUMBER = re.compile(r"-?[0-9]+"), re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _REMEDY = "Run `check` on the file to see every fault of it."
 
 
-def read_predictions(path: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
-    """The labels of a `predictions.txt` by video.
+def read_predictions(path: Path, challenge: Challenge = EXPR) -> dict[str, VideoLabels]:
+    """The labels of one challenge in a file of any format that answers it, by video.
 
-    Raises PredictionsError for the first line that is not `<video>/00001.jpg,<class>`.
+    Raises PredictionsError for a file of another challenge, or the first line that is not `<video>/00001.jpg` and the
+    format's numbers.
+    """
+    return labels_of(read_rows(path, challenge), challenge)
+
+
+def read_rows(path: Path, challenge: Challenge | None = None) -> Template:
+    """The rows of a file of predictions as a template of its own, with the answers as `rest`; they are not judged yet.
+
+    Raises PredictionsError for a file of another challenge, or the first line that has no image location.
     """
     try:
-        template = read_template(path, task)
+        return read_template(path, challenge)
     except TemplateError as error:
         raise PredictionsError(
             error.problem, path=path, line=error.line, found=error.found, expected=error.expected, remedy=_REMEDY
         ) from error
-    with open(path, encoding="utf-8-sig") as file:
-        next(file)
-        classes = np.array([_label(text, path, line_of(i), task) for i, text in enumerate(file) if text.strip()])
+
+
+def labels_of(predictions: Template, challenge: Challenge) -> dict[str, VideoLabels]:
+    """The labels of one challenge by video, from what `read_rows` gives. Raises as `read_predictions`."""
+    numbers = _numbers(predictions.rest, predictions.format.fields, predictions.path)
+    first = predictions.format.challenges.index(challenge)
+    before = sum(len(other.fields) for other in predictions.format.challenges[:first])
     labels = {}
-    for video, rows in template.videos.items():
+    for video, rows in predictions.videos.items():
         order = np.argsort(rows.frames)
-        labels[video] = VideoLabels(rows.frames[order], classes[rows.positions[order]])
+        own = numbers[rows.positions[order], before : before + len(challenge.fields)]
+        labels[video] = VideoLabels(rows.frames[order], _as_labels(own, challenge))
     return labels
 
 
-def read_folder(folder: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
+def read_folder(folder: Path, challenge: Challenge = EXPR) -> dict[str, VideoLabels]:
     """The labels of the 3rd edition's folder, one `<video>.txt` a video, by video; line i + 1 is frame i.
 
-    Raises PredictionsError for a wrong header or the first line that is no class.
+    Raises PredictionsError for another challenge's header or the first line that does not hold its numbers.
     """
+    _, lines = read_lines(folder, challenge)
     labels = {}
-    for path in sorted(folder.glob("*.txt")):
-        header, *lines = _text(path).splitlines() or [""]
-        if header != task.header:
-            raise PredictionsError("has another header", path=path, line=1, found=header, expected=task.header)
-        classes = np.array([_class(text, path, line_of(i), task) for i, text in enumerate(lines)], np.int64)
-        labels[path.stem] = VideoLabels(np.arange(1, len(classes) + 1), classes)
+    for video, own in lines.items():
+        numbers = _numbers(own, challenge.fields, folder / f"{video}.txt")
+        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, challenge))
     return labels
+
+
+def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challenge, dict[str, pa.Array]]:
+    """Which challenge the 3rd edition's folder is of, and each video's lines as text, videos in order of their names.
+
+    Raises PredictionsError for a folder without such files, or a file whose header is not the first file's.
+    """
+    paths = sorted(folder.glob("*.txt"), key=lambda path: path.stem)
+    if not paths:
+        raise PredictionsError("holds no <video>.txt", path=folder, remedy="Name a folder of the 3rd edition.")
+    header = challenge.header if challenge else _text(paths[0]).partition("\n")[0]
+    known = next((known for known in PER_VIDEO if known.header == header), None)
+    expected = header if known else "; ".join(known.header for known in PER_VIDEO)
+    lines = {}
+    for path in paths:
+        first, _, rest = _text(path).rstrip("\n").partition("\n")
+        if known is None or first != header:
+            raise PredictionsError("has another header", path=path, line=1, found=first, expected=expected)
+        lines[path.stem] = split_lines(rest) if rest else pa.array([], pa.string())
+    assert known is not None
+    return known.challenges[0], lines
 
 
 def align(predictions: Mapping[str, VideoLabels], video: str, frames: int) -> np.ndarray:
-    """The predicted class of frames 1 to `frames` of a video, int [frames].
+    """The predicted labels of frames 1 to `frames` of a video, [frames] or [frames, fields].
 
     Raises PredictionsError where the video or one of the frames has no prediction.
     """
@@ -70,16 +110,48 @@ def align(predictions: Mapping[str, VideoLabels], video: str, frames: int) -> np
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise unreadable(PredictionsError, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise PredictionsError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
 
 
-def _label(text: str, path: Path, line: int, task: Task) -> int:
-    return _class(text.rstrip("\n").partition(",")[2], path, line, task)
+def _numbers(rest: pa.Array | pa.ChunkedArray, fields: Sequence[Field], path: Path) -> np.ndarray:
+    """What stands in the lines after their image locations, float64 [lines, fields]."""
+    encoded = pa.chunked_array(rest).combine_chunks().dictionary_encode()
+    texts, places = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    table = np.array([_read(text, fields) for text in texts]).reshape(len(texts), len(fields))
+    wrong = np.isnan(table).any(axis=1)
+    if wrong.any():
+        first = int(wrong[places].argmax())
+        found, expected = texts[places[first]], _expected(fields)
+        raise PredictionsError(
+            "has no usable label", path=path, line=line_of(first), found=found, expected=expected, remedy=_REMEDY
+        )
+    return table[places]
 
 
-def _class(text: str, path: Path, line: int, task: Task) -> int:
-    if text.isdecimal() and int(text) < task.n_classes:
-        return int(text)
-    expected = f"an integer from 0 to {task.n_classes - 1}"
-    raise PredictionsError("has no usable label", path=path, line=line, found=text, expected=expected, remedy=_REMEDY)
+def _read(text: str, fields: Sequence[Field]) -> list[float]:
+    """The numbers of a line; one that may not stand there is no number."""
+    texts = text.split(",")
+    if len(texts) != len(fields):
+        return [np.nan] * len(fields)
+    return [_number(own, field) for own, field in zip(texts, fields, strict=True)]
+
+
+def _number(text: str, field: Field) -> float:
+    if (WHOLE if field.whole else NUMBER).fullmatch(text) and field.low <= float(text) <= field.high:
+        return float(text)
+    return np.nan
+
+
+def _expected(fields: Sequence[Field]) -> str:
+    if len(fields) == 1:
+        return allowed(fields[0])
+    return f"{len(fields)} numbers: {', '.join(f'{field.name} {field.low}..{field.high}' for field in fields)}"
+
+
+def _as_labels(numbers: np.ndarray, challenge: Challenge) -> np.ndarray:
+    """Numbers [frames, fields] as `VideoLabels` has them."""
+    typed = numbers.astype(np.int64) if challenge.fields[0].whole else numbers
+    return typed[:, 0] if len(challenge.fields) == 1 else typed

@@ -2,22 +2,26 @@
 
 It is the only authority on that. A video's frame count is not: in the real release it differs from the template's for
 about half of the videos.
+
+A template has about a million rows, so they stay columns of text from the file to the submission.
 """
 
-import re
-from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from abaw_expr.errors import TemplateError, unreadable
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.tasks import Challenge
+from submissions.formats import FORMATS, Format, recognise
 
-# What follows the comma is ignored: nothing in the template, dummy labels in the organisers' example file.
-ROW = re.compile(r"(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),.*")
+ROW = r"^(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),(?P<rest>.*)$"
 FIRST_ROW_LINE = 2
+BLOCK = 1 << 22
+"""Characters of a file that are taken at once."""
 REMEDY = "Take the organisers' file as it is, the one whose rows read `<video>/00001.jpg,`."
 
 
@@ -28,7 +32,7 @@ class VideoRows:
     frames: np.ndarray
     """int32 frame numbers, each once; usually 1..n, but neither that nor their order is assumed."""
     positions: np.ndarray
-    """int32 places of these rows in `Template.rows`, ascending."""
+    """int64 places of these rows in `Template.rows`, ascending."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,11 @@ class Template:
     """A template's rows as the organisers list them."""
 
     path: Path
-    rows: list[str]
-    """Every row's image location, `<video>/00001.jpg`, as the organisers spell it."""
+    format: Format
+    rows: pa.ChunkedArray
+    """Every row's image location, `<video>/00001.jpg`, as the organisers spell it; strings."""
+    rest: pa.ChunkedArray
+    """What follows the comma: nothing in a template, the labels in predictions; strings."""
     videos: Mapping[str, VideoRows]
     """The rows of every video, videos in the order of their first rows."""
 
@@ -47,57 +54,84 @@ def line_of(position: int) -> int:
     return position + FIRST_ROW_LINE
 
 
-def read_template(path: Path | str, task: Task = EXPR) -> Template:
-    """Reads a template, or the organisers' example file with dummy labels.
+def read_template(path: Path | str, challenge: Challenge | None = None) -> Template:
+    """Reads a template, or the organisers' example file with dummy labels; its header tells the format.
 
     A byte-order mark, CRLF, a missing last newline and blank lines at the end are accepted.
 
     Raises:
-        TemplateError: the file cannot be read or is empty, its header is not the task's, a row is not
-            `<video>/<digits>.jpg,`, or a frame is listed twice.
+        TemplateError: the file cannot be read or is empty, its header is that of no format or not of the challenge,
+            a row is not `<video>/<digits>.jpg,`, or a frame is listed twice.
     """
     path = Path(path)
-    header, *lines = _read_lines(path)
-    _check_header(path, header, lines, task)
-    rows: list[str] = []
-    frames: dict[str, array[int]] = {}
-    positions: dict[str, array[int]] = {}
-    for position, line in enumerate(lines):
-        match = ROW.fullmatch(line)
-        if match is None:
-            raise _bad_row(path, line_of(position), line)
-        row, video, frame = match.groups()
-        rows.append(row)
-        if video not in frames:
-            frames[video], positions[video] = array("i"), array("i")
-        frames[video].append(int(frame))
-        positions[video].append(position)
-    videos = {video: VideoRows(np.array(frames[video]), np.array(positions[video])) for video in frames}
-    template = Template(path, rows, videos)
+    blocks = _blocks(path)
+    header = next(blocks)
+    known = recognise(header)
+    if known is None or (challenge is not None and challenge not in known.challenges):
+        raise _bad_header(path, header, challenge, empty=not header and not next(blocks, ""))
+    template = _read_rows(path, known, blocks)
     _check_unique(template)
     return template
 
 
-def _read_lines(path: Path) -> list[str]:
+def split_lines(text: str) -> pa.Array:
+    """The lines of a text without its last newline."""
+    return pc.list_flatten(pc.split_pattern(pa.array([text]), "\n"))
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    """The first line, then the others in blocks of whole lines, blank lines at the end left out."""
     try:
         # Text mode turns CRLF into plain newlines; this codec drops a byte-order mark.
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            yield file.readline().removesuffix("\n")
+            blank = ""
+            while text := file.read(BLOCK) + file.readline():
+                lines = (blank + text).rstrip("\n")
+                blank = (blank + text)[len(lines) + bool(lines) :]
+                if lines:
+                    yield lines
     except OSError as problem:
         raise unreadable(TemplateError, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise TemplateError("is not UTF-8 text", path=path, remedy=REMEDY) from problem
-    return text.rstrip("\n").split("\n")
 
 
-def _check_header(path: Path, header: str, lines: list[str], task: Task) -> None:
-    if not header and not lines:
-        raise TemplateError("is empty", path=path, expected=task.submission_header, remedy=REMEDY)
-    if header != task.submission_header:
-        raise TemplateError(
-            "has another header", path=path, line=1, found=header, expected=task.submission_header, remedy=REMEDY
-        )
-    if not lines:
+def _bad_header(path: Path, found: str, challenge: Challenge | None, empty: bool) -> TemplateError:
+    expected = challenge.submission_header if challenge else "; ".join(known.header for known in FORMATS)
+    if empty:
+        return TemplateError("is empty", path=path, expected=expected, remedy=REMEDY)
+    return TemplateError("has another header", path=path, line=1, found=found, expected=expected, remedy=REMEDY)
+
+
+def _read_rows(path: Path, known: Format, blocks: Iterator[str]) -> Template:
+    rows, rest, videos, frames = [], [], [], []
+    count = 0
+    for text in blocks:
+        lines = split_lines(text)
+        fields = pc.extract_regex(lines, ROW)
+        if fields.null_count:
+            wrong = pc.index(fields.is_null(), True).as_py()
+            raise _bad_row(path, line_of(count + wrong), lines[wrong].as_py())
+        rows.append(fields.field("row"))
+        rest.append(fields.field("rest"))
+        videos.append(fields.field("video").dictionary_encode())
+        frames.append(fields.field("frame").cast(pa.int32()))
+        count += len(lines)
+    if not count:
         raise TemplateError("has a header and no rows", path=path, remedy=REMEDY)
+    by_video = _by_video(pa.chunked_array(videos).unify_dictionaries(), pa.chunked_array(frames).to_numpy())
+    return Template(path, known, pa.chunked_array(rows), pa.chunked_array(rest), by_video)
+
+
+def _by_video(videos: pa.ChunkedArray, frames: np.ndarray) -> dict[str, VideoRows]:
+    """The rows of each video, from the video [rows] and the frame [rows] of each row."""
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in videos.chunks])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes)).tolist()
+    places = (order[start:end] for start, end in zip([0, *ends], ends, strict=False))
+    names = videos.chunk(0).dictionary.to_pylist()
+    return {name: VideoRows(frames[rows], rows) for name, rows in zip(names, places, strict=True)}
 
 
 def _bad_row(path: Path, line: int, found: str) -> TemplateError:
@@ -108,6 +142,8 @@ def _bad_row(path: Path, line: int, found: str) -> TemplateError:
 
 def _check_unique(template: Template) -> None:
     for video, rows in template.videos.items():
+        if (np.diff(rows.frames) > 0).all():
+            continue
         _, first, back, counts = np.unique(rows.frames, return_index=True, return_inverse=True, return_counts=True)
         if counts.max() == 1:
             continue
@@ -118,6 +154,6 @@ def _check_unique(template: Template) -> None:
             f"lists frame {rows.frames[again]} of {video} twice, on lines {earlier} and {line}",
             path=template.path,
             line=line,
-            found=template.rows[rows.positions[again]],
+            found=template.rows[int(rows.positions[again])].as_py(),
             remedy=REMEDY,
         )

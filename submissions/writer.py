@@ -1,92 +1,220 @@
 """Writes submission files: the template says which rows and in which order, the labels say what.
 
 Nothing is written before every row is known to have a valid label, and a file or folder appears whole or not at all.
+Numbers that are not whole are written with `DECIMALS` decimals; one out of range is refused, never clipped.
+
+Rows without a prediction are refused too, unless it is said how to fill them, from the predicted frames of the video:
+
+- `nearest`: as the nearest predicted frame says; the earlier of two that are equally near.
+- `interpolate`: valence and arousal linear between the predicted frames around it, held at both ends. Classes and
+  units as by `nearest`: of a line between two 0-or-1 answers the larger share is the nearer one's. (Probabilities are
+  interpolated in time before they are decided; that needs no filling here.)
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from abaw_expr.errors import PredictionsError, TemplateError, shorten
 from abaw_expr.files import atomic
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.tasks import Challenge, Field
+from submissions.formats import DECIMALS, allowed, per_video
 from submissions.template import Template, line_of
+
+Fill = Literal["nearest", "interpolate"]
 
 
 @dataclass(frozen=True, eq=False)
 class VideoLabels:
-    """The predicted labels of one video; both arrays [frames]."""
+    """The predicted labels of one video."""
 
     frames: np.ndarray
-    """Integer frame numbers, strictly ascending."""
+    """[frames] integer frame numbers, strictly ascending."""
     labels: np.ndarray
-    """Integer class of each of these frames."""
+    """The challenge's numbers of each of these frames: a class, int [frames]; valence and arousal, float [frames, 2];
+    or units, int [frames, 12]."""
 
     def __post_init__(self) -> None:
-        assert self.frames.shape == self.labels.shape, (self.frames.shape, self.labels.shape)
-        assert all(np.issubdtype(array.dtype, np.integer) for array in (self.frames, self.labels))
+        assert self.frames.shape == self.labels.shape[:1], (self.frames.shape, self.labels.shape)
+        assert np.issubdtype(self.frames.dtype, np.integer), self.frames.dtype
         assert (np.diff(self.frames) > 0).all(), "frames must ascend strictly"
 
 
-def write_predictions(
-    template: Template, labels: Mapping[str, VideoLabels], path: Path | str, task: Task = EXPR
-) -> None:
-    """Writes `predictions.txt`: the header, then `<row of the template>,<class>` in the template's order.
+Predictions = Mapping[str, VideoLabels]
+"""The labels of one challenge by video."""
 
-    Labels of videos and frames that the template does not list are left out.
+
+def write_predictions(
+    template: Template, labels: Mapping[Challenge, Predictions], path: Path | str, fill: Fill | None = None
+) -> dict[str, int]:
+    """Writes one file in the template's format: its header, then `<row of the template>,<numbers>` in its order.
+
+    Labels of videos and frames that the template does not list are left out. Returns how many rows of which video
+    were filled.
 
     Raises:
-        PredictionsError: a row of the template has no label, or a label is not a class of the task.
+        PredictionsError: labels of another challenge than the template's are given, or none of one of its own; a row
+            of the template has no label (with `fill`: its video has none at all); or a label is not one of the
+            challenge's.
     """
-    classes = _classes_of_rows(template, labels, task)
-    with atomic(Path(path)) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(f"{task.submission_header}\n")
-        file.writelines(f"{row},{label}\n" for row, label in zip(template.rows, classes.tolist(), strict=True))
+    rest, filled = _answers(template, labels, fill)
+    write_rows(template, rest, path)
+    return filled
 
 
 def write_per_video(
-    template: Template, labels: Mapping[str, VideoLabels], folder: Path | str, task: Task = EXPR
-) -> None:
-    """Writes the 3rd edition's folder: one `<video>.txt` a video, the header, then a class a line, frame 1 first.
+    template: Template, labels: Mapping[Challenge, Predictions], folder: Path | str, fill: Fill | None = None
+) -> dict[str, int]:
+    """Writes the 3rd edition's folder: one `<video>.txt` a video, the header, then a line a frame, frame 1 first.
 
     Raises:
         PredictionsError: as `write_predictions`; or `folder` is there and holds anything but such files.
-        TemplateError: a video's rows are not the frames 1..n, which this format, without names, cannot express.
+        TemplateError: the template is of several challenges, or a video's rows are not the frames 1..n, which this
+            format, without names, cannot express.
+    """
+    rest, filled = _answers(template, labels, fill)
+    write_files(template, rest, folder)
+    return filled
+
+
+def write_rows(template: Template, rest: pa.ChunkedArray, path: Path | str) -> None:
+    """Writes one file: the template's header and rows, each with the text [rows] that follows its comma."""
+    with atomic(Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(f"{template.format.header}\n".encode())
+        start = 0
+        for rows in template.rows.iterchunks():
+            part = rest.slice(start, len(rows)).combine_chunks()
+            _write_lines(file, pc.binary_join_element_wise(rows, part, ","))
+            start += len(rows)
+
+
+def write_files(template: Template, rest: pa.ChunkedArray, folder: Path | str) -> None:
+    """Writes the 3rd edition's folder from the text [rows] that follows each row's comma.
+
+    Raises as `write_per_video`.
     """
     folder = Path(folder)
-    classes = _classes_of_rows(template, labels, task)
+    header = _per_video_header(template)
     orders = {video: _frame_order(template, video) for video in template.videos}
     _check_replaceable(folder, {_file_name(video) for video in template.videos})
     with atomic(folder) as temporary:
         temporary.mkdir()
         for video, rows in template.videos.items():
-            lines = [task.header, *map(str, classes[rows.positions[orders[video]]].tolist())]
-            (temporary / _file_name(video)).write_bytes("".join(f"{line}\n" for line in lines).encode())
+            with open(temporary / _file_name(video), "wb") as file:
+                file.write(f"{header}\n".encode())
+                _write_lines(file, rest.take(pa.array(rows.positions[orders[video]])).combine_chunks())
 
 
-def _classes_of_rows(template: Template, labels: Mapping[str, VideoLabels], task: Task) -> np.ndarray:
-    """The class of every row of the template, int64 [rows]; refuses where there is none."""
+def _write_lines(file: BinaryIO, lines: pa.Array) -> None:
+    _, _, text = pc.binary_join_element_wise(lines, "", "\n").buffers()
+    file.write(text)
+
+
+def labels_of_rows(template: Template, labels: Predictions, fill: Fill | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of every row of the template, [rows] or [rows, fields], and whether each is its own, not filled.
+
+    Raises PredictionsError where a row has none.
+    """
     _check_videos(template, labels)
-    classes = np.zeros(len(template.rows), np.int64)
-    found = np.zeros(len(template.rows), bool)
+    first = [labels[video].labels[:1] for video in template.videos]
+    values = np.zeros((len(template.rows), *first[0].shape[1:]), np.result_type(*first))
+    own = np.zeros(len(template.rows), bool)
     for video, rows in template.videos.items():
-        known = labels[video]
-        places = np.searchsorted(known.frames, rows.frames)
-        hits = np.isin(rows.frames, known.frames, assume_unique=True)
-        classes[rows.positions[hits]] = known.labels[places[hits]]
-        found[rows.positions[hits]] = True
-    _refuse(template, ~found, "have no prediction", "Predict every row, a frame without a face or sound too.")
-    wrong = (classes < 0) | (classes >= task.n_classes)
-    expected = f"an integer 0..{task.n_classes - 1}"
-    _refuse(template, wrong, f"have a label that is not {expected}", "Only a class can be submitted.", classes)
-    return classes
+        values[rows.positions], own[rows.positions] = _at(rows.frames, labels[video], fill)
+    if fill is None:
+        remedy = "Predict every row, a frame without a face or sound too, or let --fill say what stands in for them."
+        _refuse(template, ~own, "have no prediction", remedy)
+    return values, own
 
 
-def _check_videos(template: Template, labels: Mapping[str, VideoLabels]) -> None:
-    unknown = [video for video in template.videos if video not in labels]
+def _at(frames: np.ndarray, known: VideoLabels, fill: Fill | None) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of these frames, filled where they have none of their own, and whether they have: both [frames]."""
+    after = np.searchsorted(known.frames, frames).clip(max=len(known.frames) - 1)
+    own = known.frames[after] == frames
+    if fill == "interpolate" and np.issubdtype(known.labels.dtype, np.floating):
+        between = [np.interp(frames, known.frames, column) for column in _columns(known.labels)]
+        return np.where(own[:, None], known.labels[after], np.stack(between, axis=1)), own
+    before = np.where(own, after, np.maximum(after - 1, 0))
+    nearer = np.abs(known.frames[after] - frames) < np.abs(known.frames[before] - frames)
+    return known.labels[np.where(nearer, after, before)], own
+
+
+def _answers(
+    template: Template, labels: Mapping[Challenge, Predictions], fill: Fill | None
+) -> tuple[pa.ChunkedArray, dict[str, int]]:
+    """The text that follows each row's comma, [rows], and how many rows of which video were filled."""
+    _check_challenges(template, labels)
+    filled = np.zeros(len(template.rows), bool)
+    texts: list[pa.Array] = []
+    for challenge in template.format.challenges:
+        values, own = labels_of_rows(template, labels[challenge], fill)
+        filled |= ~own
+        places = [_places(field, column) for field, column in zip(challenge.fields, _columns(values), strict=True)]
+        _check_allowed(template, challenge, values, np.min(places, axis=0) >= 0)
+        texts += [_texts(field).take(pa.array(place)) for field, place in zip(challenge.fields, places, strict=True)]
+    counts = {video: int(filled[rows.positions].sum()) for video, rows in template.videos.items()}
+    rest = pa.chunked_array([pc.binary_join_element_wise(*texts, ",")])
+    return rest, {video: count for video, count in counts.items() if count}
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    """A challenge's numbers by field: [frames] or [frames, fields] -> [fields, frames]."""
+    return values.reshape(len(values), -1).T
+
+
+def _places(field: Field, values: np.ndarray) -> np.ndarray:
+    """Where numbers stand in `_texts`, int16 [frames]; -1: nowhere, it is out of range or not a number."""
+    assert not field.whole or np.issubdtype(values.dtype, np.integer), values.dtype
+    right = (values >= field.low) & (values <= field.high)
+    scaled = np.where(right, values, field.low).astype(np.float64) * _steps(field)
+    return np.where(right, np.rint(scaled) - field.low * _steps(field), -1).astype(np.int16)
+
+
+@cache
+def _texts(field: Field) -> pa.Array:
+    """Every number that a field may have, as it is written; there is no minus zero."""
+    steps = _steps(field)
+    decimals = 0 if field.whole else DECIMALS
+    return pa.array([f"{step / steps:.{decimals}f}" for step in range(field.low * steps, field.high * steps + 1)])
+
+
+def _steps(field: Field) -> int:
+    """How many numbers that can be written there are from one whole number to the next."""
+    return 1 if field.whole else 10**DECIMALS
+
+
+def _check_allowed(template: Template, challenge: Challenge, values: np.ndarray, right: np.ndarray) -> None:
+    """Refuses labels [rows] or [rows, fields] that may not stand in a file, by `right`, bool [rows]."""
+    if not right.all():
+        problem = f"have a label that is not {allowed(challenge.fields[0])}"
+        _refuse(template, ~right, problem, "Only that can be submitted.", values[right.argmin()])
+
+
+def _check_challenges(template: Template, labels: Mapping[Challenge, Predictions]) -> None:
+    if set(labels) != set(template.format.challenges):
+        found, expected = (
+            "; ".join(f"{challenge.name} ({challenge.header})" for challenge in challenges)
+            for challenges in (labels, template.format.challenges)
+        )
+        raise PredictionsError(
+            "the template asks for another challenge than was predicted",
+            path=template.path,
+            line=1,
+            found=found,
+            expected=expected,
+            remedy="Take the template of this challenge, or the outputs of the template's.",
+        )
+
+
+def _check_videos(template: Template, labels: Predictions) -> None:
+    unknown = [video for video in template.videos if video not in labels or not len(labels[video].frames)]
     if not unknown:
         return
     # A video that the template lists as well is itself, not a misspelling of this one.
@@ -101,19 +229,27 @@ def _check_videos(template: Template, labels: Mapping[str, VideoLabels]) -> None
     )
 
 
-def _refuse(template: Template, bad: np.ndarray, problem: str, remedy: str, classes: np.ndarray | None = None) -> None:
-    """Raises where any row is bad (bool [rows]), naming the first; with `classes`, their labels as well."""
+def _refuse(template: Template, bad: np.ndarray, problem: str, remedy: str, found: object = None) -> None:
+    """Raises where any row is bad (bool [rows]), naming the first, and `found` there."""
     positions = np.flatnonzero(bad)
     if not positions.size:
         return
-    names = [template.rows[position] for position in positions]
+    names = template.rows.take(pa.array(positions)).to_pylist()
     raise PredictionsError(
         f"{len(names)} of {len(bad)} rows {problem}: {shorten(names)}",
         path=template.path,
         line=line_of(positions[0]),
-        found=None if classes is None else classes[positions[0]],
+        found=found,
         remedy=remedy,
     )
+
+
+def _per_video_header(template: Template) -> str:
+    known = template.format
+    if len(known.challenges) > 1:
+        remedy = "Submit one predictions.txt instead."
+        raise TemplateError("is not of one challenge", path=template.path, line=1, found=known.header, remedy=remedy)
+    return per_video(known.challenges[0]).header
 
 
 def _frame_order(template: Template, video: str) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_what_was_written_is_read(
         video: VideoLabels(np.array(sorted(frames)), np.array([frames[frame] for frame in sorted(frames)]))
         for video, frames in labels.items()
     }
-    write_predictions(template, known, base / "predictions.txt")
+    write_predictions(template, {EXPR: known}, base / "predictions.txt")
     assert as_dicts(read_predictions(base / "predictions.txt")) == labels
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_was_written_is_read(
     rows = [frame_name(video, i) for video, known in labels.items() for i in range(1, len(known) + 1)]
     template = read_template(write(base / "template.txt", HEADER, *(f"{row}," for row in rows)))
     known = {video: VideoLabels(np.arange(1, len(c) + 1), np.array(c)) for video, c in labels.items()}
-    write_per_video(template, known, base / "out")
+    write_per_video(template, {EXPR: known}, base / "out")
     assert as_dicts(read_folder(base / "out")) == {v: dict(enumerate(c, start=1)) for v, c in labels.items()}
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ def golden_template() -> Template:
 
 def test_template_keeps_rows_videos_and_frames_as_they_stand(tmp_path: Path) -> None:
     template = make_template(tmp_path, "b/00003.jpg,", "a/00001.jpg,", "b/00001.jpg,", "b/123456.jpg,")
-    assert template.rows == ["b/00003.jpg", "a/00001.jpg", "b/00001.jpg", "b/123456.jpg"]
+    assert template.rows.to_pylist() == ["b/00003.jpg", "a/00001.jpg", "b/00001.jpg", "b/123456.jpg"]
     assert list(template.videos) == ["b", "a"]
     assert template.videos["b"].frames.tolist() == [3, 1, 123456]
     assert template.videos["b"].positions.tolist() == [0, 2, 3]
@@ -69,7 +70,7 @@ def test_template_keeps_rows_videos_and_frames_as_they_stand(tmp_path: Path) -> 
 def test_template_spellings_that_mean_the_same(content: str, tmp_path: Path) -> None:
     path = tmp_path / "template.txt"
     path.write_bytes(content.encode())
-    assert read_template(path).rows == ["v/00001.jpg", "v/00002.jpg"]
+    assert read_template(path).rows.to_pylist() == ["v/00001.jpg", "v/00002.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +122,12 @@ def test_golden_files_are_what_their_script_makes() -> None:
 
 @pytest.mark.parametrize("template", ["template.txt", "example.txt"])
 def test_golden_predictions(template: str, tmp_path: Path) -> None:
-    write_predictions(read_template(GOLDEN / template), golden_labels(), tmp_path / "predictions.txt")
+    write_predictions(read_template(GOLDEN / template), {EXPR: golden_labels()}, tmp_path / "predictions.txt")
     assert (tmp_path / "predictions.txt").read_bytes() == (GOLDEN / "predictions.txt").read_bytes()
 
 
 def test_golden_folder(golden_template: Template, tmp_path: Path) -> None:
-    write_per_video(golden_template, golden_labels(), tmp_path / "new")
+    write_per_video(golden_template, {EXPR: golden_labels()}, tmp_path / "new")
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {path.name: path.read_bytes() for path in (GOLDEN / "per_video").iterdir()}
 
@@ -150,7 +151,7 @@ def test_written_file_is_clean_and_is_the_plain_text(
         labels.setdefault(video, {10**6 + 1: 0})[frame] = label
     template = make_template(folder, *(f"{row}," for row in rows))
     path = folder / "predictions.txt"
-    write_predictions(template, {video: video_labels(known) for video, known in labels.items()}, path)
+    write_predictions(template, {EXPR: {video: video_labels(known) for video, known in labels.items()}}, path)
     expected = HEADER + "\n" + "".join(f"{row},{label}\n" for row, label in zip(rows, classes, strict=True))
     assert path.read_bytes() == expected.encode()
     assert check_predictions(path, template.path) == []
@@ -172,7 +173,7 @@ def test_written_folder_is_clean_whatever_the_order_of_rows(
         video: VideoLabels(np.arange(1, length + 1), generator.integers(0, 8, length))
         for video, length in lengths.items()
     }
-    write_per_video(template, labels, folder / "new")
+    write_per_video(template, {EXPR: labels}, folder / "new")
     for video, known in labels.items():
         lines = (folder / "new" / f"{video}.txt").read_text().splitlines()
         assert lines == [EXPR.header, *map(str, known.labels)]
@@ -190,7 +191,7 @@ def test_unknown_video_is_refused_and_the_nearest_named(golden_template: Templat
         match=r"template\.txt:13: 1 of 3 videos have no predictions: video7_left\. "
         r"The nearest to video7_left that has some, and is not in the template, is video7_right\.",
     ):
-        write_predictions(golden_template, labels, tmp_path / "predictions.txt")
+        write_predictions(golden_template, {EXPR: labels}, tmp_path / "predictions.txt")
     assert not list(tmp_path.iterdir())
 
 
@@ -200,7 +201,7 @@ def test_rows_without_prediction_are_refused_and_counted(golden_template: Templa
     with pytest.raises(
         PredictionsError, match=r":21: 2 of 22 rows have no prediction: video7/00001\.jpg, video7/00003\.jpg"
     ):
-        write_predictions(golden_template, labels, tmp_path / "predictions.txt")
+        write_predictions(golden_template, {EXPR: labels}, tmp_path / "predictions.txt")
     assert not list(tmp_path.iterdir())
 
 
@@ -208,14 +209,14 @@ def test_rows_without_prediction_are_refused_and_counted(golden_template: Templa
 def test_label_that_is_no_class_is_refused(label: int, golden_template: Template, tmp_path: Path) -> None:
     labels = golden_labels() | {"video7": video_labels({1: 0, 2: label, 3: 0})}
     with pytest.raises(PredictionsError, match=rf":22: 1 of 22 rows have a label.*: video7/00002\.jpg; found {label}"):
-        write_per_video(golden_template, labels, tmp_path / "new")
+        write_per_video(golden_template, {EXPR: labels}, tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 
 def test_label_of_a_frame_that_no_row_asks_for_may_be_anything(golden_template: Template, tmp_path: Path) -> None:
     labels = golden_labels()
     labels["video7"] = video_labels({1: 5, 2: 0, 3: 3, 4: -1})
-    write_predictions(golden_template, labels, tmp_path / "predictions.txt")
+    write_predictions(golden_template, {EXPR: labels}, tmp_path / "predictions.txt")
     assert (
         (tmp_path / "predictions.txt")
         .read_text()
@@ -227,19 +228,25 @@ def test_frames_that_a_file_a_video_cannot_express_are_refused(tmp_path: Path) -
     template = make_template(tmp_path, "v/00001.jpg,", "v/00003.jpg,")
     labels = {"v": video_labels({1: 0, 2: 0, 3: 0})}
     with pytest.raises(TemplateError, match=r":2: the frames of v are not 1\.\.2"):
-        write_per_video(template, labels, tmp_path / "new")
-    write_predictions(template, labels, tmp_path / "predictions.txt")
+        write_per_video(template, {EXPR: labels}, tmp_path / "new")
+    write_predictions(template, {EXPR: labels}, tmp_path / "predictions.txt")
     assert check_predictions(tmp_path / "predictions.txt", template.path) == []
 
 
 # Whole or not at all
 
 
-class InterruptedRows(list[str]):
-    """Rows whose reader presses Ctrl-C after the first."""
+class InterruptedRows:
+    """Rows whose reader presses Ctrl-C after the first block."""
 
-    def __iter__(self) -> Iterator[str]:
-        yield self[0]
+    def __init__(self, rows: pa.ChunkedArray) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def iterchunks(self) -> Iterator[pa.Array]:
+        yield self.rows.chunk(0)
         raise KeyboardInterrupt
 
 
@@ -248,20 +255,20 @@ def test_interrupted_write_leaves_the_old_file(golden_template: Template, tmp_pa
     path.write_text("old")
     template = replace(golden_template, rows=InterruptedRows(golden_template.rows))
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(template, golden_labels(), path)
+        write_predictions(template, {EXPR: golden_labels()}, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.txt"]
     assert path.read_text() == "old"
 
 
 def test_folder_takes_the_place_of_an_older_one_only(golden_template: Template, tmp_path: Path) -> None:
     folder = tmp_path / "submission"
-    write_per_video(golden_template, golden_labels(), folder)
+    write_per_video(golden_template, {EXPR: golden_labels()}, folder)
     (folder / "video7.txt").write_text("old")
-    write_per_video(golden_template, golden_labels(), folder)
+    write_per_video(golden_template, {EXPR: golden_labels()}, folder)
     assert check_folder(folder, golden_template.path) == []
     (folder / "notes.txt").write_text("keep me")
     with pytest.raises(PredictionsError, match=r"holds something else: notes\.txt"):
-        write_per_video(golden_template, golden_labels(), folder)
+        write_per_video(golden_template, {EXPR: golden_labels()}, folder)
     assert (folder / "notes.txt").read_text() == "keep me"
     with pytest.raises(PredictionsError, match=r"something else: notes\.txt"):
-        write_per_video(golden_template, golden_labels(), folder / "notes.txt")
+        write_per_video(golden_template, {EXPR: golden_labels()}, folder / "notes.txt")
