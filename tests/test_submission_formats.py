@@ -280,7 +280,7 @@ def test_a_video_without_any_prediction_cannot_be_filled(tmp_path: Path) -> None
     template = make_template(tmp_path, FORMATS[0], "v/00001.jpg", "w/00001.jpg")
     nothing = VideoLabels(np.zeros(0, np.int64), np.zeros(0, np.int64))
     for predicted in ({}, {"w": nothing}):
-        labels = {EXPR: constant(EXPR, [1], 0)[EXPR] | predicted}
+        labels: Labels = {EXPR: constant(EXPR, [1], 0)[EXPR] | predicted}
         with pytest.raises(PredictionsError, match=r"template\.txt:3: 1 of 2 videos have no predictions: w\."):
             write_predictions(template, labels, tmp_path / "p.txt", "nearest")
 

@@ -58,7 +58,7 @@ ANSWERS: dict[str, tuple[str, dict[str, Rule]]] = {
 
 def golden_files() -> dict[str, str]:
     """The text of every golden file by its name."""
-    files = {}
+    files: dict[str, str] = {}
     for folder, (header, rules) in ANSWERS.items():
         files |= {f"{folder}{name}": content for name, content in one_file(header, rules).items()}
     for folder, header in {"": CLASSES, "va/": "valence,arousal", "au/": UNITS}.items():
