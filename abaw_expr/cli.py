@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from abaw_expr import console
+from abaw_expr.cli_convert import convert
 from abaw_expr.cli_import import Tables, compare, files_of, import_outputs, read_decided
 from abaw_expr.cli_search import penalties_command
 from abaw_expr.cli_submissions import check, submit
@@ -82,6 +83,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "compare": compare,
         "submit": submit,
         "check": check,
+        "convert": convert,
         "ablate": ablate_command(base, TASK),
         "penalties": penalties_command(TASK),
         "describe": describe,

@@ -16,7 +16,7 @@ from submissions.formats import PER_VIDEO, allowed
 from submissions.template import Template, line_of, read_template, split_lines
 from submissions.writer import VideoLabels
 
-WHOLE, NUMBER = re.compile(r"-?[0-9]+"), re.compile(r"-?[0-9]+(\.[0-9]+)?")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _REMEDY = "Run `check` on the file to see every fault of it."
 
 
@@ -44,7 +44,7 @@ def read_rows(path: Path, challenge: Challenge | None = None) -> Template:
 
 def labels_of(predictions: Template, challenge: Challenge) -> dict[str, VideoLabels]:
     """The labels of one challenge by video, from what `read_rows` gives. Raises as `read_predictions`."""
-    numbers = _numbers(predictions.rest, predictions.format.fields, predictions.path)
+    numbers = read_numbers(predictions.rest, predictions.format.fields, predictions.path)
     first = predictions.format.challenges.index(challenge)
     before = sum(len(other.fields) for other in predictions.format.challenges[:first])
     labels = {}
@@ -63,7 +63,7 @@ def read_folder(folder: Path, challenge: Challenge = EXPR) -> dict[str, VideoLab
     _, lines = read_lines(folder, challenge)
     labels = {}
     for video, own in lines.items():
-        numbers = _numbers(own, challenge.fields, folder / f"{video}.txt")
+        numbers = read_numbers(own, challenge.fields, folder / f"{video}.txt")
         labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, challenge))
     return labels
 
@@ -84,9 +84,29 @@ def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challe
         first, _, rest = _text(path).rstrip("\n").partition("\n")
         if known is None or first != header:
             raise PredictionsError("has another header", path=path, line=1, found=first, expected=expected)
-        lines[path.stem] = split_lines(rest) if rest else pa.array([], pa.string())
+        if not rest:
+            raise PredictionsError("has a header and no lines", path=path, remedy=_REMEDY)
+        lines[path.stem] = split_lines(rest)
     assert known is not None
     return known.challenges[0], lines
+
+
+def read_numbers(rest: pa.Array | pa.ChunkedArray, fields: Sequence[Field], path: Path) -> np.ndarray:
+    """What stands in lines after their image locations, float64 [lines, fields].
+
+    Raises PredictionsError for the first line that does not hold what may stand in these fields.
+    """
+    encoded = pa.chunked_array(rest).combine_chunks().dictionary_encode()
+    texts, places = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    table = np.array([_read(text, fields) for text in texts]).reshape(len(texts), len(fields))
+    wrong = np.isnan(table).any(axis=1)
+    if wrong.any():
+        first = int(wrong[places].argmax())
+        found, expected = texts[places[first]], _expected(fields)
+        raise PredictionsError(
+            "has no usable label", path=path, line=line_of(first), found=found, expected=expected, remedy=_REMEDY
+        )
+    return table[places]
 
 
 def align(predictions: Mapping[str, VideoLabels], video: str, frames: int) -> np.ndarray:
@@ -116,21 +136,6 @@ def _text(path: Path) -> str:
         raise PredictionsError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
 
 
-def _numbers(rest: pa.Array | pa.ChunkedArray, fields: Sequence[Field], path: Path) -> np.ndarray:
-    """What stands in the lines after their image locations, float64 [lines, fields]."""
-    encoded = pa.chunked_array(rest).combine_chunks().dictionary_encode()
-    texts, places = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-    table = np.array([_read(text, fields) for text in texts]).reshape(len(texts), len(fields))
-    wrong = np.isnan(table).any(axis=1)
-    if wrong.any():
-        first = int(wrong[places].argmax())
-        found, expected = texts[places[first]], _expected(fields)
-        raise PredictionsError(
-            "has no usable label", path=path, line=line_of(first), found=found, expected=expected, remedy=_REMEDY
-        )
-    return table[places]
-
-
 def _read(text: str, fields: Sequence[Field]) -> list[float]:
     """The numbers of a line; one that may not stand there is no number."""
     texts = text.split(",")
@@ -140,9 +145,8 @@ def _read(text: str, fields: Sequence[Field]) -> list[float]:
 
 
 def _number(text: str, field: Field) -> float:
-    if (WHOLE if field.whole else NUMBER).fullmatch(text) and field.low <= float(text) <= field.high:
-        return float(text)
-    return np.nan
+    plain = text in map(str, range(field.low, field.high + 1)) if field.whole else NUMBER.fullmatch(text)
+    return float(text) if plain and field.low <= float(text) <= field.high else np.nan
 
 
 def _expected(fields: Sequence[Field]) -> str:

@@ -11,7 +11,7 @@ Rows without a prediction are refused too, unless it is said how to fill them, f
   interpolated in time before they are decided; that needs no filling here.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -65,7 +65,7 @@ def write_predictions(
             challenge's.
     """
     rest, filled = _answers(template, labels, fill)
-    write_rows(template, rest, path)
+    write_rows(template.format.header, template.rows, rest, path)
     return filled
 
 
@@ -84,15 +84,15 @@ def write_per_video(
     return filled
 
 
-def write_rows(template: Template, rest: pa.ChunkedArray, path: Path | str) -> None:
-    """Writes one file: the template's header and rows, each with the text [rows] that follows its comma."""
+def write_rows(header: str, rows: pa.ChunkedArray, rest: pa.ChunkedArray, path: Path | str) -> None:
+    """Writes one file: the header, then image locations [rows], each with the text [rows] that follows its comma."""
     with atomic(Path(path)) as temporary, open(temporary, "wb") as file:
-        file.write(f"{template.format.header}\n".encode())
+        file.write(f"{header}\n".encode())
         start = 0
-        for rows in template.rows.iterchunks():
-            part = rest.slice(start, len(rows)).combine_chunks()
-            _write_lines(file, pc.binary_join_element_wise(rows, part, ","))
-            start += len(rows)
+        for block in rows.iterchunks():
+            part = rest.slice(start, len(block)).combine_chunks()
+            _write_lines(file, pc.binary_join_element_wise(block, part, ","))
+            start += len(block)
 
 
 def write_files(template: Template, rest: pa.ChunkedArray, folder: Path | str) -> None:
@@ -150,7 +150,7 @@ def _answers(
     template: Template, labels: Mapping[Challenge, Predictions], fill: Fill | None
 ) -> tuple[pa.ChunkedArray, dict[str, int]]:
     """The text that follows each row's comma, [rows], and how many rows of which video were filled."""
-    _check_challenges(template, labels)
+    check_challenges(template, list(labels))
     filled = np.zeros(len(template.rows), bool)
     texts: list[pa.Array] = []
     for challenge in template.format.challenges:
@@ -197,11 +197,12 @@ def _check_allowed(template: Template, challenge: Challenge, values: np.ndarray,
         _refuse(template, ~right, problem, "Only that can be submitted.", values[right.argmin()])
 
 
-def _check_challenges(template: Template, labels: Mapping[Challenge, Predictions]) -> None:
-    if set(labels) != set(template.format.challenges):
+def check_challenges(template: Template, challenges: Sequence[Challenge]) -> None:
+    """Raises PredictionsError where a template does not ask for these challenges and no others."""
+    if set(challenges) != set(template.format.challenges):
         found, expected = (
-            "; ".join(f"{challenge.name} ({challenge.header})" for challenge in challenges)
-            for challenges in (labels, template.format.challenges)
+            "; ".join(f"{challenge.name} ({challenge.header})" for challenge in some)
+            for some in (challenges, template.format.challenges)
         )
         raise PredictionsError(
             "the template asks for another challenge than was predicted",
