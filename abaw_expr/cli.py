@@ -180,20 +180,22 @@ def predict(
 def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", pictures: Path | None = None) -> int:
     """Chooses weights, smoothing and prior correction on validation outputs, exactly.
 
+    Of action units each one's threshold as well. Prior correction is of expressions' classes alone.
+
     The nested figure is the honest one: each recording scored by what the others choose. Quote that.
 
     Args:
         outputs: The validation split's outputs tables, one or several, all their branches voting. NAME= gives a
             file's branch another name, where two files have the same.
         out: The decision file (JSON) to write.
-        rule: What is best: the highest macro F1, or the highest mean with its neighbours, a broad optimum.
+        rule: What is best: the highest figure, or the highest mean with its neighbours, a broad optimum.
         pictures: A folder for pictures (SVG and PNG): weights, smoothing, optimism, confusion.
     """
     from abaw_expr.outputs import read_joined
     from tuning.selection import decide, search
 
     check_target(out, *files_of(outputs))
-    table = read_joined(outputs, TASK)
+    table = read_joined(outputs, None)
     with console.progress("Scoring candidates") as tell:
         found = search(table, rule=rule, progress=tell)
     decision = decide(table, found)
@@ -201,24 +203,8 @@ def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", 
     if pictures is not None:
         from tuning.pictures import draw_search
 
-        draw_search(found, list(table.branches), TASK, pictures)
-    chosen = [(name, vote.weight, vote.tau) for name, vote in decision.branches.items()]
-    console.table(f"Decision {out}", ("branch", "weight", "prior correction tau"), chosen)
-    window = f"{decision.smoother} over {decision.smoothing:g} s" if decision.smoothing else "none"
-    console.OUT.print(f"Smoothing: {window}")
-    figures, estimate = decision.figures or {}, decision.estimate or {}
-    rows = [(f"{name} alone, nothing tuned", f1) for name, f1 in figures["alone"].items()]
-    rows += [("equal weights, nothing tuned", figures["equal"]), ("tuned", figures["macro_f1"])]
-    rows += [("tuned, frames with a crop", figures["macro_f1_with_crop"])]
-    rows += [("nested (honest)", estimate["nested_macro_f1"]), ("optimism: tuned - nested", estimate["optimism"])]
-    console.table("Macro F1 on these frames", ("", "macro F1"), rows)
-    if estimate["interval"]:
-        low, high = estimate["interval"]
-        again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
-        console.OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
-    for name, f1 in figures["alone"].items():
-        if (f1 or 0) > (figures["macro_f1"] or 0):
-            console.note(f"{name} alone beats every fusion: the others need more training, or more data.")
+        draw_search(found, list(table.branches), pictures)
+    console.print_decision(str(out), decision)
     return OK
 
 
@@ -230,15 +216,17 @@ def score(
     crops: tuple[Path, ...] = (),
     out: Path | None = None,
 ) -> int:
-    """Scores as the organisers do: macro F1 over all annotated frames.
+    """Scores as the organisers do, over all annotated frames.
 
-    Give either --outputs and --decision, or --predictions and --annotations.
+    Expressions: macro F1. Valence and arousal: the mean of both CCC. Action units: the mean of their F1.
+
+    Give either --outputs, with --decision where there is one, or --predictions and --annotations.
 
     Frames that have a crop are scored apart as well, where that is known.
 
     Args:
         outputs: Outputs tables with labels, as `tune` was given them.
-        decision: The decision file to apply to them.
+        decision: The decision file to apply to them; without it all branches have the same vote.
         predictions: A predictions.txt, or the 3rd edition's folder of files.
         annotations: The folder of annotation files to score it against.
         crops: With --predictions: the roots of the crops, to score frames with a crop too.
@@ -246,12 +234,12 @@ def score(
     """
     if out is not None:
         check_target(out, *files_of(outputs), decision, predictions)
-    if outputs and decision and not (predictions or annotations or crops):
+    if outputs and not (predictions or annotations or crops):
         found = _score_outputs(outputs, decision)
     elif predictions and annotations and not (outputs or decision):
         found = _score_predictions(predictions, annotations, crops)
     else:
-        raise UserError("score needs --outputs with --decision, or --predictions with --annotations [--crops]")
+        raise UserError("score needs --outputs [--decision], or --predictions with --annotations [--crops]")
     for number, (name, report) in enumerate(found.items()):
         console.print_report(name, report, detailed=number == 0)
     if out is not None:
@@ -261,25 +249,24 @@ def score(
     return OK
 
 
-def _score_outputs(outputs: Sequence[Path], decision: Path) -> "dict[str, Report]":
-    from abaw_expr.scoring import reports
-
+def _score_outputs(outputs: Sequence[Path], decision: Path | None) -> "dict[str, Report]":
     table, chosen = read_decided(outputs, decision)
     videos = table.videos()
-    predicted = [chosen.labels(video) for video in videos]
-    return reports(TASK, [v.name for v in videos], [v.label for v in videos], predicted, [v.crop for v in videos])
+    truths, predicted = [v.label for v in videos], [chosen.labels(v) for v in videos]
+    return chosen.kind.reports([v.name for v in videos], truths, predicted, [v.crop for v in videos])
 
 
 def _score_predictions(predictions: Path, annotations: Path, crops: Sequence[Path]) -> "dict[str, Report]":
-    from abaw_expr.data.release import frames_with_crop, read_annotation_folder
-    from abaw_expr.scoring import reports
+    from abaw_expr.data.release import challenge_of_folder, frames_with_crop, read_annotation_folder
+    from abaw_expr.kinds import kind_of
     from submissions.reader import align, read_folder, read_predictions
 
-    truths = read_annotation_folder(annotations, TASK)
-    known = read_folder(predictions, TASK) if predictions.is_dir() else read_predictions(predictions, TASK)
+    challenge = challenge_of_folder(annotations)
+    truths = read_annotation_folder(annotations, challenge)
+    known = (read_folder if predictions.is_dir() else read_predictions)(predictions, challenge)
     predicted = [align(known, video, len(truth)) for video, truth in truths.items()]
     has_crop = frames_with_crop(crops, truths) if crops else None
-    return reports(TASK, list(truths), list(truths.values()), predicted, has_crop)
+    return kind_of(challenge).reports(list(truths), list(truths.values()), predicted, has_crop)
 
 
 def describe(

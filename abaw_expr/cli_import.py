@@ -1,6 +1,6 @@
 """The command that brings in what other models say, and the one that compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,52 +8,70 @@ import tyro
 
 from abaw_expr import console
 from abaw_expr.cli_training import Flag
-from abaw_expr.errors import UserError
+from abaw_expr.errors import TemplateError, UserError
 from abaw_expr.files import check_target
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks import Challenge, challenge_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from abaw_expr.fusion import Decision
+    from abaw_expr.kinds import Kind
     from abaw_expr.outputs import Outputs
-    from abaw_expr.scoring import Counts
+    from abaw_expr.scoring import Statistics
 
 Tables = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[NAME=]FILE [[NAME=]FILE ...]")]
 
 
 def import_outputs(
     source: tyro.conf.Positional[Path],
-    like: Path,
     name: str,
     out: Path,
+    like: Path | None = None,
+    annotations: Path | None = None,
+    template: Path | None = None,
+    videos: Path | None = None,
+    rate: float | None = None,
     logits: Flag = False,
     incomplete: Flag = False,
     prior: tuple[float, ...] | None = None,
 ) -> int:
-    """Turns another model's probabilities into an outputs table, checked row by row.
+    """Turns another model's numbers into an outputs table, checked row by row.
 
-    `tune`, `score` and `submit` then take it beside your runs: --outputs val.parquet clip.parquet.
+    `tune`, `score` and `submit` then take it, alone or beside other tables: --outputs val.parquet clip.parquet.
+
+    Which frames, and which challenge, say --like, --annotations or --template: classes of expressions or compound
+    expressions, valence and arousal, or action units.
 
     Args:
         source: A CSV or Parquet file with video and frame (or image_location) and a column a class, under the
             classes' names; or a folder of VIDEO.npz with probabilities or logits, classes and, if not 1 to the end,
-            frame.
-        like: The outputs table that it is to vote beside: it gives rows, times and labels.
+            frame. For action units a column a unit (AU1) with its probability; for valence and arousal their values,
+            in an NPZ under `values`.
         name: What the branch is to be called.
         out: The Parquet file to write.
+        like: The outputs table that it is to vote beside: it gives rows, times and labels.
+        annotations: Without --like: the folder of annotation files, whose lines are the rows, with their labels.
+        template: Without --like: the organisers' template, whose rows are the rows.
+        videos: Without --like: the folder of the video files, at any depth, for each frame's time.
+        rate: Without --like and --videos: frames a second of all videos. Smoothing is in seconds.
         logits: The numbers are logits, not probabilities.
         incomplete: Whole videos may be missing; the branch has no vote in them.
-        prior: The share of each class in the model's training, in the task's order; even where not given, and then
-            nothing is corrected.
+        prior: What the model's training saw on average: the share of each class, in the task's order (even where not
+            given, and then nothing is corrected), or of each unit's active frames, or mean valence and arousal.
     """
     from abaw_expr.importing import import_branch
     from abaw_expr.outputs import read_outputs, write_outputs
 
-    check_target(out, source, like)
-    imported = import_branch(source, name, read_outputs(like, EXPR), logits, prior, incomplete)
+    check_target(out, source, like, template)
+    if [like, annotations, template].count(None) != 2:
+        raise UserError("import needs one of --like, --annotations and --template, to know the frames")
+    rows_of = read_outputs(like, None) if like else _frames(annotations, template, videos, rate)
+    imported = import_branch(source, name, rows_of, logits, prior, incomplete)
     write_outputs(out, imported.outputs)
     rows = [("rows of the table", imported.used + imported.silent), ("rows with numbers", imported.used)]
     rows += [("rows without: no vote", imported.silent), ("rows of other frames, left out", imported.beyond)]
-    console.table(f"Outputs {out}, branch {name}", ("", "count"), rows)
+    console.table(f"Outputs {out}, branch {name}, {rows_of.task.name}", ("", "count"), rows)
     return 0
 
 
@@ -68,20 +86,23 @@ def compare(outputs: Tables, decision: Path, other_outputs: Tables, other_decisi
         other_outputs: The outputs tables of the second; the same where only the decision differs.
         other_decision: The decision file of the second.
     """
-    from abaw_expr.scoring import bootstrap_difference, bootstrap_interval, macro_f1
+    from abaw_expr.scoring import bootstrap_difference, bootstrap_interval
 
-    first, names = _by_recording(outputs, decision)
-    second, other_names = _by_recording(other_outputs, other_decision)
-    if names != other_names or (first.sum(axis=(1, 2)) != second.sum(axis=(1, 2))).any():
+    first, names, kind = _by_recording(outputs, decision)
+    second, other_names, other_kind = _by_recording(other_outputs, other_decision)
+    counted = kind is other_kind and names == other_names
+    if not counted or (kind.annotated(first) != kind.annotated(second)).any():
         remedy = "Compare outputs of the same split."
         raise UserError("the two are not of the same annotated frames", path=other_outputs[0], remedy=remedy)
     if len(first) < 2:
         raise UserError("there is nothing to resample", found="1 recording", expected="at least 2")
+    figure = kind.figure
     rows: list[tuple[str, float, float, float]] = []
     for path, counts in ((decision, first), (other_decision, second)):
-        rows.append((str(path), float(macro_f1(counts.sum(axis=0))), *bootstrap_interval(counts, seed=0)))
-    rows.append(("difference", *bootstrap_difference(first, second, seed=0)))
-    console.table(f"Macro F1 on {len(first)} recordings", ("", "macro F1", "95 % from", "to"), rows)
+        interval = bootstrap_interval(counts, seed=0, figure=figure)
+        rows.append((str(path), float(figure(counts.sum(axis=0))), *interval))
+    rows.append(("difference", *bootstrap_difference(first, second, seed=0, figure=figure)))
+    console.table(f"{kind.figure_title} on {len(first)} recordings", ("", kind.figure_name, "95 % from", "to"), rows)
     _, _, low, high = rows[-1]
     verdict = "The interval of the difference holds 0: no difference is shown." if low <= 0 <= high else None
     console.OUT.print(verdict or f"The {'first' if low > 0 else 'second'} is better.")
@@ -95,21 +116,73 @@ def files_of(outputs: Sequence[Path]) -> list[Path]:
     return [split_name(file)[1] for file in outputs]
 
 
-def read_decided(outputs: Sequence[Path], decision: Path) -> "tuple[Outputs, Decision]":
-    """Outputs tables as one, and the decision to apply to them, which fits."""
-    from abaw_expr.fusion import Decision
+def read_decided(outputs: Sequence[Path], decision: Path | None) -> "tuple[Outputs, Decision]":
+    """Outputs tables of any challenge as one, and the decision to apply to them, which fits.
+
+    Without a decision file all branches have the same vote, and that is said.
+    """
+    from abaw_expr.fusion import Decision, equal_weights
     from abaw_expr.outputs import read_joined
 
-    chosen, table = Decision.load(decision, EXPR), read_joined(outputs, EXPR)
-    chosen.check(table)
+    table = read_joined(outputs, None)
+    if decision is None:
+        chosen = equal_weights(table)
+        console.note(f"No --decision: nothing is tuned ({chosen}).")
+    else:
+        chosen = Decision.load(decision, table.task)
+        chosen.check(table)
     return table, chosen
 
 
-def _by_recording(outputs: Sequence[Path], decision: Path) -> "tuple[Counts, list[str]]":
-    """Confusion counts a recording, [R, C, C], and the videos."""
+def _by_recording(outputs: Sequence[Path], decision: Path) -> "tuple[Statistics, list[str], Kind]":
+    """Statistics a recording, [R, F, K], the videos, and the kind of their numbers."""
     from abaw_expr.scoring import sum_recordings
 
     table, chosen = read_decided(outputs, decision)
     videos = table.videos()
     names = [video.name for video in videos]
-    return sum_recordings(names, chosen.confusions(videos)), names
+    return sum_recordings(names, chosen.statistics(videos)), names, chosen.kind
+
+
+def _frames(annotations: Path | None, template: Path | None, videos: Path | None, rate: float | None) -> "Outputs":
+    """The frames of annotations or of a template, with their times."""
+    import numpy as np
+
+    from abaw_expr.data.release import challenge_of_folder, read_annotation_folder
+    from abaw_expr.importing import frames_of
+    from submissions.template import read_template
+
+    if annotations is not None:
+        task = challenge_of_folder(annotations)
+        labels = read_annotation_folder(annotations, task)
+        frames = {video: np.arange(1, len(lines) + 1) for video, lines in labels.items()}
+        return frames_of(task, "val", frames, _times(frames, videos, rate), labels)
+    assert template is not None
+    task = _challenge_of_template(template)
+    frames = {video: np.sort(rows.frames) for video, rows in read_template(template, task).videos.items()}
+    return frames_of(task, "test", frames, _times(frames, videos, rate))
+
+
+def _challenge_of_template(template: Path) -> Challenge:
+    try:
+        with open(template, encoding="utf-8-sig") as file:
+            header = file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"cannot be read ({error})", path=template) from error
+    challenge = challenge_of(header.split(",")[1:])
+    if challenge is None:
+        remedy = "Is this the organisers' template?"
+        raise TemplateError("has a header of no challenge", path=template, line=1, found=header, remedy=remedy)
+    return challenge
+
+
+def _times(frames: "Mapping[str, NDArray]", videos: Path | None, rate: float | None) -> "Mapping[str, NDArray]":
+    """The seconds of each video's frames, [T], off the clock of its file or at one rate."""
+    from abaw_expr.data.clocks import times_of
+
+    if videos is not None:
+        return times_of(frames, videos)
+    if rate is None or not 0 < rate < float("inf"):
+        expected = "frames a second, or --videos with the folder of the video files"
+        raise UserError("--rate cannot be used", found=rate, expected=expected)
+    return {video: (numbers - 1) / rate for video, numbers in frames.items()}

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from abaw_expr.fusion import Decision
     from abaw_expr.scoring import Report
     from abaw_expr.training.run import Epoch
 
@@ -67,19 +68,39 @@ def print_epoch(epoch: "Epoch") -> None:
     )
 
 
+def print_decision(name: str, decision: "Decision") -> None:
+    """Prints what was chosen, the figures it was chosen by, and what to expect of it."""
+    kind, figures, estimate = decision.kind, decision.figures or {}, decision.estimate or {}
+    chosen = [(branch, vote.weight, vote.tau) for branch, vote in decision.branches.items()]
+    columns = ("branch", "weight", "prior correction tau")[: 3 if kind.distribution else 2]
+    table(f"Decision {name}", columns, [row[: len(columns)] for row in chosen])
+    OUT.print(f"Smoothing: {f'{decision.smoother} over {decision.smoothing:g} s' if decision.smoothing else 'none'}")
+    if decision.thresholds is not None:
+        table(
+            "A unit is active from",
+            ("unit", "probability"),
+            zip(decision.task.columns, decision.thresholds, strict=True),
+        )
+    rows = [(f"{branch} alone, nothing tuned", figure) for branch, figure in figures["alone"].items()]
+    rows += [("equal weights, nothing tuned", figures["equal"]), ("tuned", figures[kind.figure_key])]
+    rows += [("tuned, frames with a crop", figures[f"{kind.figure_key}_with_crop"])]
+    rows += [("nested (honest)", estimate[f"nested_{kind.figure_key}"])]
+    rows += [("optimism: tuned - nested", estimate["optimism"])]
+    table(f"{kind.figure_title} on these frames", ("", kind.figure_name), rows)
+    if estimate["interval"]:
+        low, high = estimate["interval"]
+        again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
+        OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
+    for branch, figure in figures["alone"].items():
+        if (figure or 0) > (figures[kind.figure_key] or 0):
+            note(f"{branch} alone beats every fusion: the others need more training, or more data.")
+
+
 def print_report(name: str, report: "Report", detailed: bool) -> None:
-    """Prints a score: one line, and in detail a class, a video and the confusion matrix."""
-    interval = "" if report.interval is None else " (95 % over recordings: {:.4f} to {:.4f})".format(*report.interval)
-    OUT.print(f"\n{name}: macro F1 {report.macro_f1:.4f}{interval}, accuracy {report.accuracy:.4f}", soft_wrap=True)
-    if not detailed:
-        return
-    classes = [(c.name, c.precision, c.recall, c.f1, c.support) for c in report.classes]
-    table("By class", ("class", "precision", "recall", "F1", "frames"), classes)
-    names = [score.name for score in report.classes]
-    rows = zip(names, report.confusion, strict=True)
-    table("Confusion (rows: truth)", ("", *(name[:4] for name in names)), [(truth, *counts) for truth, counts in rows])
-    videos = [(v.name, v.macro_f1, v.accuracy, v.frames) for v in report.videos]
-    table("By video (F1 over its own classes)", ("video", "macro F1", "accuracy", "frames"), videos)
+    """Prints a score: one line, and in detail the tables that explain it."""
+    OUT.print(f"\n{name}: {report.headline()}", soft_wrap=True)
+    for section in report.sections() if detailed else ():
+        table(*section)
 
 
 def show(value: object) -> str:

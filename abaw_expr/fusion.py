@@ -1,10 +1,12 @@
-"""From the branches' probabilities to one decision a frame.
+"""From the branches' numbers to one decision a frame.
 
 The proportion criterion of arXiv 2503.11935, P = (m P_a + n P_v) / (m + n) with integers 0 < m, n < 6, for any number
 of branches, between steps that the paper leaves open (our defaults): smoothing and prior correction of each branch
-before it, filling after it. All of it is plain arithmetic on arrays. A row that is all NaN is missing.
+before it, filling after it. All of it is plain arithmetic on arrays. A row that is all NaN is missing. Probabilities of
+classes and of action units and values of valence and arousal are fused alike; what a fused row decides is
+`abaw_expr.kinds`'. Only the shares of classes have a prior to correct.
 
-Shapes: T frames of one video, C classes, k branches.
+Shapes: T frames of one video, C numbers of a row (classes, say), k branches, V videos, F fields of K statistics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from abaw_expr.errors import DecisionError
 from abaw_expr.files import read_json, write_json
-from abaw_expr.outputs import Outputs, VideoOutputs, is_distribution
-from abaw_expr.scoring import Counts, confusion_by_video, macro_f1, with_crop
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.kinds import Kind, Rows, kind_of
+from abaw_expr.outputs import Outputs, VideoOutputs
+from abaw_expr.scoring import Statistics, with_crop
+from abaw_expr.tasks import EXPR, Challenge
 from abaw_expr.version import VERSION
-
-Rows = NDArray[np.floating]
-"""[T, C] probabilities; a row all NaN is missing."""
 
 MOST = 5
 """The largest weight of a branch (arXiv 2503.11935)."""
@@ -73,16 +73,22 @@ def fuse_priors(priors: Sequence[Sequence[float]], weights: Sequence[int]) -> Ro
     return fuse([np.array([prior]) for prior in priors], weights)[0]
 
 
-def smooth(p: Rows, time: NDArray[np.float64], seconds: float, smoother: str = "mean") -> Rows:
+def smooth(
+    p: Rows, time: NDArray[np.float64], seconds: float, smoother: str = "mean", distribution: bool = True
+) -> Rows:
     """The mean or median of the rows that are present within `seconds` / 2 of each frame: [T, C], [T] -> [T, C].
 
     A missing row takes the mean or median of its window too; it stays missing where the window holds nothing. 0 seconds
     return the input. The mean's window is on the video's own clock, so frame rates may vary; the median's is an odd
-    number of rows, as many as fit the window at the video's own rate, and medians of classes are made to sum to 1.
+    number of rows, as many as fit the window at the video's own rate, and the medians of a `distribution` are made to
+    sum to 1.
     """
     if seconds == 0 or not len(p):
         return p
-    return _mean(p, time, seconds) if smoother == "mean" else _median(p, time, seconds)
+    if smoother == "mean":
+        return _mean(p, time, seconds)
+    medians = _median(p, time, seconds)
+    return _normalised(medians) if distribution else medians
 
 
 def _mean(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
@@ -100,10 +106,13 @@ def _median(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
     half = min(int(seconds / 2 * rate + EDGE), len(p) - 1)
     ahead = np.full((half, p.shape[1]), np.nan, p.dtype)
     rows = np.concatenate([p, ahead]).T.copy()  # the moving median ends at its row: it is read `half` rows later
-    medians = bottleneck.move_median(rows, 2 * half + 1, min_count=1)[:, half:].T
+    return bottleneck.move_median(rows, 2 * half + 1, min_count=1)[:, half:].T
+
+
+def _normalised(medians: Rows) -> Rows:
     total = medians.sum(axis=1, keepdims=True)
     undecided = total[:, 0] == 0  # no class has half of the window: none is preferred
-    return np.where(undecided[:, None], 1 / p.shape[1], medians / np.where(undecided[:, None], 1, total))
+    return np.where(undecided[:, None], 1 / medians.shape[1], medians / np.where(undecided[:, None], 1, total))
 
 
 class Gaps(NamedTuple):
@@ -169,11 +178,11 @@ class Vote:
     """What a branch brings to the decision. Raises DecisionError for a value out of range."""
 
     prior: tuple[float, ...]
-    """The share of each class that its training saw."""
+    """What its training saw on average: the share of each class or of each unit's active frames, or the mean values."""
     weight: int = 1
     """1 to 5: m of the sound and n of the picture in the proportion criterion."""
     tau: float = 0.0
-    """The exponent of its prior correction, 0 (none) to 2."""
+    """The exponent of its prior correction, 0 (none) to 2; only shares of classes have one."""
 
     def __post_init__(self) -> None:
         whole = type(self.weight) is int and self.weight in WEIGHTS
@@ -183,7 +192,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities become labels, and what it was chosen by. Raises DecisionError for a value out of range."""
+    """How branches' numbers become labels, and what it was chosen by. Raises DecisionError for a value out of range."""
 
     branches: Mapping[str, Vote]
     """What each branch brings, by name."""
@@ -196,26 +205,35 @@ class Decision:
     outputs: Mapping[str, Any] | None = None
     """The tables it was chosen on; None, like figures and estimate, where nothing was tuned."""
     figures: Mapping[str, Any] | None = None
-    """Macro F1 on them: of this decision (macro_f1, macro_f1_with_crop), and without post-processing of each branch
-    alone (alone) and of all fused with equal weights (equal)."""
+    """The challenge's figure on them: of this decision (macro_f1 and macro_f1_with_crop, or mean_ccc and so on), and
+    without post-processing of each branch alone (alone) and of all fused with equal weights (equal)."""
     estimate: Mapping[str, Any] | None = None
-    """What to expect of it elsewhere: nested_macro_f1, its interval, optimism, method."""
-    task: Task = EXPR
+    """What to expect of it elsewhere: nested_macro_f1 (nested_mean_ccc), its interval, optimism, method."""
+    task: Challenge = EXPR
+    thresholds: tuple[float, ...] | None = None
+    """From which probability on each action unit counts as active; None: 0.5, and of other challenges always."""
 
     def __post_init__(self) -> None:
         _require(len(self.branches) > 0, "branches", self.branches, "at least one")
-        n_classes = self.task.n_classes
         for name, vote in self.branches.items():
-            expected = f"{n_classes} shares that sum to 1"
-            _require(is_distribution(vote.prior, n_classes), f"{name}'s prior", vote.prior, expected)
+            _require(self.kind.is_prior(vote.prior), f"{name}'s prior", vote.prior, self.kind.prior_expected)
+            untold = f"0, as {self.kind.columns_are} have no prior to correct"
+            _require(not vote.tau or self.kind.distribution, f"{name}'s tau", vote.tau, untold)
         _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
         _require(self.smoother in SMOOTHERS, "smoother", self.smoother, " or ".join(SMOOTHERS))
+        expected = f"null, or of action units {self.task.n_columns} numbers from 0 to 1"
+        _require(self.kind.are_thresholds(self.thresholds), "thresholds", self.thresholds, expected)
         for name in ("mu", "outputs", "figures", "estimate"):
             value = getattr(self, name)
             _require(value is None or isinstance(value, Mapping), name, value, "an object of names and values, or null")
 
+    @property
+    def kind(self) -> Kind:
+        """What the numbers mean."""
+        return kind_of(self.task)
+
     def probabilities(self, video: VideoOutputs) -> Rows:
-        """Decides one video: float32 [T, C], every row present and summing to 1.
+        """Decides one video: float32 [T, C], every row present and, of classes, summing to 1; values where those count.
 
         Each branch is smoothed over the frames that have it and its prior corrected; then they are fused and filled.
         """
@@ -225,20 +243,21 @@ class Decision:
     def prepared(self, branch: str, video: VideoOutputs) -> Rows:
         """A branch's rows as they go into the fusion."""
         vote = self.branches[branch]
-        return correct_prior(smooth(video.p[branch], video.time, self.smoothing, self.smoother), vote.prior, vote.tau)
+        smoothed = smooth(video.p[branch], video.time, self.smoothing, self.smoother, self.kind.distribution)
+        return correct_prior(smoothed, vote.prior, vote.tau)
 
     def fallback(self) -> Rows:
         """What is said of a video that no branch has anything to say of: the fused priors, [C]."""
         return fuse_priors([vote.prior for vote in self.branches.values()], self._weights)
 
-    def labels(self, video: VideoOutputs) -> NDArray[np.int64]:
-        """The most probable class of every frame, [T]; the lower class where two are equal."""
-        return self.probabilities(video).argmax(axis=1)
+    def labels(self, video: VideoOutputs) -> NDArray[Any]:
+        """What is predicted of every frame: the most probable class, int64 [T], the lower where two are equal; values,
+        float32 [T, F]; or which units are active, int64 [T, F]."""
+        return self.kind.decide(self.probabilities(video), self.thresholds)
 
-    def confusions(self, videos: Sequence[VideoOutputs]) -> Counts:
-        """One confusion matrix a video over its annotated frames: [V, C, C]."""
-        labels = [self.labels(video) for video in videos]
-        return confusion_by_video([video.label for video in videos], labels, self.task.n_classes)
+    def statistics(self, videos: Sequence[VideoOutputs]) -> Statistics:
+        """What scoring needs of each video's annotated frames, [V, F, K]: of classes confusion matrices, [V, C, C]."""
+        return self.kind.statistics([video.label for video in videos], [self.labels(video) for video in videos])
 
     def check(self, outputs: Outputs) -> None:
         """Raises DecisionError where the outputs are of another task or class order, or lack a branch."""
@@ -256,7 +275,12 @@ class Decision:
         """In words: `audio 2 : visual 3, mean of 2 s, tau 0.5 : 0`."""
         weights = " : ".join(f"{name} {vote.weight}" for name, vote in self.branches.items())
         window = f"{self.smoother} of {self.smoothing:g} s" if self.smoothing else "no smoothing"
-        return f"{weights}, {window}, tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}"
+        parts = [weights, window]
+        if self.kind.distribution:
+            parts.append(f"tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}")
+        if self.thresholds is not None:
+            parts.append(f"thresholds {' '.join(f'{threshold:g}' for threshold in self.thresholds)}")
+        return ", ".join(parts)
 
     @property
     def _weights(self) -> list[int]:
@@ -266,10 +290,11 @@ class Decision:
         """Writes `decision.json`, whole or not at all."""
         values = {name: getattr(self, name) for name in _field_names()}
         branches = {name: asdict(vote) for name, vote in self.branches.items()}
-        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches})
+        cuts = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches, **cuts})
 
     @classmethod
-    def load(cls, path: Path, task: Task = EXPR) -> Self:
+    def load(cls, path: Path, task: Challenge = EXPR) -> Self:
         """Reads `decision.json`.
 
         Raises DecisionError where it is no decision, of another version or task, or a field is missing or out of range.
@@ -284,14 +309,21 @@ class Decision:
             _require(isinstance(value["branches"], dict), "branches", value["branches"], "branches by name")
             branches = {name: _vote(name, fields) for name, fields in value["branches"].items()}
             named = {name: value[name] for name in _field_names()}
-            return cls(**named | {"branches": branches, "task": task})
+            cuts = value.get("thresholds")
+            cuts = tuple(cuts) if isinstance(cuts, list) else cuts
+            return cls(**named | {"branches": branches, "task": task, "thresholds": cuts})
         except DecisionError as error:
             error.path = path
             raise
 
 
+def equal_weights(outputs: Outputs) -> Decision:
+    """The decision that nothing was chosen for: every branch of the table has the same vote, nothing is smoothed."""
+    return Decision({name: Vote(source.prior) for name, source in outputs.branches.items()}, task=outputs.task)
+
+
 def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, Any]:
-    """Macro F1 of a decision on annotated videos, and of what it is to be compared with.
+    """The figure of a decision on annotated videos, and of what it is to be compared with.
 
     `alone` and `equal` have nothing tuned. None where there is nothing to compare.
     """
@@ -301,9 +333,10 @@ def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, Any
         for name, vote in decision.branches.items()
         if not all(np.isnan(video.p[name]).all() for video in videos)
     }
+    key = decision.kind.figure_key
     return {
-        "macro_f1": _score(decision, videos),
-        "macro_f1_with_crop": _score(decision, cropped),
+        key: _score(decision, videos),
+        f"{key}_with_crop": _score(decision, cropped),
         "alone": {
             name: _score(Decision({name: said[name]}, task=decision.task), videos) if name in said else None
             for name in decision.branches
@@ -313,9 +346,9 @@ def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, Any
 
 
 def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
-    """Macro F1 over the annotated frames of all videos; None where there is none."""
-    pooled = decision.confusions(videos).sum(axis=0)
-    return float(macro_f1(pooled)) if pooled.any() else None
+    """The figure over the annotated frames of all videos; None where there is none."""
+    pooled = decision.statistics(videos).sum(axis=0)
+    return float(decision.kind.figure(pooled)) if pooled.any() else None
 
 
 def _vote(name: str, value: object) -> Vote:
@@ -327,8 +360,8 @@ def _vote(name: str, value: object) -> Vote:
 
 
 def _field_names() -> list[str]:
-    """The fields of a decision that the file holds under their own names."""
-    return [field.name for field in fields(Decision) if field.name != "task"]
+    """The fields of a decision that every file holds under their own names."""
+    return [field.name for field in fields(Decision) if field.name not in ("task", "thresholds")]
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:

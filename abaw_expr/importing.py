@@ -1,4 +1,4 @@
-"""Any model's probabilities as a branch of an outputs table, checked row by row.
+"""Any model's numbers as a branch of an outputs table, checked row by row.
 
 A source is one of
 - a CSV or Parquet file with `video` and `frame`, or `image_location` (`video/00001.jpg`), and a column a class, under
@@ -6,12 +6,14 @@ A source is one of
 - a folder of `<video>.npz` with `probabilities` or `logits` [T, C], `classes` [C], their names, and `frame` [T]
   (without it 1 to T).
 
-Frames count from 1. The rows of the table are those of another table, the one that it is to be tuned or submitted with.
-Shapes: N rows of the source, T of a video, C classes.
+Of action units there is a column a unit (`AU1`), the probability that it is active; of valence and arousal their
+`values`, under their names. Frames count from 1. The rows of the table are those of another table, the one that it is
+to be tuned or submitted with, or those of annotations or a template (`frames_of`).
+Shapes: N rows of the source, T of a video, C numbers of a row.
 """
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten, unreadable
-from abaw_expr.outputs import SUM_TOLERANCE, Outputs, Source, branch_columns, check_branch_name, is_distribution
-from abaw_expr.tasks import IMAGE_COLUMN, Task
+from abaw_expr.kinds import kind_of
+from abaw_expr.outputs import Outputs, Source, branch_columns, check_branch_name, label_columns
+from abaw_expr.tasks import IMAGE_COLUMN, Challenge
 
 IMAGE = r"^(?P<video>.+)/0*(?P<frame>\d+)\.jpg$"
 
@@ -61,18 +64,19 @@ def import_branch(
 ) -> Imported:
     """Reads a source as the branch `name` with the rows of `like`.
 
-    `prior` is the share of each class in the model's training, even where not known. `incomplete` allows that whole
-    videos are missing. Raises OutputsError where the source cannot be read, its classes are not named as the task's, or
-    a row, which is named, is no distribution over them or occurs twice.
+    `prior` is what the model's training saw on average (`abaw_expr.outputs`); where not known shares of classes are
+    even, values and units 0. `incomplete` allows that whole videos are missing. Raises OutputsError where the source
+    cannot be read, its columns are not named as the task's, or a row, which is named, cannot be (no distribution over
+    classes, a value out of range) or occurs twice.
     """
-    task = like.task
-    shares = tuple(prior) if prior is not None else (1 / task.n_classes,) * task.n_classes
+    task, kind = like.task, kind_of(like.task)
+    usual = tuple(prior) if prior is not None else kind.unknown_prior
     check_branch_name(name)
-    if not is_distribution(shares, task.n_classes):
-        raise OutputsError("--prior cannot be used", found=shares, expected=f"{task.n_classes} shares that sum to 1")
+    if not kind.is_prior(usual):
+        raise OutputsError("--prior cannot be used", found=usual, expected=kind.prior_expected)
     given = _read(path, task, logits)
     _check(given, task)
-    p = _softmax(given.p) if given.logits else given.p
+    p = kind.from_logits(given.p) if given.logits else given.p
     rows = pd.MultiIndex.from_arrays([given.video, given.frame.astype(np.int64)])
     wanted = pd.MultiIndex.from_arrays([like.table["video"].astype(object), like.table["frame"].astype(np.int64)])
     if not incomplete:
@@ -81,13 +85,35 @@ def import_branch(
     found = place >= 0
     aligned = np.where(found[:, None], p[place], np.nan).astype(np.float32)
     columns = dict(zip(branch_columns(name, task), aligned.T, strict=True))
-    table = like.table[["video", "frame", "time", "crop"]].assign(**columns, label=like.table["label"])
+    labels = {column: like.table[column] for column in label_columns(task)}
+    table = like.table[["video", "frame", "time", "crop"]].assign(**columns, **labels)
     used = int(found.sum())
-    outputs = replace(like, table=table, branches={name: Source(path.name, shares)}, paths=())
+    outputs = replace(like, table=table, branches={name: Source(path.name, usual)}, paths=())
     return Imported(outputs, used, len(p) - used, len(found) - used)
 
 
-def _read(path: Path, task: Task, logits: bool) -> Given:
+def frames_of(
+    task: Challenge,
+    split: str,
+    frames: Mapping[str, NDArray[np.integer]],
+    times: Mapping[str, NDArray[np.float64]],
+    labels: Mapping[str, NDArray[Any]] | None = None,
+) -> Outputs:
+    """A table of frames that no branch has said anything of yet, for `import_branch` to fill.
+
+    Frame numbers and their seconds, [T] by video, and annotations, [T] or [T, F]; not annotated where there are none.
+    Whether a frame has a crop is not known, and said of none.
+    """
+    columns, marks = list(label_columns(task)), [field.unannotated for field in task.fields]
+    parts = []
+    for video, numbers in sorted(frames.items()):
+        given = np.tile(marks, (len(numbers), 1)) if labels is None else labels[video].reshape(len(numbers), -1)
+        part = pd.DataFrame({"video": video, "frame": numbers, "time": times[video], "crop": False})
+        parts.append(part.assign(**dict(zip(columns, given.T, strict=True))))
+    return Outputs(task, pd.concat(parts, ignore_index=True), split, {})
+
+
+def _read(path: Path, task: Challenge, logits: bool) -> Given:
     try:
         if path.is_dir():
             return _read_folder(path, task, logits)
@@ -101,9 +127,9 @@ def _read(path: Path, task: Task, logits: bool) -> Given:
     return _from_table(table, path, task, logits, first_line)
 
 
-def _from_table(table: pd.DataFrame, path: Path, task: Task, logits: bool, first: int) -> Given:
+def _from_table(table: pd.DataFrame, path: Path, task: Challenge, logits: bool, first: int) -> Given:
     known = {str(column).strip().lower(): column for column in table.columns}
-    classes = [known.get(name.lower()) for name in task.class_names]
+    classes = [known.get(name.lower()) for name in task.columns]
     if None in classes:
         _refuse_classes(path, [str(column) for column in table.columns], task)
     if {"video", "frame"} <= known.keys():
@@ -119,7 +145,7 @@ def _from_table(table: pd.DataFrame, path: Path, task: Task, logits: bool, first
     return Given(video.to_numpy(object), frames, numbers, logits, lambda row: (path, row + first))
 
 
-def _read_folder(folder: Path, task: Task, logits: bool) -> Given:
+def _read_folder(folder: Path, task: Challenge, logits: bool) -> Given:
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise OutputsError("holds no .npz file", path=folder, expected="<video>.npz for every video")
@@ -132,13 +158,14 @@ def _read_folder(folder: Path, task: Task, logits: bool) -> Given:
 
     kinds = {are_logits for _, _, are_logits in parts}
     if len(kinds) > 1:
-        raise OutputsError("some files hold logits and others probabilities", path=folder, expected="one of them")
+        problem = f"some files hold logits and others {kind_of(task).noun}"
+        raise OutputsError(problem, path=folder, expected="one of them")
     names = np.repeat(np.array([file.stem for file in files], object), [len(p) for p, _, _ in parts])
     frames = np.concatenate([frame for _, frame, _ in parts]).astype(np.float64)
     return Given(names, frames, np.concatenate([p for p, _, _ in parts]), logits or kinds.pop(), where)
 
 
-def _read_npz(file: Path, task: Task) -> tuple[NDArray[np.float64], NDArray[Any], bool]:
+def _read_npz(file: Path, task: Challenge) -> tuple[NDArray[np.float64], NDArray[Any], bool]:
     """A video's numbers [T, C], frames [T], and whether the numbers are logits."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
@@ -147,22 +174,23 @@ def _read_npz(file: Path, task: Task) -> tuple[NDArray[np.float64], NDArray[Any]
         raise unreadable(OutputsError, file, error) from error
     except (ValueError, zipfile.BadZipFile) as error:
         raise OutputsError(f"is not an NPZ file ({error})", path=file) from error
-    kind = next((name for name in ("probabilities", "logits") if name in held), None)
+    noun = kind_of(task).noun
+    kind = next((name for name in (noun, "logits") if name in held), None)
     if kind is None:
-        raise OutputsError("has no numbers", path=file, found=sorted(held), expected="probabilities or logits")
+        raise OutputsError("has no numbers", path=file, found=sorted(held), expected=f"{noun} or logits")
     p, names = held[kind], [str(name).lower() for name in held.get("classes", [])]
-    if not {name.lower() for name in task.class_names} <= set(names):
+    if not {name.lower() for name in task.columns} <= set(names):
         _refuse_classes(file, names, task)
     if p.ndim != 2 or p.shape[1] != len(names):
         raise OutputsError(f"{kind} has another shape", path=file, found=p.shape, expected=f"(frames, {len(names)})")
     frames = held.get("frame", np.arange(1, len(p) + 1))
     if len(frames) != len(p):
         raise OutputsError("frame has another length", path=file, found=len(frames), expected=len(p))
-    order = [names.index(name.lower()) for name in task.class_names]
+    order = [names.index(name.lower()) for name in task.columns]
     return p[:, order].astype(np.float64), frames, kind == "logits"
 
 
-def _check(given: Given, task: Task) -> None:
+def _check(given: Given, task: Challenge) -> None:
     """Raises OutputsError for the first row that cannot be used."""
     p, frame = given.p, given.frame
     whole = np.isfinite(frame) & (frame >= 1) & (frame == np.floor(frame))
@@ -172,15 +200,11 @@ def _check(given: Given, task: Task) -> None:
     faults = [
         ("does not say which frame it is of", which, "", ~(whole & known)),
         ("occurs twice", "one row a frame", "", np.asarray(rows.duplicated())),
-        ("holds what is no number", f"{task.n_classes} numbers", "", ~np.isfinite(p).all(axis=1)),
+        ("holds what is no number", f"{task.n_columns} numbers", "", ~np.isfinite(p).all(axis=1)),
     ]
     if not given.logits:
-        remedy = "Say --logits where they are logits."
-        off = ~(np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
-        faults += [
-            ("has a negative probability", "0 or more", remedy, (p < 0).any(axis=1)),
-            ("does not sum to 1", "a sum of 1", remedy, off),
-        ]
+        kind = kind_of(task)
+        faults += [(problem, expected, kind.remedy, wrong) for problem, expected, wrong in kind.row_faults(p)]
     for problem, expected, remedy, wrong in faults:
         if wrong.any():
             row, count = int(wrong.argmax()), int(wrong.sum())
@@ -201,11 +225,8 @@ def _check_videos(path: Path, given: Given, like: Outputs) -> None:
         raise OutputsError("lacks videos", path=path, found=found, remedy=remedy)
 
 
-def _refuse_classes(path: Path, found: Sequence[str], task: Task) -> None:
-    remedy = "Name the columns of the numbers after the classes: their order cannot be guessed."
-    raise OutputsError("does not name the classes", path=path, found=list(found), expected=task.header, remedy=remedy)
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+def _refuse_classes(path: Path, found: Sequence[str], task: Challenge) -> None:
+    named = kind_of(task).columns_are
+    remedy = f"Name the columns of the numbers after the {named}: their order cannot be guessed."
+    problem = f"does not name the {named}"
+    raise OutputsError(problem, path=path, found=list(found), expected=task.header, remedy=remedy)

@@ -8,13 +8,17 @@ One row a frame, sorted by video and frame:
 | `frame` | int32 | counted from 1 |
 | `time` | float64 | seconds on the video's own clock, never decreasing in a video |
 | `crop` | bool | the frame has a face crop |
-| `<branch>_0..` | float32 | class probabilities of each branch (`audio_0`); all null where it has nothing to say |
+| `<branch>_0..` | float32 | a branch's numbers (`audio_0`); all null where it has nothing to say |
 | `label` | int8 | the class, -1 where nobody annotated the frame |
 
-The Parquet schema carries JSON under the key `abaw_expr`: task, class_names, split, version, and branches, which gives
-by name where each comes from: run (its signature) and prior (the class shares that its training saw). A branch is
-whatever votes: a modality of our networks, or any other model. Any program that writes this can be tuned, scored and
-submitted.
+A branch's numbers are in the order of the header of the challenge's files: the probability of each class, which sum to
+1; of each action unit; or valence and arousal themselves. Where a frame is annotated with several fields there is a
+column each instead of `label`: `label_valence` (float32, -5 where nobody annotated it), `label_AU1` (int8, -1).
+
+The Parquet schema carries JSON under the key `abaw_expr`: task (the challenge), class_names (the header), split,
+version, and branches, which gives by name where each comes from: run (its signature) and prior (what its training saw:
+the share of each class or of each unit's active frames, the mean valence and arousal). A branch is whatever votes: a
+modality of our networks, or any other model. Any program that writes this can be tuned, scored and submitted.
 """
 
 import json
@@ -33,13 +37,13 @@ from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten, unreadable
 from abaw_expr.files import atomic
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.kinds import kind_of
+from abaw_expr.scoring import in_range
+from abaw_expr.tasks import CHALLENGES, COMPOUND, EXPR, Challenge, Field, Task, compound
 from abaw_expr.version import VERSION
 
 KEY = b"abaw_expr"
 _BRANCH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-SUM_TOLERANCE = 1e-3
-"""How far a row of probabilities may be from 1: room for a model that computes in 16 bits."""
 REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
 
 
@@ -56,25 +60,26 @@ class VideoOutputs:
     """[T], whether the frame has a face crop."""
     p: Mapping[str, NDArray[np.float32]]
     """[T, C] by branch, a row all NaN where it is missing."""
-    label: NDArray[np.int8]
-    """[T], -1 where nobody annotated the frame."""
+    label: NDArray[Any]
+    """int8 [T], the class, -1 where nobody annotated the frame; or [T, F], a column a field: float32 of values, -5
+    where not annotated, int8 of units, -1."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a branch's probabilities come from."""
+    """Where a branch's numbers come from."""
 
     run: str
     """The signature of the run that made them, or the name of the file that they were imported from."""
     prior: tuple[float, ...]
-    """The share of each class among the labels that training saw."""
+    """What training saw on average: the share of each class or of each unit's active frames, or the mean values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """Outputs of one or several branches on one split."""
 
-    task: Task
+    task: Challenge
     table: pd.DataFrame
     """The columns of the module's table, in its order of rows; NaN for null."""
     split: str
@@ -91,8 +96,9 @@ class Outputs:
     def videos(self) -> list[VideoOutputs]:
         """The videos in the table's order."""
         table, column = self.table, {}
-        for name in ("frame", "time", "crop", "label"):
+        for name in ("frame", "time", "crop"):
             column[name] = table[name].to_numpy()
+        column["label"] = self.label()
         p = {name: self.branch(name) for name in self.branches}
         codes, names = pd.factorize(table["video"])
         edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
@@ -107,19 +113,32 @@ class Outputs:
         ]
 
     def branch(self, name: str) -> NDArray[np.float32]:
-        """A branch's probabilities for all frames of the table, [T, C], NaN where missing."""
+        """A branch's numbers for all frames of the table, [T, C], NaN where missing."""
         return self.table[branch_columns(name, self.task)].to_numpy(np.float32)
 
+    def label(self) -> NDArray[Any]:
+        """The annotation of all frames of the table, [T] or [T, F]."""
+        names = list(label_columns(self.task))
+        return self.table[names[0] if isinstance(self.task, Task) else names].to_numpy()
 
-def branch_columns(branch: str, task: Task) -> list[str]:
-    """The columns of a branch's class probabilities."""
-    return [f"{branch}_{index}" for index in range(task.n_classes)]
+
+def branch_columns(branch: str, task: Challenge) -> list[str]:
+    """The columns of a branch's numbers."""
+    return [f"{branch}_{index}" for index in range(task.n_columns)]
+
+
+def label_columns(task: Challenge) -> dict[str, Field]:
+    """The columns of a frame's annotation and the field in each: `label` of a class, else `label_valence` and so on."""
+    if isinstance(task, Task):
+        return {"label": task.fields[0]}
+    return {f"label_{field.name}": field for field in task.fields}
 
 
 @cache
-def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
+def schema(task: Challenge, branches: tuple[str, ...]) -> pa.Schema:
     """The columns and types of the file."""
-    probabilities = [(name, pa.float32()) for branch in branches for name in branch_columns(branch, task)]
+    numbers = [(name, pa.float32()) for branch in branches for name in branch_columns(branch, task)]
+    labels = [(name, pa.int8() if field.whole else pa.float32()) for name, field in label_columns(task).items()]
     video = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
         [
@@ -127,8 +146,8 @@ def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
             ("frame", pa.int32()),
             ("time", pa.float64()),
             ("crop", pa.bool_()),
-            *probabilities,
-            ("label", pa.int8()),
+            *numbers,
+            *labels,
         ]
     )
 
@@ -150,8 +169,8 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
-    """Reads and checks a table of branch outputs.
+def read_outputs(path: Path, task: Challenge | None = EXPR) -> Outputs:
+    """Reads and checks a table of branch outputs; its challenge may be any where `task` is None.
 
     Raises OutputsError where the file is not such a table, is of another task or class order, or breaks the contract.
     """
@@ -159,6 +178,7 @@ def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
     try:
         with pq.ParquetFile(path) as file:
             metadata = _read_metadata(file.schema_arrow.metadata or {}, path)
+            task = task or _recognised(metadata, path)
             _check_metadata(metadata, task, path)
             branches = {name: _source(value) for name, value in metadata["branches"].items()}
             columns = schema(task, tuple(branches))
@@ -172,15 +192,15 @@ def read_outputs(path: Path, task: Task = EXPR) -> Outputs:
     return Outputs(task, table.to_pandas(), metadata["split"], branches, (path,))
 
 
-def read_joined(files: Sequence[Path], task: Task = EXPR) -> Outputs:
+def read_joined(files: Sequence[Path], task: Challenge | None = EXPR) -> Outputs:
     """Reads several tables of the same frames as one; `NAME=FILE` gives a file's branch another name.
 
-    Raises OutputsError as `read_outputs` and `join` do.
+    Where `task` is None the first says the challenge. Raises OutputsError as `read_outputs` and `join` do.
     """
-    parts = []
+    parts: list[Outputs] = []
     for file in files:
         name, path = split_name(file)
-        read = read_outputs(path, task)
+        read = read_outputs(path, parts[0].task if parts else task)
         parts.append(read if name is None else rename(read, name))
     return join(parts)
 
@@ -243,24 +263,16 @@ def _check_same(first: Outputs, other: Outputs) -> None:
         found = f"{extra} rows that the first lacks, {lacking} of the first absent"
         remedy = "Make both for the same frames: `predict` with one template, `import` with one --like."
         raise OutputsError("has other rows than the first file", path=other.path, found=found, remedy=remedy)
-    wrong = (first.table["label"].to_numpy() != other.table["label"].to_numpy()).nonzero()[0]
+    wrong = (first.label() != other.label()).nonzero()[0]
     if len(wrong):
         video, frame = here[wrong[0]]
         raise OutputsError(f"video {video}, frame {frame}: the label differs from the first file's", path=other.path)
 
 
-def is_distribution(values: Any, n_classes: int) -> bool:
-    """Whether a JSON value is a list of `n_classes` shares that sum to 1."""
-    if not isinstance(values, list | tuple) or len(values) != n_classes:
-        return False
-    numbers = all(isinstance(value, int | float) and value >= 0 for value in values)
-    return numbers and abs(sum(values) - 1) <= SUM_TOLERANCE
-
-
 def _metadata(outputs: Outputs) -> dict[str, Any]:
     return {
         "task": outputs.task.name,
-        "class_names": list(outputs.task.class_names),
+        "class_names": list(outputs.task.columns),
         "split": outputs.split,
         "branches": {
             name: {"run": source.run, "prior": [float(share) for share in source.prior]}
@@ -284,22 +296,35 @@ def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
+def _recognised(metadata: dict[str, Any], path: Path) -> Challenge:
+    """The challenge that a table says it is of."""
+    name, names = metadata["task"], metadata["class_names"]
+    if name == COMPOUND and isinstance(names, list) and names:
+        return compound([str(one) for one in names])
+    known = {challenge.name: challenge for challenge in CHALLENGES}
+    if not isinstance(name, str) or name not in known:
+        expected = ", ".join([*known, COMPOUND])
+        raise OutputsError("is of an unknown task", path=path, found=name, expected=f"one of {expected}")
+    return known[name]
+
+
+def _check_metadata(metadata: dict[str, Any], task: Challenge, path: Path) -> None:
     if metadata["task"] != task.name:
         raise OutputsError("is of another task", path=path, found=metadata["task"], expected=task.name)
-    if metadata["class_names"] != list(task.class_names):
-        found, expected = metadata["class_names"], list(task.class_names)
-        raise OutputsError("has other classes or another order of them", path=path, found=found, expected=expected)
+    kind = kind_of(task)
+    if metadata["class_names"] != list(task.columns):
+        found, problem = metadata["class_names"], f"has other {kind.columns_are} or another order of them"
+        raise OutputsError(problem, path=path, found=found, expected=list(task.columns))
     branches = metadata["branches"]
     if not isinstance(branches, dict) or not branches:
         raise OutputsError("names no branches", path=path, found=branches, expected="branches by name", remedy=REMEDY)
     for name, source in branches.items():
         check_branch_name(name, path)
         prior = source.get("prior") if isinstance(source, dict) and "run" in source else None
-        if not is_distribution(prior, task.n_classes):
-            shares = f"run, and prior: {task.n_classes} shares that sum to 1"
+        if not kind.is_prior(prior):
+            expected = f"run, and prior: {kind.prior_expected}"
             raise OutputsError(
-                f"the branch {name} has no usable prior", path=path, found=source, expected=shares, remedy=REMEDY
+                f"the branch {name} has no usable prior", path=path, found=source, expected=expected, remedy=REMEDY
             )
 
 
@@ -332,11 +357,11 @@ def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.T
     return pa.table(columns, schema=schema)
 
 
-def _check_rows(table: pa.Table, task: Task, branches: tuple[str, ...], path: Path) -> None:
+def _check_rows(table: pa.Table, task: Challenge, branches: tuple[str, ...], path: Path) -> None:
     """Checks the values; the first row that breaks the contract is named."""
     if not table.num_rows:
         raise OutputsError("has no rows", path=path, remedy=REMEDY)
-    for name in ("video", "frame", "time", "crop", "label"):
+    for name in ("video", "frame", "time", "crop", *label_columns(task)):
         if table[name].null_count:
             raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
     rows = table.to_pandas()
@@ -364,18 +389,18 @@ def _order_faults(rows: pd.DataFrame) -> Iterator[Fault]:
     yield "time goes back", "a time that never decreases in a video", same & (seconds < 0)
 
 
-def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> Iterator[Fault]:
+def _value_faults(rows: pd.DataFrame, task: Challenge, branches: tuple[str, ...]) -> Iterator[Fault]:
     """Faults of a row by itself."""
     yield "the frame number is too low", "frames counted from 1", (rows["frame"] < 1).to_numpy()
     yield "time is not a number", "seconds", ~np.isfinite(rows["time"].to_numpy())
-    label = rows["label"].to_numpy()
-    expected = f"0..{task.n_classes - 1}, or {task.unannotated} where not annotated"
-    yield "the label is out of range", expected, (label < task.unannotated) | (label >= task.n_classes)
+    for name, field in label_columns(task).items():
+        label = rows[name].to_numpy()
+        expected = f"{field.low}..{field.high}, or {field.unannotated} where not annotated"
+        yield f"the {name} is out of range", expected, ~in_range(label, field) & (label != field.unannotated)
+    kind = kind_of(task)
     for branch in branches:
         p = rows[branch_columns(branch, task)].to_numpy(np.float32)  # [T, C]
         empty = np.isnan(p)
         partly = empty.any(axis=1) & ~empty.all(axis=1)
-        yield f"the {branch} row is partly empty", "all probabilities, or none", partly
-        yield f"the {branch} row has a negative probability", "0 or more", (p < 0).any(axis=1)
-        off = ~(np.abs(p.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE)
-        yield f"the {branch} row does not sum to 1", f"a sum within {SUM_TOLERANCE} of 1", off & ~empty.any(axis=1)
+        yield f"the {branch} row is partly empty", f"all {kind.noun}, or none", partly
+        yield from ((f"the {branch} row {fault}", expected, wrong) for fault, expected, wrong in kind.row_faults(p))

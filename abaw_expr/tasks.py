@@ -3,6 +3,7 @@
 This is the only copy of these facts; every reader, writer, loss and metric takes them from here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -19,6 +20,11 @@ class Field:
     whole: bool = True
     """Whether only whole numbers may stand in a file."""
 
+    @property
+    def expected(self) -> str:
+        """What may be predicted for it, in words."""
+        return f"{'an integer' if self.whole else 'a number'} from {self.low} to {self.high}"
+
 
 @dataclass(frozen=True)
 class Challenge:
@@ -27,7 +33,8 @@ class Challenge:
     name: str
     """Short name, as files made by this project carry it."""
     columns: tuple[str, ...]
-    """The names in line 1 of its files; not one a field, where the field is a class."""
+    """The names in line 1 of its files, and of the numbers that a model gives for a frame: one a class, where the
+    field is a class, and one a field otherwise."""
     fields: tuple[Field, ...]
     """The numbers of a frame, in the order of a line."""
     annotation_folders: tuple[str, ...]
@@ -39,6 +46,11 @@ class Challenge:
     def header(self) -> str:
         """Line 1 of an annotation file, and of the 3rd edition's submission files."""
         return ",".join(self.columns)
+
+    @property
+    def n_columns(self) -> int:
+        """How many numbers a model gives for a frame."""
+        return len(self.columns)
 
     @property
     def submission_header(self) -> str:
@@ -108,6 +120,37 @@ AU = Challenge(
     test_list="action_unit_*_test_set_release.txt",
 )
 CHALLENGES = (EXPR, VA, AU)
+COMPOUND = "compound"
+"""The name of the 7th edition's challenge of compound expressions, whose classes stand in its template's header."""
+
+
+def compound(names: Sequence[str]) -> Task:
+    """The challenge of these compound expressions; it has no annotations and no quadrants."""
+    return Task(
+        name=COMPOUND,
+        columns=tuple(names),
+        fields=(Field("class", low=0, high=len(names) - 1, unannotated=-1),),
+        annotation_folders=(),
+        test_list="",
+        quadrants=(0,) * len(names),
+    )
+
+
+def challenge_of(columns: Sequence[str]) -> Challenge | None:
+    """The challenge whose files name these columns; None where it is none.
+
+    Compound expressions are known by their names, which all hold an underscore, as in `Fearfully_Surprised`.
+    """
+    names = tuple(columns)
+    for known in CHALLENGES:
+        if names == known.columns:
+            return known
+    return compound(names) if len(set(names)) == len(names) > 1 and all(map(_is_compound, names)) else None
+
+
+def _is_compound(name: str) -> bool:
+    first, _, second = name.partition("_")
+    return first.isalpha() and second.isalpha()
 
 
 def recording_of(video: str) -> str:

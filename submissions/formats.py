@@ -12,7 +12,7 @@ The header is no list of fields: under EXPR's eight names stands one class, unde
 
 from dataclasses import dataclass
 
-from abaw_expr.tasks import AU, CHALLENGES, EXPR, IMAGE_COLUMN, VA, Challenge, Field
+from abaw_expr.tasks import AU, CHALLENGES, EXPR, IMAGE_COLUMN, VA, Challenge, Field, challenge_of
 
 DECIMALS = 4
 """Of a number that is not whole, as we write it: annotations have two, and CCC does not see the fifth."""
@@ -52,30 +52,10 @@ PER_VIDEO = tuple(map(per_video, CHALLENGES))
 
 
 def recognise(header: str) -> Format | None:
-    """The format that a template's line 1 stands for; None where it is none.
-
-    Compound expressions are known by their names, which all hold an underscore: the classes are those of the header.
-    """
+    """The format that a template's line 1 stands for; None where it is none."""
     for known in FORMATS:
         if header == known.header:
             return known
     image, *names = header.split(",")
-    if image == IMAGE_COLUMN and len(set(names)) == len(names) > 1 and all(map(_is_compound, names)):
-        return Format("compound", header, (compound(tuple(names)),))
-    return None
-
-
-def allowed(field: Field) -> str:
-    """In words, what may stand in a file."""
-    return f"{'an integer' if field.whole else 'a number'} from {field.low} to {field.high}"
-
-
-def compound(names: tuple[str, ...]) -> Challenge:
-    """The 7th edition's challenge of one compound expression a frame, with the classes of its header."""
-    classes = Field("class", low=0, high=len(names) - 1, unannotated=-1)
-    return Challenge("compound", names, (classes,), annotation_folders=(), test_list="")
-
-
-def _is_compound(name: str) -> bool:
-    first, _, second = name.partition("_")
-    return first.isalpha() and second.isalpha()
+    challenge = challenge_of(names) if image == IMAGE_COLUMN else None
+    return Format(challenge.name, header, (challenge,)) if challenge else None

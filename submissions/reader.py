@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from abaw_expr.errors import PredictionsError, TemplateError, unreadable
 from abaw_expr.tasks import EXPR, Challenge, Field
-from submissions.formats import PER_VIDEO, allowed
+from submissions.formats import PER_VIDEO
 from submissions.template import Template, line_of, read_template, split_lines
 from submissions.writer import VideoLabels
 
@@ -151,7 +151,7 @@ def _number(text: str, field: Field) -> float:
 
 def _expected(fields: Sequence[Field]) -> str:
     if len(fields) == 1:
-        return allowed(fields[0])
+        return fields[0].expected
     return f"{len(fields)} numbers: {', '.join(f'{field.name} {field.low}..{field.high}' for field in fields)}"
 
 

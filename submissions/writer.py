@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from abaw_expr.errors import PredictionsError, TemplateError, shorten
 from abaw_expr.files import atomic
 from abaw_expr.tasks import Challenge, Field
-from submissions.formats import DECIMALS, allowed, per_video
+from submissions.formats import DECIMALS, per_video
 from submissions.template import Template, line_of
 
 Fill = Literal["nearest", "interpolate"]
@@ -193,7 +193,7 @@ def _steps(field: Field) -> int:
 def _check_allowed(template: Template, challenge: Challenge, values: np.ndarray, right: np.ndarray) -> None:
     """Refuses labels [rows] or [rows, fields] that may not stand in a file, by `right`, bool [rows]."""
     if not right.all():
-        problem = f"have a label that is not {allowed(challenge.fields[0])}"
+        problem = f"have a label that is not {challenge.fields[0].expected}"
         _refuse(template, ~right, problem, "Only that can be submitted.", values[right.argmin()])
 
 

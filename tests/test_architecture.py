@@ -16,7 +16,7 @@ MODULES = [path for path in FILES if path.name != "__init__.py"]
 
 LAYERS = (
     ("abaw_expr.tasks", "abaw_expr.errors", "abaw_expr.version", "abaw_expr.files"),
-    ("abaw_expr.scoring",),
+    ("abaw_expr.scoring", "abaw_expr.concordance", "abaw_expr.units", "abaw_expr.kinds"),
     ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.importing", "abaw_expr.fusion"),
     ("abaw_expr.data",),
     ("abaw_expr.models", "abaw_expr.losses"),
@@ -48,10 +48,12 @@ WITHOUT_TORCH = (
     "abaw_expr.files",
     "abaw_expr.settings",
     "abaw_expr.scoring",
+    "abaw_expr.kinds",
     "abaw_expr.outputs",
     "abaw_expr.importing",
     "abaw_expr.fusion",
     "abaw_expr.data.release",
+    "abaw_expr.data.clocks",
     *(f"tuning.{path.stem}" for path in MODULES if path.parent.name == "tuning" and path.stem not in NETWORKS),
     *(f"submissions.{path.stem}" for path in MODULES if path.parent.name == "submissions"),
 )

@@ -51,7 +51,7 @@ def test_the_better_is_named_with_the_difference(
     assert compare((good, decision), (tmp_path / "bad.parquet", decision)) == 0
     shown = capsys.readouterr().out
     first, second = (
-        Decision.load(decision).confusions(knowing(seed, share).videos()) for seed, share in ((0, 0.7), (1, 0.3))
+        Decision.load(decision).statistics(knowing(seed, share).videos()) for seed, share in ((0, 0.7), (1, 0.3))
     )
     for value in bootstrap_difference(first, second, seed=0):
         assert f"{value:.4f}" in shown

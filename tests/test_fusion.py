@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abaw_expr.errors import DecisionError
-from abaw_expr.fusion import Decision, Rows, Vote, correct_prior, fill, fuse, ratios, smooth
+from abaw_expr.fusion import Decision, Vote, correct_prior, fill, fuse, ratios, smooth
+from abaw_expr.kinds import Rows
 from abaw_expr.outputs import VideoOutputs
 from abaw_expr.tasks import BRANCHES, EXPR
 from tests.test_outputs import PRIOR, make_outputs, make_video
@@ -259,7 +260,7 @@ def test_a_branch_alone_is_the_decision() -> None:
 
 def test_confusions_count_annotated_frames_a_video() -> None:
     videos = [make_video("a", 30), make_video("b", 20), replace(make_video("c", 5), label=np.full(5, -1))]
-    counts = decision().confusions(videos)
+    counts = decision().statistics(videos)
     assert counts.sum(axis=(1, 2)).tolist() == [(video.label >= 0).sum() for video in videos]
     one = videos[0]
     right = (decision().labels(one) == one.label).sum()

@@ -207,7 +207,7 @@ def test_the_estimate_scores_each_recording_by_what_the_others_choose() -> None:
         pooled += tensor[max(range(7), key=lambda candidate: macro_f1(others[candidate])), held]
     space = Space(weights=((1, 1),), smoothing=(NONE, *MEANS), tau=(0.0,))
     made = Search(space, tensor, "best").estimate
-    assert made.nested_macro_f1 == pytest.approx(macro_f1(pooled))
+    assert made.nested == pytest.approx(macro_f1(pooled))
     tuned = macro_f1(tensor.sum(axis=1)).max()
     assert made.optimism == pytest.approx(tuned - macro_f1(pooled))
     assert made.method == "nested leave-one-recording-out"

@@ -30,7 +30,7 @@ def found() -> Search:
 
 @pytest.fixture
 def chosen(found: Search) -> Candidate:
-    return found.space.candidates()[int(found.choose(found.f1))]
+    return found.space.candidates()[int(found.choose(found.figures))]
 
 
 def test_weights_are_a_map_of_every_pair(found: Search, chosen: Candidate) -> None:
@@ -40,9 +40,9 @@ def test_weights_are_a_map_of_every_pair(found: Search, chosen: Candidate) -> No
     assert np.isfinite(cells).all()
     assert np.diag(cells) == pytest.approx(np.full(5, cells[0, 0]))  # 1:1 is 2:2
     m, n = chosen.weights
-    assert cells[m - 1, n - 1] == pytest.approx(found.f1.max()) == pytest.approx(cells.max())
+    assert cells[m - 1, n - 1] == pytest.approx(found.figures.max()) == pytest.approx(cells.max())
     votes = Candidate((2, 5), chosen.smoothing, chosen.tau).decision(OUTPUTS)
-    assert cells[1, 4] == pytest.approx(macro_f1(votes.confusions(OUTPUTS.videos()).sum(axis=0)))
+    assert cells[1, 4] == pytest.approx(macro_f1(votes.statistics(OUTPUTS.videos()).sum(axis=0)))
 
 
 def test_smoothing_is_a_line_a_smoother(found: Search, chosen: Candidate) -> None:
@@ -51,7 +51,7 @@ def test_smoothing_is_a_line_a_smoother(found: Search, chosen: Candidate) -> Non
     means, medians = (np.asarray(line.get_xydata()) for line in figure.axes[0].lines[:2])
     assert (means[:, 0].tolist(), medians[:, 0].tolist()) == ([0.0, 0.5, 1.0], [0.0, 1.0])
     assert means[0, 1] == medians[0, 1]
-    assert max(*means[:, 1], *medians[:, 1]) == pytest.approx(found.f1.max())
+    assert max(*means[:, 1], *medians[:, 1]) == pytest.approx(found.figures.max())
 
 
 def test_optimism_is_tuned_beside_nested(found: Search) -> None:
@@ -59,22 +59,22 @@ def test_optimism_is_tuned_beside_nested(found: Search) -> None:
     draw_optimism(figure, found)
     estimate = found.estimate
     widths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
-    assert widths == pytest.approx([found.f1[0], found.f1.max(), estimate.nested_macro_f1])
+    assert widths == pytest.approx([found.figures[0], found.figures.max(), estimate.nested])
 
 
 def test_confusion_is_that_of_the_choice(found: Search, chosen: Candidate) -> None:
     figure = Figure()
     draw_confusion(figure, found, chosen, EXPR)
     shares = np.asarray(figure.axes[0].images[0].get_array())
-    counts = chosen.decision(OUTPUTS).confusions(OUTPUTS.videos()).sum(axis=0)
+    counts = chosen.decision(OUTPUTS).statistics(OUTPUTS.videos()).sum(axis=0)
     assert shares == pytest.approx(counts / counts.sum(axis=1, keepdims=True))
     assert [text.get_text() for text in figure.axes[0].texts] == [f"{count:,}" for count in counts.ravel()]
 
 
 def test_pictures_are_svg_and_png_and_the_same_every_time(found: Search, tmp_path: Path) -> None:
-    files = draw_search(found, BRANCHES, EXPR, tmp_path / "one")
+    files = draw_search(found, BRANCHES, tmp_path / "one")
     assert {file.stem for file in files} == {"weights", "smoothing", "optimism", "confusion"}
-    draw_search(found, BRANCHES, EXPR, tmp_path / "two")
+    draw_search(found, BRANCHES, tmp_path / "two")
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
         assert file.read_bytes().startswith(b"\x89PNG" if file.suffix == ".png" else b"<?xml")

@@ -271,8 +271,8 @@ def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Ta
     for row in rows:
         jobs = [Job(row if row.trained_as is None else _row(row.trained_as), seed, out) for seed in range(seeds)]
         found = [search(read_outputs(job.outputs, task), row.space) for job in jobs]
-        chosen[row.name] = np.stack([one.counts[one.choose(one.f1)] for one in found])  # [S, R, C, C]
-        nested = [one.nested_macro_f1 for one in found]
+        chosen[row.name] = np.stack([one.counts[one.choose(one.figures)] for one in found])  # [S, R, C, C]
+        nested = [one.nested for one in found]
         confusions = chosen[row.name]
         against = chosen.get(row.against or "")
         table.append(

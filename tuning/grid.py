@@ -4,22 +4,26 @@ The tensor [candidates, videos, C, C] is the sufficient statistic of tuning: the
 videos is a sum away. It holds what `Decision.confusions` counts, to the last frame: the same arithmetic in the same
 order, with what candidates share computed once, and classes before frames, so that one instruction serves many frames.
 
-Shapes: N annotated frames of all videos, V videos, C classes, k branches.
+Values and action units have statistics [candidates, videos, F, K] instead, counted candidate by candidate.
+
+Shapes: N annotated frames of all videos, V videos, C classes, k branches, F fields with K statistics each.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth
+from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs, VideoOutputs
-from abaw_expr.scoring import Counts
-from tuning.space import Candidate, Smoothing, Space
+from abaw_expr.scoring import Counts, Statistics
+from abaw_expr.tasks import Task
+from tuning.space import NONE, Candidate, Smoothing, Space
 
 Progress = Callable[[int, int], None]
 """Called with the number of videos done and of all videos."""
@@ -29,13 +33,44 @@ BLOCK = 2048
 """Frames at a time: few enough for a core's own cache, many enough that Python's share is small."""
 
 
+def statistics_tensor(outputs: Outputs, space: Space, progress: Progress | None = None) -> Statistics:
+    """The tuning statistics of every candidate on every video, of any challenge: [candidates, V, F, K].
+
+    Candidates in the order of `space.candidates()`, videos in that of `outputs.videos()`.
+    """
+    if isinstance(outputs.task, Task):
+        return confusion_tensor(outputs, space, progress)
+    kind, videos, candidates = kind_of(outputs.task), outputs.videos(), space.candidates()
+
+    def count(smoothing: Smoothing) -> dict[Candidate, Statistics]:
+        smoothed = [
+            replace(v, p={name: smooth(v.p[name], v.time, *smoothing, kind.distribution) for name in outputs.branches})
+            for v in videos
+        ]
+        counts = {}
+        for candidate in candidates:
+            if candidate.smoothing == smoothing:
+                decision = replace(candidate, smoothing=NONE).decision(outputs)
+                rows = [kind.count_for_tuning(video.label, decision.probabilities(video)) for video in smoothed]
+                counts[candidate] = np.stack(rows)
+        return counts
+
+    found: dict[Candidate, Statistics] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, counts in enumerate(pool.map(count, space.smoothing), start=1):
+            found |= counts
+            if progress is not None:
+                progress(done, len(space.smoothing))
+    return np.stack([found[candidate] for candidate in candidates])
+
+
 def confusion_tensor(outputs: Outputs, space: Space, progress: Progress | None = None) -> Counts:
     """Confusion counts of every candidate on every video: int64 [candidates, V, C, C].
 
     Candidates in the order of `space.candidates()`, videos in that of `outputs.videos()`.
     """
     place = {candidate: number for number, candidate in enumerate(space.candidates())}
-    videos, n_classes = outputs.videos(), outputs.task.n_classes
+    videos, n_classes = outputs.videos(), outputs.task.n_columns
     tensor = np.zeros((len(place), len(videos), n_classes, n_classes), dtype=np.int64)
 
     def count(smoothing: Smoothing) -> None:
@@ -53,7 +88,7 @@ def _counts(
     outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing, space: Space
 ) -> Iterator[tuple[Candidate, Counts]]:
     """Every candidate of one smoothing with its counts, [V, C, C]."""
-    n_classes = outputs.task.n_classes
+    n_classes = outputs.task.n_columns
     priors = [source.prior for source in outputs.branches.values()]
     rows = _Rows.of(outputs, videos, smoothing)
     p, *around = (_corrected(smoothed, priors, space) for smoothed in (rows.p, rows.before, rows.after))
@@ -104,9 +139,10 @@ class _Rows:
 
     @classmethod
     def of(cls, outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing) -> "_Rows":
-        n_classes, parts, start = outputs.task.n_classes, [], 0
+        (field,) = outputs.task.fields
+        n_classes, parts, start = outputs.task.n_columns, [], 0
         for number, video in enumerate(videos):
-            annotated = np.flatnonzero(video.label != outputs.task.unannotated)
+            annotated = np.flatnonzero(video.label != field.unannotated)
             smoothed = [smooth(video.p[name], video.time, *smoothing) for name in outputs.branches]
             missing = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
             gap, silent = np.flatnonzero(missing[annotated]), np.zeros(0, np.intp)

@@ -24,11 +24,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from abaw_expr.data.store import Store
 from abaw_expr.files import digest, write_json
+from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs, Source, branch_columns
 from abaw_expr.scoring import Counts
 from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings, signature
-from abaw_expr.tasks import Task
-from tuning.selection import nested_macro_f1, search
+from abaw_expr.tasks import EXPR, Task
+from tuning.selection import nested_figure, search
 from tuning.space import RATIOS_ONLY
 from tuning.study import SLOT, Result, SharedStudy
 
@@ -219,13 +220,13 @@ def _outputs(frames: pd.DataFrame, p: Mapping[str, np.ndarray], prior: Sequence[
 def _result(outputs: Outputs) -> Result:
     """The best ratio on these outputs, exactly."""
     found = search(outputs, RATIOS_ONLY)  # counts [ratios, R, C, C]
-    place = int(found.choose(found.f1))
+    place = int(found.choose(found.figures))
     attributes = {
         "ratio": found.space.candidates()[place].weights,
-        "nested": found.nested_macro_f1,
+        "nested": found.nested,
         _CONFUSIONS: _packed(found.counts),
     }
-    return Result(float(found.f1[place]), attributes)
+    return Result(float(found.figures[place]), attributes)
 
 
 def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, task: Task, progress: Progress) -> None:
@@ -257,7 +258,7 @@ def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str]
     named = dict(enumerate([*CONTROLS, *names]))
     rows = tuple(_row(named.get(slot, f"trial {slot}"), fidelity, trial) for slot, trial in done.items())
     tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values() if _CONFUSIONS in trial.user_attrs]
-    return Search(rows, nested_macro_f1(np.concatenate(tensors)))
+    return Search(rows, nested_figure(np.concatenate(tensors), kind_of(EXPR)))
 
 
 def _row(name: str, fidelity: str, trial: FrozenTrial) -> Row:

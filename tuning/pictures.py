@@ -1,6 +1,6 @@
 """Pictures of a search, as SVG and PNG: what was chosen, how broad that optimum is, and how far the figure flatters.
 
-Shapes: R recordings, C classes.
+Shapes: R recordings.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from abaw_expr.files import atomic
 from abaw_expr.fusion import SMOOTHERS, WEIGHTS, reduced
-from abaw_expr.scoring import bootstrap_interval, macro_f1
+from abaw_expr.scoring import bootstrap_interval
 from abaw_expr.tasks import Task
 from tuning.selection import Search
 from tuning.space import NONE, Candidate
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 Draw = Callable[["Figure"], None]
 
 
-def draw_search(search: Search, branches: Sequence[str], task: Task, folder: Path) -> list[Path]:
+def draw_search(search: Search, branches: Sequence[str], folder: Path) -> list[Path]:
     """Draws what the search found into a folder, and returns the PNG files.
 
-    weights: macro F1 over the weights of two branches; smoothing: over the window, with its interval; optimism: tuned
-    beside nested; confusion: the chosen candidate's matrix.
+    weights: the figure over the weights of two branches; smoothing: over the window, with its interval; optimism: tuned
+    beside nested; confusion: the chosen candidate's matrix, of classes.
     """
-    chosen = search.space.candidates()[int(search.choose(search.f1))]
+    chosen, task = search.space.candidates()[int(search.choose(search.figures))], search.task
     pictures: dict[str, Draw] = {
         "smoothing": lambda figure: draw_smoothing(figure, search, chosen),
         "optimism": lambda figure: draw_optimism(figure, search),
-        "confusion": lambda figure: draw_confusion(figure, search, chosen, task),
     }
+    if isinstance(task, Task):
+        pictures["confusion"] = lambda figure: draw_confusion(figure, search, chosen, task)
     if len(branches) == 2 and len(search.space.ratios) > 1:
         pictures["weights"] = lambda figure: draw_weights(figure, search, chosen, branches)
     return [save(draw, folder / name) for name, draw in pictures.items()]
@@ -55,14 +56,14 @@ def save(draw: Draw, path: Path) -> Path:
 
 
 def draw_weights(figure: "Figure", search: Search, chosen: Candidate, branches: Sequence[str]) -> None:
-    """A heat map of macro F1 over both weights, smoothing and correction as chosen."""
+    """A heat map of the figure over both weights, smoothing and correction as chosen."""
     place = {candidate: number for number, candidate in enumerate(search.space.candidates())}
-    f1, known = search.f1, set(search.space.ratios)
+    figures, known = search.figures, set(search.space.ratios)
     cells = np.full((len(WEIGHTS), len(WEIGHTS)), np.nan)
     for row, m in enumerate(WEIGHTS):
         for column, n in enumerate(WEIGHTS):
             if reduced((m, n)) in known:
-                cells[row, column] = f1[place[replace(chosen, weights=reduced((m, n)))]]
+                cells[row, column] = figures[place[replace(chosen, weights=reduced((m, n)))]]
     axes = figure.subplots()
     image = axes.imshow(cells, origin="lower", cmap="viridis")
     _number_cells(axes, cells, "{:.3f}")
@@ -70,48 +71,50 @@ def draw_weights(figure: "Figure", search: Search, chosen: Candidate, branches: 
     axes.set_xticks(ticks, [str(weight) for weight in WEIGHTS])
     axes.set_yticks(ticks, [str(weight) for weight in WEIGHTS])
     axes.set(
-        xlabel=f"weight of {branches[1]}, n", ylabel=f"weight of {branches[0]}, m", title=_given(chosen, "weights")
+        xlabel=f"weight of {branches[1]}, n",
+        ylabel=f"weight of {branches[0]}, m",
+        title=_given(search, chosen, "weights"),
     )
-    figure.colorbar(image, ax=axes, label="macro F1, tuned on these frames")
+    figure.colorbar(image, ax=axes, label=f"{search.kind.figure_name}, tuned on these frames")
 
 
 def draw_smoothing(figure: "Figure", search: Search, chosen: Candidate) -> None:
-    """Macro F1 over the width of the window, weights and correction as chosen, with 95 % over recordings."""
+    """The figure over the width of the window, weights and correction as chosen, with 95 % over recordings."""
     place = {candidate: number for number, candidate in enumerate(search.space.candidates())}
-    axes = figure.subplots()
+    axes, score = figure.subplots(), search.kind.tuned_figure
     for number, smoother in enumerate(SMOOTHERS):
         windows = sorted(s for s in search.space.smoothing if s.smoother == smoother or s == NONE)
         if len(windows) < 2:
             continue
         counts = search.counts[[place[replace(chosen, smoothing=window)] for window in windows]]
         seconds = [window.seconds for window in windows]
-        axes.plot(seconds, macro_f1(counts.sum(axis=1)), "o-", color=f"C{number}", label=smoother)
+        axes.plot(seconds, score(counts.sum(axis=1)), "o-", color=f"C{number}", label=smoother)
         if counts.shape[1] > 1:
-            low, high = zip(*(bootstrap_interval(one, seed=0) for one in counts), strict=True)
+            low, high = zip(*(bootstrap_interval(one, seed=0, figure=score) for one in counts), strict=True)
             axes.fill_between(seconds, low, high, color=f"C{number}", alpha=0.15, label="95 % over recordings")
     axes.axvline(chosen.smoothing.seconds, color="gray", linestyle=":", label="chosen")
-    axes.set(xlabel="window, s", ylabel="macro F1", title=_given(chosen, "smoothing"))
+    axes.set(xlabel="window, s", ylabel=search.kind.figure_name, title=_given(search, chosen, "smoothing"))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 
 
 def draw_optimism(figure: "Figure", search: Search) -> None:
     """The tuned figure beside the nested one with its interval."""
-    estimate, f1 = search.estimate, search.f1
-    tuned = float(f1[search.choose(f1)])
+    estimate, figures = search.estimate, search.figures
+    tuned = float(figures[search.choose(figures)])
     axes = figure.subplots()
-    bars = [("nothing tuned", float(f1[0])), ("tuned", tuned)]
-    if estimate.nested_macro_f1 is not None:
-        bars.append(("nested: what to expect", estimate.nested_macro_f1))
+    bars = [("nothing tuned", float(figures[0])), ("tuned", tuned)]
+    if estimate.nested is not None:
+        bars.append(("nested: what to expect", estimate.nested))
     axes.barh([name for name, _ in bars], [value for _, value in bars], color=["C7", "C1", "C0"][: len(bars)])
-    if estimate.nested_macro_f1 is not None and estimate.interval is not None:
+    if estimate.nested is not None and estimate.interval is not None:
         low, high = estimate.interval
         axes.plot([low, high], [len(bars) - 1] * 2, color="black", label="95 % over recordings")
         axes.legend(fontsize="small", loc="lower right")
     for row, (_, value) in enumerate(bars):
         axes.annotate(f" {value:.4f}", (0, row), va="center", color="white", fontweight="bold")
     flatters = "" if estimate.optimism is None else f": tuning flatters by {estimate.optimism:.4f}"
-    axes.set(xlabel="macro F1", title=f"{len(f1):,} candidates{flatters}")
+    axes.set(xlabel=search.kind.figure_name, title=f"{len(figures):,} candidates{flatters}")
     axes.invert_yaxis()
 
 
@@ -125,7 +128,9 @@ def draw_confusion(figure: "Figure", search: Search, chosen: Candidate, task: Ta
     ticks = range(task.n_classes)
     axes.set_xticks(ticks, task.class_names, rotation=45, ha="right", fontsize="small")
     axes.set_yticks(ticks, task.class_names, fontsize="small")
-    axes.set(xlabel="decided", ylabel="annotated", title=f"Macro F1 {macro_f1(counts):.4f}, tuned on these frames")
+    axes.set(
+        xlabel="decided", ylabel="annotated", title=f"Macro F1 {search.kind.figure(counts):.4f}, tuned on these frames"
+    )
     figure.colorbar(image, ax=axes, label="share of the annotated class")
 
 
@@ -138,7 +143,7 @@ def _number_cells(axes: "Axes", cells: np.ndarray, text: str, dark: np.ndarray |
             axes.annotate(text.format(value), (column, row), ha="center", va="center", color=color, fontsize="x-small")
 
 
-def _given(chosen: Candidate, varied: str) -> str:
+def _given(search: Search, chosen: Candidate, varied: str) -> str:
     """What is held as chosen while one axis varies."""
     window = (
         f"{chosen.smoothing.smoother} of {chosen.smoothing.seconds:g} s" if chosen.smoothing != NONE else "no window"
@@ -148,4 +153,7 @@ def _given(chosen: Candidate, varied: str) -> str:
         "smoothing": window,
         "tau": f"tau {':'.join(f'{tau:g}' for tau in chosen.tau)}",
     }
-    return "Macro F1 at " + ", ".join(part for name, part in parts.items() if name != varied)
+    if not search.kind.distribution:
+        del parts["tau"]
+    given = ", ".join(part for name, part in parts.items() if name != varied)
+    return f"{search.kind.figure_title} at {given}"

@@ -4,7 +4,7 @@ The figure of the best of many candidates on the data that chose it is too high.
 recording is scored by the candidate that the other recordings choose (Cawley and Talbot, JMLR 2010). Recordings, not
 videos, are left out and resampled, since two people of one recording share its sound and light.
 
-Shapes: R recordings, C classes.
+Shapes: R recordings, F fields with K tuning statistics each (a confusion matrix, of classes).
 """
 
 from collections.abc import Callable
@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from abaw_expr.errors import OutputsError
 from abaw_expr.files import file_digest
 from abaw_expr.fusion import Decision, figures
+from abaw_expr.kinds import Kind, kind_of
 from abaw_expr.outputs import Outputs
-from abaw_expr.scoring import Counts, bootstrap_interval, macro_f1, resample, sum_recordings
-from tuning.grid import Progress, confusion_tensor
+from abaw_expr.scoring import Statistics, bootstrap_interval, resample, sum_recordings
+from abaw_expr.tasks import EXPR, Challenge
+from tuning.grid import Progress, statistics_tensor
 from tuning.space import Space, neighbours
 
 METHOD = "nested leave-one-recording-out"
 Choose = Callable[[NDArray[np.float64]], NDArray[np.intp]]
-"""The places that are chosen by macro F1 [candidates, ...], [...]."""
+"""The places that are chosen by figures [candidates, ...], [...]."""
 Rule = Literal["best", "plateau"]
-"""best: the highest macro F1. plateau: the highest mean of a candidate's and its neighbours', which prefers a broad
+"""best: the highest figure. plateau: the highest mean of a candidate's and its neighbours', which prefers a broad
 optimum to a sharp one."""
 
 
@@ -35,8 +37,8 @@ optimum to a sharp one."""
 class Estimate:
     """What to expect of a tuned decision on recordings that had no part in choosing it."""
 
-    nested_macro_f1: float | None
-    """Macro F1 over all recordings, each decided by what the others chose; None where it cannot be estimated."""
+    nested: float | None
+    """The figure over all recordings, each decided by what the others chose; None where it cannot be estimated."""
     interval: tuple[float, float] | None
     """The 95 % bootstrap interval over recordings of the nested figure."""
     optimism: float | None
@@ -52,64 +54,72 @@ class Search:
     """Every candidate's counts, and what is chosen from them."""
 
     space: Space
-    counts: Counts
-    """[candidates, R, C, C], of `space.candidates()`."""
+    counts: Statistics
+    """[candidates, R, F, K], of `space.candidates()`."""
     rule: Rule
-
-    @cached_property
-    def f1(self) -> NDArray[np.float64]:
-        """Macro F1 of every candidate over all recordings, [candidates]."""
-        return macro_f1(self.counts.sum(axis=1))
-
-    def choose(self, f1: NDArray[np.float64]) -> NDArray[np.intp]:
-        """The chosen candidate by macro F1 [candidates, ...]: [...]; the first, so the simplest, of equals."""
-        return self._judged(f1).argmax(axis=0)
+    task: Challenge = EXPR
 
     @property
-    def nested_macro_f1(self) -> float | None:
+    def kind(self) -> Kind:
+        """What the counts are of."""
+        return kind_of(self.task)
+
+    @cached_property
+    def figures(self) -> NDArray[np.float64]:
+        """The figure of every candidate over all recordings, [candidates]."""
+        return self.kind.tuned_figure(self.counts.sum(axis=1))
+
+    def choose(self, figures: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The chosen candidate by figures [candidates, ...]: [...]; the first, so the simplest, of equals."""
+        return self._judged(figures).argmax(axis=0)
+
+    @property
+    def nested(self) -> float | None:
         """The nested estimate alone, without what resampling says of it."""
-        return nested_macro_f1(self.counts, self.choose)
+        return nested_figure(self.counts, self.kind, self.choose)
 
     @cached_property
     def estimate(self) -> Estimate:
         """The nested estimate of what this search chooses."""
-        figure = self.nested_macro_f1
-        if figure is None:
+        nested = self.nested
+        if nested is None:
             found = self.counts.shape[1]
             return Estimate(None, None, None, None, f"none: {METHOD} needs 2 annotated recordings, found {found}")
-        chosen = self.choose(self.f1)
-        interval = bootstrap_interval(_held_out(self.counts, self.choose), seed=0)
-        again = self.choose(resample(self.counts, seed=0).T) == chosen
-        return Estimate(figure, interval, float(self.f1[chosen]) - figure, float(again.mean()), METHOD)
+        chosen = self.choose(self.figures)
+        held_out = _held_out(self.counts, self.choose, self.kind)
+        interval = bootstrap_interval(held_out, seed=0, figure=self.kind.figure)
+        again = self.choose(resample(self.counts, seed=0, figure=self.kind.tuned_figure).T) == chosen
+        return Estimate(nested, interval, float(self.figures[chosen]) - nested, float(again.mean()), METHOD)
 
     @cached_property
     def _near(self) -> list[list[int]]:
         return neighbours(self.space)
 
-    def _judged(self, f1: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _judged(self, figures: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.rule == "best":
-            return f1
+            return figures
         sizes = np.array([len(places) for places in self._near])
-        sums = np.add.reduceat(f1[np.concatenate(self._near)], np.cumsum(sizes) - sizes, axis=0)
-        return sums / sizes.reshape(-1, *[1] * (f1.ndim - 1))
+        sums = np.add.reduceat(figures[np.concatenate(self._near)], np.cumsum(sizes) - sizes, axis=0)
+        return sums / sizes.reshape(-1, *[1] * (figures.ndim - 1))
 
 
-def _highest(f1: NDArray[np.float64]) -> NDArray[np.intp]:
-    return f1.argmax(axis=0)
+def _highest(figures: NDArray[np.float64]) -> NDArray[np.intp]:
+    return figures.argmax(axis=0)
 
 
-def nested_macro_f1(counts: Counts, choose: Choose = _highest) -> float | None:
-    """Macro F1 where each recording is decided by the candidate that the others choose, of [candidates, R, C, C].
+def nested_figure(counts: Statistics, kind: Kind, choose: Choose = _highest) -> float | None:
+    """The figure where each recording is decided by the candidate that the others choose, of [candidates, R, F, K].
 
-    `choose` is told macro F1 [candidates, R] without each recording, and returns places [R]. None of one recording.
+    `choose` is told figures [candidates, R] without each recording, and returns places [R]. None of one recording.
     """
-    return float(macro_f1(_held_out(counts, choose).sum(axis=0))) if counts.shape[1] > 1 else None
+    return float(kind.figure(_held_out(counts, choose, kind).sum(axis=0))) if counts.shape[1] > 1 else None
 
 
-def _held_out(counts: Counts, choose: Choose) -> Counts:
-    """Each recording's counts under the candidate that the others choose: [R, C, C]."""
-    rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, C, C]: all recordings but one
-    return counts[choose(macro_f1(rest)), np.arange(counts.shape[1])]
+def _held_out(counts: Statistics, choose: Choose, kind: Kind) -> Statistics:
+    """Each recording's statistics under the candidate, and its thresholds, that the others choose: [R, F, K]."""
+    rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, F, K]: all recordings but one
+    chosen = choose(kind.tuned_figure(rest)), np.arange(counts.shape[1])
+    return kind.settled(counts[chosen], rest[chosen])
 
 
 def search(
@@ -120,24 +130,30 @@ def search(
     Raises OutputsError where no frame is annotated.
     """
     space = (space or Space()).fitting(outputs)
-    tensor = confusion_tensor(outputs, space, progress)
+    tensor = statistics_tensor(outputs, space, progress)
     if not tensor.any():
         remedy = "Tune on the outputs of the validation split."
         raise OutputsError("no frame is annotated, so nothing can be tuned", path=outputs.path, remedy=remedy)
-    return Search(space, sum_recordings([video.name for video in outputs.videos()], tensor), rule)
+    counts = sum_recordings([video.name for video in outputs.videos()], tensor)
+    return Search(space, counts, rule, outputs.task)
 
 
 def decide(outputs: Outputs, found: Search) -> Decision:
     """The decision that the search chooses, with its figures and honest estimate."""
-    decision = found.space.candidates()[int(found.choose(found.f1))].decision(outputs)
+    chosen = int(found.choose(found.figures))
+    decision = replace(
+        found.space.candidates()[chosen].decision(outputs),
+        thresholds=found.kind.thresholds(found.counts[chosen].sum(axis=0)),
+    )
     estimate = asdict(found.estimate)
+    nested = {f"nested_{found.kind.figure_key}": estimate.pop("nested")}
     if estimate["interval"] is not None:
         estimate["interval"] = list(estimate["interval"])  # as JSON has it
     return replace(
         decision,
         outputs=_sources(outputs),
         figures=figures(decision, outputs.videos()),
-        estimate={"rule": found.rule, "candidates": len(found.counts), **estimate},
+        estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate},
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.fusion import MAX_TAU, SMOOTHERS, WEIGHTS, Decision, Vote, ratios, reduced
+from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs
 
 MOST_RATIOS = 150
@@ -88,10 +89,12 @@ class Space:
         return tuple(sorted(every, key=_complexity))
 
     def fitting(self, outputs: Outputs) -> Self:
-        """This space without what makes no difference: the ratio of one branch, the correction of an even prior."""
+        """This space without what makes no difference: the ratio of one branch, the correction of an even prior or of
+        what has none, values and action units."""
         branches = len(outputs.branches)
         fitted = self if branches == self.branches else replace(self, branches=branches, weights=None)
-        even = all(np.ptp(source.prior) == 0 for source in outputs.branches.values())
+        corrected = kind_of(outputs.task).distribution
+        even = not corrected or all(np.ptp(source.prior) == 0 for source in outputs.branches.values())
         said = sum(bool(np.isfinite(outputs.branch(name)).any()) for name in outputs.branches)
         fitted = replace(fitted, weights=((1,) * branches,)) if said < 2 else fitted
         return replace(fitted, tau=(0.0,)) if even else fitted

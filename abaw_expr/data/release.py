@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from abaw_expr.errors import ReleaseError, shorten, unreadable
-from abaw_expr.tasks import Task, recording_of
+from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
 CROP_ROOTS = "cropped_aligned*"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+_WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
+_DECIMAL = re.compile(r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*")
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,11 @@ def read_release(root: Path, task: Task) -> Release:
     return _group(root, videos, found)
 
 
-def read_annotation(path: Path, task: Task) -> np.ndarray:
-    """Labels of one annotation file, int8 [lines]; entry i belongs to frame i + 1.
+def read_annotation(path: Path, task: Challenge) -> np.ndarray:
+    """Labels of one annotation file; entry i belongs to frame i + 1.
+
+    A class: int8 [lines]; action units: int8 [lines, 12]; valence and arousal: float32 [lines, 2]. Each number by
+    itself may be the mark of what nobody annotated, so that a frame may be annotated in part.
 
     A byte-order mark, CRLF and a missing last newline are normal. Raises ReleaseError for any other departure.
     """
@@ -108,15 +113,36 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
         )
     if len(lines) == 1:
         raise ReleaseError("has a header and no label", path=path, line=1, remedy="Unpack the annotations again.")
-    return np.array([_label(text, path, i, task) for i, text in enumerate(lines[1:], start=2)], dtype=np.int8)
+    known: dict[str, list[float]] = {}  # lines repeat
+    for number, text in enumerate(lines[1:], start=2):
+        if text not in known:
+            known[text] = _label(text, path, number, task)
+    labels = np.array([known[text] for text in lines[1:]])
+    labels = labels.astype(np.int8 if all(field.whole for field in task.fields) else np.float32)
+    return labels[:, 0] if isinstance(task, Task) else labels
 
 
-def read_annotation_folder(folder: Path, task: Task) -> dict[str, np.ndarray]:
-    """Labels of every `<video>.txt` in a folder, by video name."""
+def challenge_of_folder(folder: Path) -> Challenge:
+    """The challenge whose annotations a folder holds, by the first file's header. Raises ReleaseError for any other."""
+    path = _annotation_files(folder)[0]
+    header = (read_lines(path) or [""])[0].strip()
+    challenge = challenge_of(header.split(","))
+    if challenge is None:
+        expected = " or ".join(known.header for known in CHALLENGES)
+        raise ReleaseError("has a header of no challenge", path=path, line=1, found=header, expected=expected)
+    return challenge
+
+
+def read_annotation_folder(folder: Path, task: Challenge) -> dict[str, np.ndarray]:
+    """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
+    return {path.stem: read_annotation(path, task) for path in _annotation_files(folder)}
+
+
+def _annotation_files(folder: Path) -> list[Path]:
     files = sorted(path for path in Path(folder).glob("*.txt") if not path.name.startswith("."))
     if not files:
         raise ReleaseError("holds no annotation", path=folder, expected="a folder of <video>.txt files")
-    return {path.stem: read_annotation(path, task) for path in files}
+    return files
 
 
 def read_test_list(path: Path) -> list[str]:
@@ -228,15 +254,26 @@ def _group(root: Path, videos: dict[str, Video], found: _Found) -> Release:
     return Release(root, recordings, tuple(sorted(files.keys() - people.keys())), bool(found.test_lists))
 
 
-def _label(text: str, path: Path, line: int, task: Task) -> int:
-    # int() alone would take 1_0, +1 and the digits of other scripts
-    label = int(text) if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text) else None
-    if label is not None and (label == task.unannotated or 0 <= label < task.n_classes):
-        return label
+def _label(text: str, path: Path, line: int, task: Challenge) -> list[float]:
+    """The numbers of a line, one a field."""
+    parts = text.split(",")
+    # int() and float() alone would take 1_0, +1, nan and the digits of other scripts
+    known = len(parts) == len(task.fields) and all(
+        (_WHOLE if field.whole else _DECIMAL).fullmatch(part) for part, field in zip(parts, task.fields, strict=True)
+    )
+    numbers = [float(part) for part in parts] if known else []
+    if known and all(map(_may_stand, numbers, task.fields)):
+        return numbers
+    field, count = task.fields[0], len(task.fields)
+    each = f"{field.expected}, or {field.unannotated} where not annotated"
     raise ReleaseError(
-        "has an unknown line" if label is None else "has a label outside its range",
+        "has a label outside its range" if known else "has an unknown line",
         path=path,
         line=line,
         found=text,
-        expected=f"an integer from 0 to {task.n_classes - 1}, or {task.unannotated} where not annotated",
+        expected=each if count == 1 else f"{count} values with commas between, each {each}",
     )
+
+
+def _may_stand(number: float, field: Field) -> bool:
+    return number == field.unannotated or field.low <= number <= field.high

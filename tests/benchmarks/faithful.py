@@ -46,7 +46,7 @@ def penalties(count: int) -> dict[str, Mu]:
 
 def tuned(outputs: Outputs) -> float:
     """Macro F1 with the best ratio."""
-    return float(search(outputs, RATIOS_ONLY).f1.max())
+    return float(search(outputs, RATIOS_ONLY).figures.max())
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

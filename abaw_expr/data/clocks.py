@@ -1,0 +1,56 @@
+"""When the frames of videos are shown, off the clocks of their files.
+
+Shapes: T frames of a video, n pictures of its file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw_expr.data.media import read_times
+from abaw_expr.data.release import VIDEO_SUFFIXES
+from abaw_expr.errors import ReleaseError, shorten
+from abaw_expr.tasks import recording_of
+
+Times = NDArray[np.float64]
+
+
+def times_of(frames: Mapping[str, NDArray[np.integer]], folder: Path) -> dict[str, Times]:
+    """The seconds of each video's frames, [T], off its file at any depth of a folder.
+
+    `<id>_left` and `<id>_right` are in the file of `<id>`, if they have none themselves. Raises ReleaseError where a
+    file is absent or cannot be read.
+    """
+    files = {
+        path.stem: path
+        for parent, _, names in os.walk(folder)
+        for path in (Path(parent, name) for name in names)
+        if path.suffix.lower() in VIDEO_SUFFIXES
+    }
+    file_of = {video: files.get(video) or files.get(recording_of(video)) for video in frames}
+    missing = sorted(video for video, file in file_of.items() if file is None)
+    if missing:
+        raise ReleaseError("lacks video files", path=folder, found=f"{len(missing)} missing: {shorten(missing)}")
+    clocks = {file: _read(file) for file in set(file_of.values()) if file is not None}
+    return {video: seconds_of(frames[video], clocks[file]) for video, file in file_of.items() if file is not None}
+
+
+def seconds_of(frames: NDArray[np.integer], pictures: Times) -> Times:
+    """When frames [T] are shown, from the times of a file's pictures [n]; at its mean rate beyond the last."""
+    last = len(pictures)
+    step = pictures[-1] / max(last - 1, 1)
+    return pictures[np.minimum(frames, last) - 1] + step * np.maximum(frames - last, 0)
+
+
+def _read(path: Path) -> Times:
+    try:
+        pictures = read_times(path)
+    except av.FFmpegError as error:
+        raise ReleaseError(f"is not a readable video ({error.strerror})", path=path) from error
+    if not len(pictures):
+        raise ReleaseError("holds no pictures", path=path)
+    return pictures
