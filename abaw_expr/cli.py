@@ -259,11 +259,11 @@ def _score_outputs(outputs: Sequence[Path], decision: Path | None) -> "dict[str,
 def _score_predictions(predictions: Path, annotations: Path, crops: Sequence[Path]) -> "dict[str, Report]":
     from abaw_expr.data.release import challenge_of_folder, frames_with_crop, read_annotation_folder
     from abaw_expr.kinds import kind_of
-    from submissions.reader import align, read_folder, read_predictions
+    from submissions.reader import align, read_any
 
     challenge = challenge_of_folder(annotations)
     truths = read_annotation_folder(annotations, challenge)
-    known = (read_folder if predictions.is_dir() else read_predictions)(predictions, challenge)
+    _, known = read_any(predictions, challenge)
     predicted = [align(known, video, len(truth)) for video, truth in truths.items()]
     has_crop = frames_with_crop(crops, truths) if crops else None
     return kind_of(challenge).reports(list(truths), list(truths.values()), predicted, has_crop)

@@ -8,9 +8,9 @@ import tyro
 
 from abaw_expr import console
 from abaw_expr.cli_training import Flag
-from abaw_expr.errors import TemplateError, UserError
-from abaw_expr.files import check_target
-from abaw_expr.tasks import Challenge, challenge_of
+from abaw_expr.errors import DecisionError, UserError
+from abaw_expr.files import check_target, read_json
+from abaw_expr.tasks import Challenge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,17 +121,42 @@ def read_decided(outputs: Sequence[Path], decision: Path | None) -> "tuple[Outpu
 
     Without a decision file all branches have the same vote, and that is said.
     """
-    from abaw_expr.fusion import Decision, equal_weights
     from abaw_expr.outputs import read_joined
 
     table = read_joined(outputs, None)
+    return table, _fitting(table, decision)
+
+
+def read_all_decided(outputs: Sequence[Path], decisions: Sequence[Path]) -> "list[tuple[Outputs, Decision]]":
+    """Outputs tables as one a challenge, and the decision to apply to each; as `read_decided`, for several challenges.
+
+    Raises DecisionError where two decisions are of one challenge, or one is of another than all tables.
+    """
+    from abaw_expr.outputs import read_by_challenge
+
+    tables = read_by_challenge(outputs)
+    chosen: dict[Challenge, Path] = {}
+    for path in decisions:
+        value = read_json(path, DecisionError, "Name a decision file.")
+        named = value.get("task") if isinstance(value, dict) else None
+        # Where none is, loading says so.
+        task = next((task for task in tables if task.name == named), next(iter(tables)))
+        if task in chosen:
+            raise DecisionError("is the second decision of its challenge", path=path, found=named, expected="one each")
+        chosen[task] = path
+    return [(table, _fitting(table, chosen.get(task))) for task, table in tables.items()]
+
+
+def _fitting(table: "Outputs", decision: Path | None) -> "Decision":
+    from abaw_expr.fusion import Decision, equal_weights
+
     if decision is None:
         chosen = equal_weights(table)
         console.note(f"No --decision: nothing is tuned ({chosen}).")
     else:
         chosen = Decision.load(decision, table.task)
         chosen.check(table)
-    return table, chosen
+    return chosen
 
 
 def _by_recording(outputs: Sequence[Path], decision: Path) -> "tuple[Statistics, list[str], Kind]":
@@ -156,27 +181,19 @@ def _frames(annotations: Path | None, template: Path | None, videos: Path | None
         task = challenge_of_folder(annotations)
         labels = read_annotation_folder(annotations, task)
         frames = {video: np.arange(1, len(lines) + 1) for video, lines in labels.items()}
-        return frames_of(task, "val", frames, _times(frames, videos, rate), labels)
+        return frames_of(task, "val", frames, times_of_frames(frames, videos, rate), labels)
     assert template is not None
-    task = _challenge_of_template(template)
-    frames = {video: np.sort(rows.frames) for video, rows in read_template(template, task).videos.items()}
-    return frames_of(task, "test", frames, _times(frames, videos, rate))
+    asked = read_template(template)
+    task, *others = asked.format.challenges
+    if others:
+        raise UserError("is of several challenges: one table has one", path=template, remedy="Give --like instead.")
+    frames = {video: np.sort(rows.frames) for video, rows in asked.videos.items()}
+    return frames_of(task, "test", frames, times_of_frames(frames, videos, rate))
 
 
-def _challenge_of_template(template: Path) -> Challenge:
-    try:
-        with open(template, encoding="utf-8-sig") as file:
-            header = file.readline().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"cannot be read ({error})", path=template) from error
-    challenge = challenge_of(header.split(",")[1:])
-    if challenge is None:
-        remedy = "Is this the organisers' template?"
-        raise TemplateError("has a header of no challenge", path=template, line=1, found=header, remedy=remedy)
-    return challenge
-
-
-def _times(frames: "Mapping[str, NDArray]", videos: Path | None, rate: float | None) -> "Mapping[str, NDArray]":
+def times_of_frames(
+    frames: "Mapping[str, NDArray]", videos: Path | None, rate: float | None
+) -> "Mapping[str, NDArray]":
     """The seconds of each video's frames, [T], off the clock of its file or at one rate."""
     from abaw_expr.data.clocks import times_of
 

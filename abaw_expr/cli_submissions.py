@@ -9,38 +9,52 @@ from typing import Literal
 import tyro
 
 from abaw_expr import console
-from abaw_expr.cli_import import Tables, files_of, read_decided
-from abaw_expr.errors import UserError
+from abaw_expr.cli_import import Tables, files_of, read_all_decided
+from abaw_expr.errors import UserError, shorten
 from abaw_expr.files import check_target
 from abaw_expr.tasks import EXPR
 
 
 def submit(
     outputs: Tables,
-    decision: Path,
     template: Path,
     out: Path,
+    decision: tuple[Path, ...] = (),
     edition: Literal["one-file", "per-video"] = "one-file",
+    fill: Literal["nearest", "interpolate"] | None = None,
 ) -> int:
-    """Writes the submission: the template's rows, in its order, with a class each.
+    """Writes the submission: the template's rows, in its order, with an answer each.
+
+    The template's header says which challenge it is of. A multi-task template (image,valence,arousal,expression,aus)
+    needs the outputs and decisions of all three: --outputs va.parquet expr.parquet au.parquet.
 
     Args:
         outputs: The test set's outputs tables, as `tune` was given those of validation.
-        decision: The decision file to apply.
         template: The organisers' template.
         out: The file to write, or the folder with --edition per-video.
+        decision: The decision file to apply, one a challenge; without it all branches have the same vote.
         edition: one-file is predictions.txt (5th edition on); per-video is the 3rd edition's file a video.
+        fill: What stands in for rows that no output is of, which are refused otherwise. nearest: the nearest predicted
+            frame of the video; interpolate: the same for classes and units, for valence and arousal a line between the
+            frames around it.
     """
     from submissions.template import read_template
     from submissions.writer import VideoLabels, write_per_video, write_predictions
 
     if edition == "one-file":
-        check_target(out, *files_of(outputs), decision, template)
-    (table, chosen), rows = read_decided(outputs, decision), read_template(template)
-    labels = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
+        check_target(out, *files_of(outputs), *decision, template)
+    rows, labels = read_template(template), {}
+    for table, chosen in read_all_decided(outputs, decision):
+        labels[chosen.task] = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
     write = write_predictions if edition == "one-file" else write_per_video
-    write(rows, {EXPR: labels}, out)
-    console.table(f"Submission {out}", ("", "count"), [("videos", len(rows.videos)), ("rows", len(rows.rows))])
+    filled = write(rows, labels, out, fill)
+    counts = [("videos", len(rows.videos)), ("rows", len(rows.rows)), ("rows filled", sum(filled.values()))]
+    console.table(f"Submission {out}, {rows.format.name}", ("", "count"), counts)
+    if filled:
+        most_first = sorted(filled, key=lambda video: -filled[video])
+        console.note(
+            f"Rows filled by --fill {fill}: {shorten([f'{filled[video]} of {video}' for video in most_first])}."
+        )
     console.note("Check it before you hand it in: abaw-expr check")
     return 0
 

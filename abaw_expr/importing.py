@@ -75,6 +75,14 @@ def import_branch(
     if not kind.is_prior(usual):
         raise OutputsError("--prior cannot be used", found=usual, expected=kind.prior_expected)
     given = _read(path, task, logits)
+    return join_branch(given, path, name, like, usual, incomplete)
+
+
+def join_branch(
+    given: Given, path: Path, name: str, like: Outputs, prior: tuple[float, ...], incomplete: bool
+) -> Imported:
+    """The rows of a source, which is at `path`, as the branch `name`; otherwise as `import_branch`."""
+    task, kind = like.task, kind_of(like.task)
     _check(given, task)
     p = kind.from_logits(given.p) if given.logits else given.p
     rows = pd.MultiIndex.from_arrays([given.video, given.frame.astype(np.int64)])
@@ -88,7 +96,7 @@ def import_branch(
     labels = {column: like.table[column] for column in label_columns(task)}
     table = like.table[["video", "frame", "time", "crop"]].assign(**columns, **labels)
     used = int(found.sum())
-    outputs = replace(like, table=table, branches={name: Source(path.name, usual)}, paths=())
+    outputs = replace(like, table=table, branches={name: Source(path.name, prior)}, paths=())
     return Imported(outputs, used, len(p) - used, len(found) - used)
 
 

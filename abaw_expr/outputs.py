@@ -199,10 +199,23 @@ def read_joined(files: Sequence[Path], task: Challenge | None = EXPR) -> Outputs
     """
     parts: list[Outputs] = []
     for file in files:
-        name, path = split_name(file)
-        read = read_outputs(path, parts[0].task if parts else task)
-        parts.append(read if name is None else rename(read, name))
+        parts.append(_read_named(file, parts[0].task if parts else task))
     return join(parts)
+
+
+def read_by_challenge(files: Sequence[Path]) -> dict[Challenge, Outputs]:
+    """Reads tables of several challenges, those of the same frames and challenge as one; otherwise as `read_joined`."""
+    parts: dict[Challenge, list[Outputs]] = {}
+    for file in files:
+        read = _read_named(file, None)
+        parts.setdefault(read.task, []).append(read)
+    return {task: join(own) for task, own in parts.items()}
+
+
+def _read_named(file: Path, task: Challenge | None) -> Outputs:
+    name, path = split_name(file)
+    read = read_outputs(path, task)
+    return read if name is None else rename(read, name)
 
 
 def split_name(file: Path) -> tuple[str | None, Path]:

@@ -55,6 +55,23 @@ def labels_of(predictions: Template, challenge: Challenge) -> dict[str, VideoLab
     return labels
 
 
+def read_any(source: Path, challenge: Challenge | None = None) -> tuple[Challenge, dict[str, VideoLabels]]:
+    """The challenge of one file or of the 3rd edition's folder, and its labels by video.
+
+    Raises PredictionsError as `read_predictions` and `read_folder`, and where a file answers several challenges and
+    none is named.
+    """
+    if source.is_dir():
+        known, _ = read_lines(source, challenge)
+        return known, read_folder(source, known)
+    rows = read_rows(source, challenge)
+    challenges = rows.format.challenges if challenge is None else (challenge,)
+    if len(challenges) > 1:
+        found = ", ".join(known.name for known in challenges)
+        raise PredictionsError("answers several challenges", path=source, found=found, remedy="Say which one.")
+    return challenges[0], labels_of(rows, challenges[0])
+
+
 def read_folder(folder: Path, challenge: Challenge = EXPR) -> dict[str, VideoLabels]:
     """The labels of the 3rd edition's folder, one `<video>.txt` a video, by video; line i + 1 is frame i.
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from abaw_expr.cli import COULD_NOT_RUN, OK, main
 from abaw_expr.errors import PredictionsError, TemplateError
-from abaw_expr.tasks import CHALLENGES, EXPR, VA, Challenge, frame_name
+from abaw_expr.outputs import read_outputs
+from abaw_expr.tasks import AU, CHALLENGES, EXPR, VA, Challenge, frame_name
 from submissions.conversion import to_file, to_folder
-from tests.golden.make_golden import GOLDEN
+from tests.golden.make_golden import GOLDEN, LENGTHS
 
 FOLDERS = ["", "va", "au"]
 """Of the golden files, those of challenges that the 3rd edition's folder can hold."""
@@ -119,9 +120,15 @@ def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["absent.txt", "--out", "folder"], "absent.txt: is not there"),
-        (["p.txt", "--out", "again.txt"], "is one file already. One file becomes a folder"),
-        (["p.txt", "--out", "folder", "--template", "p.txt"], "--template is of no use here"),
+        (["p.txt", "--out", "again.txt"], "is one file already. It becomes a folder, or a table"),
+        (["p.txt", "--out", "folder", "--template", "p.txt"], "a flag is of no use here; found '--template'"),
         (["videos", "--out", "p.txt", "--template", "p.txt"], "is read by this command"),
+        (["p.txt", "--out", "t.parquet"], "convert needs one of --like, --videos, --rate"),
+        (["p.txt", "--out", "t.parquet", "--rate", "0"], "--rate cannot be used"),
+        (["p.txt", "--out", "folder", "--rate", "30"], "a flag is of no use here; found '--rate'"),
+        (["multi.txt", "--out", "t.parquet", "--rate", "30"], "answers several challenges; found 'va, expr, au'"),
+        (["multi.txt", "--out", "folder"], "is not of one challenge"),
+        (["p.txt", "--out", "t.parquet", "--rate", "30", "--challenge", "va"], "has another header"),
         (["videos", "--out", "videos"], "is a folder"),
         (["empty", "--out", "new.txt"], "holds no <video>.txt"),
     ],
@@ -136,7 +143,53 @@ def test_mistakes_are_told_before_the_work(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(GOLDEN / "per_video", "videos")
     shutil.copy(GOLDEN / "predictions.txt", "p.txt")
+    shutil.copy(GOLDEN / "multi-task" / "predictions.txt", "multi.txt")
     Path("empty").mkdir()
     assert main(["convert", *arguments]) == COULD_NOT_RUN
     assert message in " ".join(capsys.readouterr().err.split())
     assert Path("p.txt").read_bytes() == (GOLDEN / "predictions.txt").read_bytes()
+
+
+# Outputs tables
+
+
+@pytest.mark.parametrize(
+    ("name", "challenge", "row"),
+    [
+        ("predictions.txt", EXPR, [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("per_video", EXPR, [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("va/predictions.txt", VA, [0.5, -0.53]),
+        ("multi-task/predictions.txt", VA, [0.5, -0.53]),
+        ("au/per_video", AU, [int(value) for value in "011000110001"]),
+    ],
+)
+def test_predictions_become_a_table_of_sure_answers(
+    name: str, challenge: Challenge, row: list[float], tmp_path: Path
+) -> None:
+    which = ["--challenge", challenge.name] if "multi-task" in name else []
+    assert convert(GOLDEN / name, tmp_path / "t.parquet", "--rate", "10", *which) == OK
+    outputs = read_outputs(tmp_path / "t.parquet", None)
+    assert (outputs.task, outputs.split, list(outputs.branches)) == (challenge, "test", ["predictions"])
+    assert outputs.branches["predictions"].run == Path(name).name
+    videos = {video.name: video for video in outputs.videos()}
+    assert {name: len(video.frame) for name, video in videos.items()} == LENGTHS
+    np.testing.assert_allclose(videos["video7"].time, [0.0, 0.1, 0.2])
+    np.testing.assert_allclose(videos["video7"].p["predictions"][0], row)
+
+
+def test_table_has_the_rows_and_times_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (GOLDEN / "predictions.txt").read_text().splitlines()
+    (tmp_path / "fewer.txt").write_text("\n".join(line for line in lines if "video7/" not in line) + "\n")
+    assert convert(GOLDEN / "predictions.txt", tmp_path / "all.parquet", "--rate", "7.5") == OK
+    assert convert(tmp_path / "fewer.txt", tmp_path / "t.parquet", "--like", tmp_path / "all.parquet") == OK
+    known, read = (read_outputs(tmp_path / name).table for name in ("all.parquet", "t.parquet"))
+    assert read[["video", "frame", "time"]].equals(known[["video", "frame", "time"]])
+    silent = read["predictions_0"].isna()
+    assert set(read["video"][silent]) == {"video7"}
+    assert read[~silent].equals(known[~silent])
+    assert " ".join(capsys.readouterr().out.split()).endswith("without: no vote 3 rows of other frames, left out 0")
+    (tmp_path / "other.txt").write_text(f"{EXPR.submission_header}\nw/00001.jpg,0\n")
+    assert convert(tmp_path / "other.txt", tmp_path / "o.parquet", "--like", tmp_path / "all.parquet") == COULD_NOT_RUN
+    assert "predicts no frame of the table" in capsys.readouterr().err
+    assert convert(GOLDEN / "va", tmp_path / "o.parquet", "--like", tmp_path / "all.parquet") == COULD_NOT_RUN
+    assert not (tmp_path / "o.parquet").exists()
