@@ -163,7 +163,7 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     columns = schema(outputs.task, branches)
     _check_columns(list(outputs.table.columns), columns, path)
     table = _cast(outputs.table, columns, path)
-    _check_rows(table, outputs.task, branches, path)
+    _checked(table, outputs.task, branches, path)
     with atomic(path) as temporary:
         table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
         pq.write_table(table, temporary, compression="zstd")
@@ -188,8 +188,7 @@ def read_outputs(path: Path, task: Challenge | None = EXPR) -> Outputs:
         raise unreadable(OutputsError, path, error) from error
     except pa.ArrowException as error:
         raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
-    _check_rows(table, task, tuple(branches), path)
-    return Outputs(task, table.to_pandas(), metadata["split"], branches, (path,))
+    return Outputs(task, _checked(table, task, tuple(branches), path), metadata["split"], branches, (path,))
 
 
 def read_joined(files: Sequence[Path], task: Challenge | None = EXPR) -> Outputs:
@@ -370,8 +369,8 @@ def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.T
     return pa.table(columns, schema=schema)
 
 
-def _check_rows(table: pa.Table, task: Challenge, branches: tuple[str, ...], path: Path) -> None:
-    """Checks the values; the first row that breaks the contract is named."""
+def _checked(table: pa.Table, task: Challenge, branches: tuple[str, ...], path: Path) -> pd.DataFrame:
+    """The table as pandas has it, its values checked; the first row that breaks the contract is named."""
     if not table.num_rows:
         raise OutputsError("has no rows", path=path, remedy=REMEDY)
     for name in ("video", "frame", "time", "crop", *label_columns(task)):
@@ -383,6 +382,7 @@ def _check_rows(table: pa.Table, task: Challenge, branches: tuple[str, ...], pat
             row = rows.iloc[int(wrong.argmax())]
             where = f"video {row['video']}, frame {row['frame']}"
             raise OutputsError(f"{where}: {problem}", path=path, expected=expected, remedy=REMEDY)
+    return rows
 
 
 Fault = tuple[str, str, NDArray[np.bool_]]
