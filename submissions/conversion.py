@@ -16,7 +16,7 @@ def to_folder(path: Path, folder: Path) -> int:
 
     Raises:
         PredictionsError: a line cannot be read; or `folder` is there and holds anything but such files.
-        TemplateError: the file is of several challenges, or a video's rows are not the frames 1..n.
+        TemplateError: the file is not of a challenge that had such a folder, or a video's rows are not the frames 1..n.
     """
     predictions = read_rows(path)
     read_numbers(predictions.rest, predictions.format.fields, path)

@@ -62,8 +62,8 @@ def read_any(source: Path, challenge: Challenge | None = None) -> tuple[Challeng
     none is named.
     """
     if source.is_dir():
-        known, _ = read_lines(source, challenge)
-        return known, read_folder(source, known)
+        known, lines = read_lines(source, challenge)
+        return known, _labels_of_lines(source, known, lines)
     rows = read_rows(source, challenge)
     challenges = rows.format.challenges if challenge is None else (challenge,)
     if len(challenges) > 1:
@@ -77,12 +77,7 @@ def read_folder(folder: Path, challenge: Challenge = EXPR) -> dict[str, VideoLab
 
     Raises PredictionsError for another challenge's header or the first line that does not hold its numbers.
     """
-    _, lines = read_lines(folder, challenge)
-    labels = {}
-    for video, own in lines.items():
-        numbers = read_numbers(own, challenge.fields, folder / f"{video}.txt")
-        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, challenge))
-    return labels
+    return _labels_of_lines(folder, *read_lines(folder, challenge))
 
 
 def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challenge, dict[str, pa.Array]]:
@@ -151,6 +146,14 @@ def _text(path: Path) -> str:
         raise unreadable(PredictionsError, path, problem) from problem
     except UnicodeDecodeError as problem:
         raise PredictionsError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
+
+
+def _labels_of_lines(folder: Path, challenge: Challenge, lines: Mapping[str, pa.Array]) -> dict[str, VideoLabels]:
+    labels = {}
+    for video, own in lines.items():
+        numbers = read_numbers(own, challenge.fields, folder / f"{video}.txt")
+        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, challenge))
+    return labels
 
 
 def _read(text: str, fields: Sequence[Field]) -> list[float]:

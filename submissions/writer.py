@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from abaw_expr.errors import PredictionsError, TemplateError, shorten
 from abaw_expr.files import atomic
 from abaw_expr.tasks import Challenge, Field
-from submissions.formats import DECIMALS, per_video
+from submissions.formats import DECIMALS, PER_VIDEO
 from submissions.template import Template, line_of
 
 Fill = Literal["nearest", "interpolate"]
@@ -76,8 +76,8 @@ def write_per_video(
 
     Raises:
         PredictionsError: as `write_predictions`; or `folder` is there and holds anything but such files.
-        TemplateError: the template is of several challenges, or a video's rows are not the frames 1..n, which this
-            format, without names, cannot express.
+        TemplateError: the template is not of a challenge that had such a folder, or a video's rows are not the frames
+            1..n, which this format, without names, cannot express.
     """
     rest, filled = _answers(template, labels, fill)
     write_files(template, rest, folder)
@@ -246,11 +246,12 @@ def _refuse(template: Template, bad: np.ndarray, problem: str, remedy: str, foun
 
 
 def _per_video_header(template: Template) -> str:
-    known = template.format
-    if len(known.challenges) > 1:
-        remedy = "Submit one predictions.txt instead."
-        raise TemplateError("is not of one challenge", path=template.path, line=1, found=known.header, remedy=remedy)
-    return per_video(known.challenges[0]).header
+    asked = template.format
+    for known in PER_VIDEO:
+        if known.challenges == asked.challenges:
+            return known.header
+    remedy = "Submit one predictions.txt instead."
+    raise TemplateError(f"{asked.name} has no files of a video", path=template.path, line=1, remedy=remedy)
 
 
 def _frame_order(template: Template, video: str) -> np.ndarray:

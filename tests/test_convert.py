@@ -109,7 +109,7 @@ def test_rows_that_the_folder_lacks_are_named(tmp_path: Path) -> None:
 
 
 def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r":1: is not of one challenge"):
+    with pytest.raises(TemplateError, match=r":1: multi-task has no files of a video"):
         to_folder(GOLDEN / "multi-task" / "predictions.txt", tmp_path / "folder")
     (tmp_path / "p.txt").write_text(f"{EXPR.submission_header}\nv/00002.jpg,0\n")
     with pytest.raises(TemplateError, match=r":2: the frames of v are not 1\.\.1"):
@@ -127,7 +127,7 @@ def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
         (["p.txt", "--out", "t.parquet", "--rate", "0"], "--rate cannot be used"),
         (["p.txt", "--out", "folder", "--rate", "30"], "a flag is of no use here; found '--rate'"),
         (["multi.txt", "--out", "t.parquet", "--rate", "30"], "answers several challenges; found 'va, expr, au'"),
-        (["multi.txt", "--out", "folder"], "is not of one challenge"),
+        (["multi.txt", "--out", "folder"], "multi-task has no files of a video"),
         (["p.txt", "--out", "t.parquet", "--rate", "30", "--challenge", "va"], "has another header"),
         (["videos", "--out", "videos"], "is a folder"),
         (["empty", "--out", "new.txt"], "holds no <video>.txt"),

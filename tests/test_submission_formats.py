@@ -211,10 +211,11 @@ def test_multi_task_template_asks_for_each_of_its_challenges(challenge: Challeng
     assert read_template(GOLDEN / "multi-task" / "template.txt", challenge).format == MULTI_TASK
 
 
-def test_multi_task_has_no_folder(tmp_path: Path) -> None:
-    template = read_template(GOLDEN / "multi-task" / "template.txt")
-    labels = golden_labels(GOLDEN / "multi-task", MULTI_TASK)
-    with pytest.raises(TemplateError, match=r":1: is not of one challenge.*one predictions\.txt instead"):
+@pytest.mark.parametrize("name", ["multi-task", "compound"])
+def test_other_editions_have_no_folder(name: str, tmp_path: Path) -> None:
+    template = read_template(GOLDEN / name / "template.txt")
+    labels = golden_labels(GOLDEN / name, template.format)
+    with pytest.raises(TemplateError, match=rf":1: {name} has no files of a video\. Submit one predictions\.txt"):
         write_per_video(template, labels, tmp_path / "new")
 
 
