@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from abaw_expr.errors import PredictionsError
 from abaw_expr.tasks import EXPR, frame_name
 from submissions.reader import align, read_folder, read_predictions
 from submissions.template import read_template
-from submissions.writer import VideoLabels, write_per_video, write_predictions
+from submissions.writer import VideoLabels, write_per_video
 
 HEADER = EXPR.submission_header
 
@@ -31,25 +30,6 @@ def write(path: Path, *lines: str) -> Path:
 
 
 # predictions.txt
-
-FRAMES = st.dictionaries(st.integers(1, 120_000), st.integers(0, 7), min_size=1, max_size=6)
-LABELS = st.dictionaries(st.sampled_from(["a", "a_left", "7-60-1920x1080", "ünï çødé"]), FRAMES, min_size=1)
-
-
-@given(labels=LABELS, order=st.randoms(use_true_random=False))
-def test_what_was_written_is_read(
-    labels: dict[str, dict[int, int]], order: Random, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    rows = [frame_name(video, frame) for video, known in labels.items() for frame in known]
-    order.shuffle(rows)
-    base = tmp_path_factory.getbasetemp()
-    template = read_template(write(base / "template.txt", HEADER, *(f"{row}," for row in rows)))
-    known = {
-        video: VideoLabels(np.array(sorted(frames)), np.array([frames[frame] for frame in sorted(frames)]))
-        for video, frames in labels.items()
-    }
-    write_predictions(template, {EXPR: known}, base / "predictions.txt")
-    assert as_dicts(read_predictions(base / "predictions.txt")) == labels
 
 
 @pytest.mark.parametrize(
