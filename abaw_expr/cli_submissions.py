@@ -43,9 +43,11 @@ def submit(
 
     if edition == "one-file":
         check_target(out, *files_of(outputs), *decision, template)
-    rows, labels = read_template(template), {}
-    for table, chosen in read_all_decided(outputs, decision):
-        labels[chosen.task] = {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
+    rows, decided = read_template(template), read_all_decided(outputs, decision)
+    labels = {
+        chosen.task: {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
+        for table, chosen in decided
+    }
     write = write_predictions if edition == "one-file" else write_per_video
     filled = write(rows, labels, out, fill)
     counts = [("videos", len(rows.videos)), ("rows", len(rows.rows)), ("rows filled", sum(filled.values()))]
