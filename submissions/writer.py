@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +91,7 @@ def write_rows(header: str, rows: pa.ChunkedArray, rest: pa.ChunkedArray, path: 
         start = 0
         for block in rows.iterchunks():
             part = rest.slice(start, len(block)).combine_chunks()
-            _write_lines(file, pc.binary_join_element_wise(block, part, ","))
+            file.write(_ended(pc.binary_join_element_wise(block, part, ",")))
             start += len(block)
 
 
@@ -107,14 +107,14 @@ def write_files(template: Template, rest: pa.ChunkedArray, folder: Path | str) -
     with atomic(folder) as temporary:
         temporary.mkdir()
         for video, rows in template.videos.items():
-            with open(temporary / _file_name(video), "wb") as file:
-                file.write(f"{header}\n".encode())
-                _write_lines(file, rest.take(pa.array(rows.positions[orders[video]])).combine_chunks())
+            lines = _ended(rest.take(pa.array(rows.positions[orders[video]])).combine_chunks())
+            (temporary / _file_name(video)).write_bytes(f"{header}\n".encode() + lines)
 
 
-def _write_lines(file: BinaryIO, lines: pa.Array) -> None:
+def _ended(lines: pa.Array) -> memoryview:
+    """The bytes of lines, each with a newline."""
     _, _, text = pc.binary_join_element_wise(lines, "", "\n").buffers()
-    file.write(text)
+    return memoryview(text)
 
 
 def labels_of_rows(template: Template, labels: Predictions, fill: Fill | None = None) -> tuple[np.ndarray, np.ndarray]:
