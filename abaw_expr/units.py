@@ -14,6 +14,7 @@ Shapes: T frames, V videos, U units, H thresholds.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ CUTS = tuple(sorted((step / _STEPS for step in range(1, _STEPS)), key=lambda cut
 """The thresholds that are tried, the simplest first. Sixteenths, for float32 and its multiples hold them exactly."""
 
 
-def unit_counts(truth: NDArray[np.integer], predicted: NDArray[np.integer], challenge: Challenge) -> Counts:
+def unit_counts(truth: NDArray[Any], predicted: NDArray[Any], challenge: Challenge) -> Counts:
     """The statistics of a video's frames: [T, U], [T, U] of 0 and 1 -> [U, 4].
 
     Raises UserError where the shapes differ, or an annotated unit or the prediction for it is neither 0 nor 1.
@@ -63,6 +64,11 @@ def unit_counts_by_cut(truth: NDArray[np.integer], p: NDArray[np.floating], chal
 def best_cuts(statistics: Statistics) -> NDArray[np.intp]:
     """The place in `CUTS` of each unit's best threshold, the simplest of equals: [..., U, 4 H] -> [..., U]."""
     return f1_by_unit(_by_cut(statistics)).argmax(axis=-1)
+
+
+def best_mean_f1(statistics: Statistics) -> Values:
+    """The organisers' figure with each unit's best threshold: [..., U, 4 H] -> [...]."""
+    return f1_by_unit(_by_cut(statistics)).max(axis=-1).mean(axis=-1)
 
 
 def at_cuts(statistics: Statistics, cuts: NDArray[np.intp]) -> Statistics:
