@@ -34,8 +34,8 @@ class Rows:
         """The position that comes after the last row that was found."""
         self._unplaced = array("i"), array("i")
         """Lines that are spelled wrongly, and the positions that they likely mean."""
-        self._extra: list[tuple[int, str, bytes, str, int]] = []
-        """Rows that a video has too many: the fault that each is, and the position that it may stand for instead."""
+        self._extra: dict[int, tuple[str, int, bytes, str]] = {}
+        """Rows that a video has too many, by the position that each may stand for; and the fault that it is if not."""
         self._people: dict[str, list[bytes]] = {}
         for video in template.of_video:
             self._people.setdefault(recording_of(_text(video)), []).append(video)
@@ -159,10 +159,10 @@ class Rows:
         match = IMAGE.fullmatch(name)
         assert match is not None, name
         position = self._other_position(match["video"], int(match["frame"]))
-        if position < 0:
+        if position < 0 or self.line_of[position] or position in self._extra:
             self.faults.add(kind, number, name, expected)
         else:
-            self._extra.append((number, kind, name, expected, position))
+            self._extra[position] = kind, number, name, expected
 
     def _other_position(self, video: bytes, frame: int) -> int:
         """The same frame of another person in the recording; the last frame where they are counted from 0; or -1."""
@@ -181,7 +181,7 @@ class Rows:
         If another person of the recording, or the end of the video, lacks just these rows, that is what they are.
         """
         moved: set[bytes] = set()
-        for number, kind, name, expected, position in self._extra:
+        for position, (kind, number, name, expected) in self._extra.items():
             if self.line_of[position]:
                 self.faults.add(kind, number, name, expected)
                 continue

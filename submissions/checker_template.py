@@ -4,7 +4,7 @@ The rows of a video nearly always follow each other, so that a release of ten mi
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from itertools import count, pairwise
 from operator import attrgetter
@@ -24,6 +24,8 @@ REMEDY = "Take the organisers' file as it is; their list of test videos goes to 
 
 class Run:
     """Rows of one video whose frames follow each other in a template, the first of them at position `start`."""
+
+    __slots__ = ("digits", "frame", "rows", "start", "video")
 
     def __init__(self, video: bytes, frame: int, digits: int, start: int, rows: int = 0) -> None:
         self.video, self.frame, self.digits = video, frame, digits
@@ -48,19 +50,16 @@ class Template:
     def __init__(self, form: Format) -> None:
         self.form = form
         self.runs: list[Run] = []
-        self.rows = 0
         self.of_video: dict[bytes, list[Run]] = {}
         """The runs of every video, by their frames."""
 
     def add(self, run: Run) -> None:
         self.runs.append(run)
-        self.of_video.setdefault(run.video, []).append(run)
+        insort(self.of_video.setdefault(run.video, []), run, key=attrgetter("frame"))
 
-    def finish(self) -> None:
-        """Puts the runs of every video in the order of their frames, once all are there."""
-        self.rows = sum(run.rows for run in self.runs)
-        for runs in self.of_video.values():
-            runs.sort(key=attrgetter("frame"))
+    @property
+    def rows(self) -> int:
+        return self.runs[-1].start + self.runs[-1].rows
 
     def names(self, start: int, stop: int) -> list[bytes]:
         """The image locations from a position to before another; fewer where the template ends before."""
@@ -82,12 +81,12 @@ class Template:
         if not digits.isdigit() or len(digits) > 9:
             return -1
         frame = int(digits)
-        run = self._run(video, frame)
+        run = self.run_of(video, frame)
         return run.start + frame - run.frame if run and run.name(frame) == name else -1
 
     def spelled(self, video: bytes, frame: int) -> bytes:
         """The image location of a frame, as the template spells it if it has it."""
-        run = self._run(video, frame)
+        run = self.run_of(video, frame)
         return (run or Run(video, frame, DIGITS, 0)).name(frame)
 
     def counts(self) -> dict[str, int]:
@@ -97,7 +96,7 @@ class Template:
             for video, runs in self.of_video.items()
         }
 
-    def _run(self, video: bytes, frame: int) -> Run | None:
+    def run_of(self, video: bytes, frame: int) -> Run | None:
         """The rows that hold a frame."""
         runs = self.of_video.get(video)
         if runs is None:
@@ -126,8 +125,7 @@ def read_template(path: Path) -> tuple[Template, list[Fault]]:
     labels = _fill(template, blocks, path)
     if not template.runs:
         raise TemplateError("has no rows", path=path, remedy=REMEDY)
-    template.finish()
-    _check_unique(template, path)
+    _check_apart(template, path)
     if len(labels) > 1:
         found = " and ".join(repr(label.decode(errors="replace")) for label in labels)
         warnings.add("filled template", FIRST_ROW_LINE, f"labels that differ, {found}", "none, or dummies")
@@ -141,16 +139,18 @@ def template_of(form: Format, rows: Mapping[str, int]) -> Template:
     for video, frames in rows.items():
         template.add(Run(video.encode(), 1, DIGITS, start, frames))
         start += frames
-    template.finish()
     return template
 
 
 def _fill(template: Template, blocks: Blocks, path: Path) -> list[bytes]:
     """Adds the rows of a template's file; returns its labels, up to the second that differs."""
     labels: dict[bytes, None] = {}
-    expected, blank = b"", 0
+    expected, blank = b"\n", 0  # What no line is.
     following: Iterator[bytes] = iter(())
     for number, block in blocks:
+        if not block.strip():
+            blank = blank or number
+            continue
         for line, row in enumerate(block[:-1].split(b"\n"), number):
             name, _, label = row.partition(b",")
             if name != expected or blank:
@@ -158,6 +158,7 @@ def _fill(template: Template, blocks: Blocks, path: Path) -> list[bytes]:
                     blank = blank or line
                     continue
                 run = _new_run(b"" if blank else name, blank or line, path)
+                _check_new(template, run, path)
                 template.add(run)
                 following = run.following()
             run.rows += 1
@@ -185,16 +186,26 @@ def _new_run(name: bytes, line: int, path: Path) -> Run:
     return Run(match["video"], int(frame), digits, line - FIRST_ROW_LINE)
 
 
-def _check_unique(template: Template, path: Path) -> None:
+def _check_new(template: Template, run: Run, path: Path) -> None:
+    """Refuses a run whose first frame is in a template already."""
+    known = template.run_of(run.video, run.frame)
+    if known:
+        raise _twice(run, known.start + run.frame - known.frame, run.start, path)
+
+
+def _check_apart(template: Template, path: Path) -> None:
+    """Refuses runs that grew into others."""
     for runs in template.of_video.values():
         for before, run in pairwise(runs):
             if run.frame < before.frame + before.rows:
-                lines = sorted((run.start, before.start + run.frame - before.frame))
-                first, again = (position + FIRST_ROW_LINE for position in lines)
-                raise TemplateError(
-                    f"has a row twice, on lines {first} and {again}",
-                    path=path,
-                    line=again,
-                    found=run.name(run.frame).decode(errors="backslashreplace"),
-                    remedy=REMEDY,
-                )
+                raise _twice(run, run.start, before.start + run.frame - before.frame, path)
+
+
+def _twice(run: Run, first: int, again: int, path: Path) -> TemplateError:
+    return TemplateError(
+        f"has a row twice, on lines {first + FIRST_ROW_LINE} and {again + FIRST_ROW_LINE}",
+        path=path,
+        line=again + FIRST_ROW_LINE,
+        found=run.name(run.frame).decode(errors="backslashreplace"),
+        remedy=REMEDY,
+    )

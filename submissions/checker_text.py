@@ -7,6 +7,7 @@ import codecs
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from typing import BinaryIO
 from abaw_expr.errors import PredictionsError, UserError, unreadable
 from submissions.faults import MOST_TEXT, Faults
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 """Bytes read at a time."""
 LONGEST = 1 << 16
 """Bytes after which a line without an end is no line."""
@@ -23,7 +24,7 @@ GARBAGE_LINES, GARBAGE_SHARE = 100, 2 / 3
 ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "RAR"}
 ENDING = re.compile(rb"\r?\r\n|\r|\n")
 """The end of a line. Windows' text mode makes the longest out of a CRLF that somebody wrote by hand."""
-OTHER_SEPARATOR = re.compile(rb" *(?:[;|]|\t(?!\s*$)) *")
+OTHER_SEPARATORS = bytes.maketrans(b";|\t", b",,,")
 UNTIDY = re.compile(rb"""["' ;|\t]""")
 SPACES_WITHIN = re.compile(rb"(?<=\S) +(?=\S)")
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -68,9 +69,8 @@ def _decoded(file: BinaryIO, faults: Faults, error: type[UserError], remedy: str
     elif start.startswith(codecs.BOM_UTF8):
         faults.add("byte-order mark", 1, "U+FEFF before the header", "nothing before the header")
         start = start.removeprefix(codecs.BOM_UTF8)
-    while start:
-        yield decoder.decode(start).encode() if decoder else start
-        start = file.read(BLOCK)
+    for piece in chain([start], iter(partial(file.read, BLOCK), b"")):
+        yield decoder.decode(piece).encode() if decoder else piece
 
 
 def _utf16(start: bytes) -> str | None:
@@ -90,8 +90,8 @@ def _whole_lines(pieces: Iterator[bytes], faults: Faults, error: type[UserError]
     for piece in pieces:
         blank = blank and not piece.strip()
         text = rest + piece
-        # A carriage return at the very end may be half of a line ending.
-        end = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        # Carriage returns at the very end may be half of a line ending.
+        end = max(text.rfind(b"\n"), text.rfind(b"\r", 0, len(text.rstrip(b"\r")))) + 1
         block, rest = text[:end], text[end:]
         if b"\0" in piece:
             line = number + text.count(b"\n", 0, text.index(b"\0"))
@@ -187,8 +187,11 @@ def _without_quotes(line: bytes, commas: int, first: re.Pattern[bytes]) -> bytes
 
 
 def _with_commas(line: bytes, commas: int, first: re.Pattern[bytes]) -> bytes:
-    line = OTHER_SEPARATOR.sub(b",", line)
-    return line if b"," in line or not commas else SPACES_WITHIN.sub(b",", line)
+    body = line.rstrip()
+    line = body.translate(OTHER_SEPARATORS) + line[len(body) :]
+    # With all its commas a line's spaces are stray ones; an image location may hold some of its own.
+    name, comma, rest = line.partition(b",") if b"," in line else (b"", b"", line)
+    return name + comma + SPACES_WITHIN.sub(b",", rest) if line.count(b",") < commas else line
 
 
 def _without_spaces(line: bytes, commas: int, first: re.Pattern[bytes]) -> bytes:

@@ -5,7 +5,6 @@ video has frames, for 106 one more, for one three less. So a video's rows are ta
 may be right, and everything else is checked as against a template.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +12,9 @@ from pathlib import Path
 from abaw_expr.errors import PredictionsError, TemplateError
 from submissions.checker_file import REMEDY, check_file
 from submissions.checker_folder import FORMS, check_files
+from submissions.checker_rows import IMAGE
 from submissions.checker_template import template_of
-from submissions.checker_text import Blocks, cut_header, read_blocks
+from submissions.checker_text import Blocks, check_garbage, check_length, cut_header, read_blocks, repaired
 from submissions.faults import Fault, Faults, Verdict
 from submissions.formats import FORMATS, Format, recognise
 
@@ -22,7 +22,8 @@ USUAL = (0, 1)
 """Rows more than frames, as nearly every video has."""
 LEAST, MOST = -3, 2
 """Rows more than frames, as any video was ever seen to have, in templates and annotations."""
-LOCATION = re.compile(rb"""([^/\\,;"'\n]+)[/\\]([0-9]{1,9})(?=[.,;\s"'])""")
+LONG = 20_000
+"""Frames that a video may have whose film is not known."""
 
 
 def check_without_template(path: Path | str, videos: Sequence[str], frames: Mapping[str, int]) -> Verdict:
@@ -37,7 +38,7 @@ def check_without_template(path: Path | str, videos: Sequence[str], frames: Mapp
     if path.is_dir():
         form, seen = _folder(path, videos)
     else:
-        form, seen = _file(path)
+        form, seen = _file(path, sum(frames.get(video, LONG) for video in videos))
     rows = _rows(videos, seen, frames)
     findings = check_files(path, form, rows) if path.is_dir() else check_file(path, template_of(form, rows))
     unknown = [video for video in videos if video not in frames]
@@ -66,17 +67,27 @@ def read_list(path: Path) -> list[str]:
     return list(videos)
 
 
-def _file(path: Path) -> tuple[Format, dict[str, int]]:
+def _file(path: Path, most: int) -> tuple[Format, dict[str, int]]:
     """The format of a file, and the last frame of every video that it names, in its order."""
     header, blocks = _opened(path)
     last: dict[bytes, int] = {}
     row = b""
-    for _, block in blocks:
-        row = row or block.partition(b"\n")[0]
-        for video, frame in LOCATION.findall(block):
-            last[video] = max(int(frame), last.get(video, 0))
+    for number, block in blocks:
+        check_length(path, number, most)
+        lines = block[:-1].split(b"\n")
+        row = row or lines[0]
+        named = [found for line in lines if line and (found := _named(line))]
+        check_garbage(path, number, lines, len(lines) - len(named), "rows like <video>/00001.jpg and numbers")
+        for video, frame in named:
+            last[video] = max(frame, last.get(video, 0))
     form = _form(path, header, row.count(b","), FORMATS)
-    return form, {video.decode(errors="replace").strip(): frame for video, frame in last.items()}
+    return form, {video.decode(errors="replace"): frame for video, frame in last.items()}
+
+
+def _named(line: bytes) -> tuple[bytes, int] | None:
+    """The video and the frame that a line names."""
+    match = IMAGE.fullmatch(line.partition(b",")[0]) or IMAGE.fullmatch(repaired(line, 1, IMAGE)[0].partition(b",")[0])
+    return (match["video"], int(match["frame"])) if match else None
 
 
 def _folder(folder: Path, videos: Sequence[str]) -> tuple[Format, dict[str, int]]:
