@@ -68,10 +68,6 @@ def spaces(path: Path) -> None:
     path.write_bytes(b" " * (8 << 20))
 
 
-def rows_without_end(path: Path) -> None:
-    path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)
-
-
 def archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as out:
         out.write(GOOD, "predictions.txt")
@@ -113,7 +109,6 @@ LONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "prose after the header": (prose_after_header, ":2: is no predictions file: .* lines are no rows"),
     "numbers after the header": (numbers, ":2: is no predictions file: .* lines are no rows"),
     "newlines after the header": (newlines, "is no predictions file: .* lines are no rows"),
-    "rows without end": (rows_without_end, "has far too many lines"),
     "sound": (sound, "is not text|is no predictions file"),
 }
 
@@ -191,3 +186,14 @@ def test_long_lines_are_no_rows(tmp_path: Path) -> None:
         ("missing row", 22),
         ("not a row", 3),
     ]
+
+
+def test_rows_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.txt"
+    path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)
+    with pytest.raises(PredictionsError, match="has far too many lines; found .* and more; expected 22 rows"):
+        check_predictions(path, TEMPLATE)
+    with pytest.raises(PredictionsError, match="has far too many lines"):
+        check_without_template(path, ["video7"], {"video7": 3})
+    with pytest.raises(TemplateError, match=":3: has a row twice, on lines 2 and 3"):
+        check_predictions(GOOD, path)
