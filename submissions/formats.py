@@ -42,6 +42,9 @@ class Format:
 MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, EXPR, AU))
 FORMATS = (*(Format(challenge.name, challenge.submission_header, (challenge,)) for challenge in CHALLENGES), MULTI_TASK)
 
+VALIDATION_FRAMES = {"expression": (83176, 6127, 5322, 8473, 34941, 25594, 12338, 108259)}
+"""Annotated frames of every class of a field in the validation set, counted in the release of the 5th edition on."""
+
 
 def per_video(challenge: Challenge) -> Format:
     """The 3rd edition's file of one video: its lines have no image location."""
