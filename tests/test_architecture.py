@@ -29,6 +29,7 @@ LAYERS = (
         "abaw_expr.cli",
         "abaw_expr.cli_convert",
         "abaw_expr.cli_import",
+        "abaw_expr.cli_ledger",
         "abaw_expr.cli_search",
         "abaw_expr.cli_submissions",
         "abaw_expr.cli_training",
