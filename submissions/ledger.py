@@ -20,7 +20,6 @@ from typing import Any
 
 from abaw_expr.errors import DecisionError, LedgerError, TemplateError, unreadable
 from abaw_expr.files import read_json, sha256
-from abaw_expr.tasks import CHALLENGES
 from submissions.formats import MULTI_TASK, recognise
 
 MOST = 5
@@ -50,7 +49,7 @@ CREATE TABLE attempts (
     tuned REAL CHECK (tuned IS NULL OR typeof(tuned) = 'real'),
     nested REAL CHECK (nested IS NULL OR typeof(nested) = 'real'),
     note TEXT NOT NULL,
-    score REAL CHECK (score IS NULL OR typeof(score) = 'real' AND abs(score) <= {len(CHALLENGES)}),
+    score REAL CHECK (score IS NULL OR typeof(score) = 'real' AND abs(score) <= {len(MULTI_TASK.challenges)}),
     UNIQUE (edition, challenge, number)
 )"""
 AS_JSON = ("decisions", "runs")
@@ -321,7 +320,7 @@ def _find(database: sqlite3.Connection, ledger: Path, number: int) -> Attempt:
 
 def _tasks(challenge: str) -> set[str]:
     """What is predicted for a challenge; the official score of several is the sum of theirs."""
-    return {task.name for task in CHALLENGES} if challenge == MULTI_TASK.name else {challenge}
+    return {task.name for task in MULTI_TASK.challenges} if challenge == MULTI_TASK.name else {challenge}
 
 
 def _read_decision(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ LAYERS = (
         "abaw_expr.console",
         "abaw_expr.demo",
         "abaw_expr.cli",
+        "abaw_expr.cli_bundle",
         "abaw_expr.cli_convert",
         "abaw_expr.cli_import",
         "abaw_expr.cli_ledger",
