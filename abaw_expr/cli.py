@@ -14,6 +14,7 @@ import tyro
 from abaw_expr import console
 from abaw_expr.cli_convert import convert
 from abaw_expr.cli_import import Tables, compare, files_of, import_outputs, read_decided
+from abaw_expr.cli_ledger import ledger
 from abaw_expr.cli_search import penalties_command
 from abaw_expr.cli_submissions import check, submit
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
@@ -84,6 +85,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "submit": submit,
         "check": check,
         "convert": convert,
+        "ledger": ledger,
         "ablate": ablate_command(base, TASK),
         "penalties": penalties_command(TASK),
         "describe": describe,

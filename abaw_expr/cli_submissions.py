@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from abaw_expr import console
+from abaw_expr.cli_bundle import runs_to_bundle, write_and_tell
 from abaw_expr.cli_import import Tables, files_of, read_all_decided
 from abaw_expr.errors import UserError, shorten
 from abaw_expr.files import check_target
@@ -27,6 +28,8 @@ def submit(
     decision: tuple[Path, ...] = (),
     edition: Literal["one-file", "per-video"] = "one-file",
     fill: Literal["nearest", "interpolate"] | None = None,
+    bundle: Path | None = None,
+    runs: tuple[Path, ...] = (),
 ) -> int:
     """Writes the submission: the template's rows, in its order, with an answer each.
 
@@ -42,6 +45,8 @@ def submit(
         fill: What stands in for rows that no output is of, which are refused otherwise. nearest: the nearest predicted
             frame of the video; interpolate: the same for classes and units, for valence and arousal a line between the
             frames around it.
+        bundle: A zip to write too: predictions, decisions, settings, versions, the checker's verdict and all hashes.
+        runs: With --bundle: the folders of the runs that made the outputs, for their settings.
     """
     from submissions.template import read_template
     from submissions.writer import VideoLabels, write_per_video, write_predictions
@@ -53,6 +58,8 @@ def submit(
         chosen.task: {video.name: VideoLabels(video.frame, chosen.labels(video)) for video in table.videos()}
         for table, chosen in decided
     }
+    tables = [table for table, _ in decided]
+    packed = runs_to_bundle(bundle, runs, tables, [*files_of(outputs), *decision, template, out])
     write = write_predictions if edition == "one-file" else write_per_video
     filled = write(rows, labels, out, fill)
     counts = [("videos", len(rows.videos)), ("rows", len(rows.rows)), ("rows filled", sum(filled.values()))]
@@ -62,6 +69,9 @@ def submit(
         console.note(
             f"Rows filled by --fill {fill}: {shorten([f'{filled[video]} of {video}' for video in most_first])}."
         )
+    if bundle is not None:
+        options = {"edition": edition, "fill": fill}
+        return write_and_tell(bundle, out, template, decision, tables, packed, options)
     console.note("Check it before you hand it in: abaw-expr check")
     return 0
 

@@ -76,6 +76,10 @@ class PredictionsError(UserError):
     """A predictions file cannot be used, or cannot be written."""
 
 
+class LedgerError(UserError):
+    """The ledger of attempts cannot be used, or refuses an attempt."""
+
+
 def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str | None = None) -> UserError:
     """The error of a file that the system does not let us read; without a better remedy the path is to be checked."""
     if remedy is None and isinstance(problem, FileNotFoundError):

@@ -75,8 +75,13 @@ def digest(value: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """A short hash of a file's bytes."""
+    return sha256(path)[:16]
+
+
+def sha256(path: Path) -> str:
+    """The whole hash of a file's bytes, as `sha256sum` prints it."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

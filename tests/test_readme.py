@@ -9,7 +9,7 @@ from abaw_expr.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^    abaw-expr (\w+)(.*)$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^    abaw-expr ((?:ledger )?\w+)(.*)$", README, re.MULTILINE)
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
@@ -27,7 +27,7 @@ def test_every_stage_has_its_command() -> None:
 @pytest.mark.parametrize(("name", "arguments"), COMMANDS)
 def test_flags_exist(name: str, arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     for flag in re.findall(r"--[\w.-]+", arguments):

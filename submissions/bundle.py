@@ -1,0 +1,194 @@
+"""The bundle: a submission and all that explains it, in one zip.
+
+| member | |
+|---|---|
+| `predictions.txt` | the submission; `predictions/` with the 3rd edition's file a video |
+| `decisions/expr.json` | how it was decided; one a challenge |
+| `check.json` | what the checker says of it |
+| `environment.json` | versions of Python and of the packages that its numbers depend on |
+| `runs/1/settings.yaml`, `runs/1/manifest.json` | of the first run that is named; a manifest if it is finished |
+| `manifest.json` | hashes of all these, and of what they were made from; runs, and options of `submit` |
+
+The same inputs give the same bytes, in any folder: members have no time, owner or place. (Another zlib may compress
+otherwise; its version is in `environment.json`.)
+"""
+
+import hashlib
+import json
+import platform
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from abaw_expr.errors import DecisionError, RunError
+from abaw_expr.files import atomic, read_json, sha256
+from abaw_expr.outputs import Outputs
+from submissions.checker import check_folder, check_predictions
+from submissions.faults import Fault
+
+FORMAT = 1
+PACKAGES = (
+    "av",
+    "bottleneck",
+    "lightning-fabric",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "torch",
+    "torchaudio",
+    "torchvision",
+)
+"""What the numbers of a submission depend on."""
+EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The time that every member has: the first that a zip can say."""
+PIECE = 1 << 20
+"""Bytes that are read at once."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder whose settings go into the bundle."""
+
+    root: Path
+    signature: str | None
+    """None of a run that is not finished: its folder does not say."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        paths = (self.root / "settings.yaml", self.root / "manifest.json")
+        return paths if self.signature else paths[:1]
+
+
+def read_runs(roots: Sequence[Path], tables: Sequence[Outputs]) -> list[Run]:
+    """The run folders. Raises RunError where one is none, or made none of the outputs."""
+    made = signatures(tables)
+    runs = [_read_run(root) for root in roots]
+    for run in runs:
+        if run.signature not in (None, *made):
+            expected = f"a run that made the outputs: {', '.join(sorted(made))}"
+            raise RunError("has no part in this submission", path=run.root, found=run.signature, expected=expected)
+    return runs
+
+
+def signatures(tables: Sequence[Outputs]) -> set[str]:
+    """Of the runs that made these outputs; the file's name, where another model did."""
+    return {source.run for outputs in tables for source in outputs.branches.values()}
+
+
+def _read_run(root: Path) -> Run:
+    if not (root / "settings.yaml").is_file():
+        raise RunError("is not a run folder", path=root, expected="a folder with settings.yaml in it")
+    manifest = root / "manifest.json"
+    if not manifest.exists():
+        return Run(root, None)
+    value = read_json(manifest, RunError, "Name the folder of a run.")
+    if not (isinstance(value, dict) and isinstance(value.get("signature"), str)):
+        raise RunError("has no signature", path=manifest, remedy="Name the folder of a run.")
+    return Run(root, value["signature"])
+
+
+def write_bundle(
+    path: Path,
+    predictions: Path,
+    template: Path,
+    decisions: Sequence[Path],
+    tables: Sequence[Outputs],
+    runs: Sequence[Run] = (),
+    options: Mapping[str, Any] | None = None,
+    code: str = "",
+) -> bool:
+    """Writes the zip, whole or not at all, and returns whether the predictions are clean.
+
+    `options` are those that `submit` was given, `code` is our version.
+
+    Raises:
+        PredictionsError, TemplateError: as the checker does.
+    """
+    faults = (check_folder if predictions.is_dir() else check_predictions)(predictions, template)
+    files = _predictions(predictions) | {f"decisions/{_task(decision)}.json": decision for decision in decisions}
+    files |= {f"runs/{number}/{file.name}": file for number, run in enumerate(runs, 1) for file in run.files}
+    names = {predictions: "predictions.txt", template: "template.txt"}
+    texts = {"check.json": verdict(faults, names), "environment.json": environment(code)}
+    with atomic(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+        members = {}
+        for name, file in files.items():
+            with open(file, "rb") as source:
+                members[name] = _put(archive, name, source)
+        for name, value in texts.items():
+            members[name] = _put(archive, name, _json(value))
+        manifest = {
+            "format": FORMAT,
+            "branches": {
+                outputs.task.name: {name: source.run for name, source in outputs.branches.items()} for outputs in tables
+            },
+            "options": options or {},
+            "runs": {str(number): run.signature for number, run in enumerate(runs, 1)},
+            "made_from": {
+                "template": sha256(template),
+                "outputs": [sha256(path) for outputs in tables for path in outputs.paths],
+            },
+            "members": members,
+        }
+        _put(archive, "manifest.json", _json(manifest))
+    return not faults
+
+
+def verdict(faults: Sequence[Fault], names: Mapping[Path, str]) -> dict[str, Any]:
+    """What the checker says, the files under names that are the same everywhere."""
+    told = [
+        asdict(fault) | {"path": names.get(fault.path, fault.path.name), "remedy": fault.remedy} for fault in faults
+    ]
+    return {"verdict": "faults" if faults else "clean", "faults": told}
+
+
+def environment(code: str) -> dict[str, Any]:
+    """Versions of all that a submission's numbers depend on; null of a package that is not there."""
+    return {
+        "abaw-expr": code,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _predictions(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        return {"predictions.txt": path}
+    return {f"predictions/{file.name}": file for file in sorted(path.iterdir())}
+
+
+def _task(decision: Path) -> str:
+    value = read_json(decision, DecisionError, "Name the decision.json that `tune` wrote.")
+    assert isinstance(value, dict), "submit has read it as a decision"
+    return str(value["task"])
+
+
+def _put(archive: ZipFile, name: str, source: BinaryIO) -> dict[str, Any]:
+    """Streams a member into the zip; what is hashed is what was written."""
+    info = ZipInfo(name, EARLIEST)
+    info.compress_type = ZIP_DEFLATED
+    info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file as Unix writes it, on any system
+    digest, size = hashlib.sha256(), 0
+    with archive.open(info, "w") as member:
+        while piece := source.read(PIECE):
+            digest.update(piece)
+            size += member.write(piece)
+    return {"sha256": digest.hexdigest(), "bytes": size}
+
+
+def _json(value: Mapping[str, Any]) -> BytesIO:
+    return BytesIO(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
