@@ -15,7 +15,7 @@ from abaw_expr.cli_bundle import runs_to_bundle, write_and_tell
 from abaw_expr.cli_import import Tables, files_of, read_all_decided
 from abaw_expr.errors import UserError, shorten
 from abaw_expr.files import check_target
-from abaw_expr.tasks import EXPR, recording_of
+from abaw_expr.tasks import recording_of
 
 if TYPE_CHECKING:
     from submissions.faults import Verdict

@@ -18,7 +18,7 @@ import json
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +29,7 @@ from abaw_expr.errors import DecisionError, RunError
 from abaw_expr.files import atomic, read_json, sha256
 from abaw_expr.outputs import Outputs
 from submissions.checker import check_folder, check_predictions
-from submissions.faults import Fault
+from submissions.faults import Verdict
 
 FORMAT = 1
 PACKAGES = (
@@ -110,11 +110,14 @@ def write_bundle(
     Raises:
         PredictionsError, TemplateError: as the checker does.
     """
-    faults = (check_folder if predictions.is_dir() else check_predictions)(predictions, template)
+    found = (check_folder if predictions.is_dir() else check_predictions)(predictions, template)
     files = _predictions(predictions) | {f"decisions/{_task(decision)}.json": decision for decision in decisions}
     files |= {f"runs/{number}/{file.name}": file for number, run in enumerate(runs, 1) for file in run.files}
     names = {predictions: "predictions.txt", template: "template.txt"}
-    texts = {"check.json": verdict(faults, names), "environment.json": environment(code)}
+    # The files under names that are the same everywhere.
+    told = [replace(each, path=Path(names.get(each.path, each.path.name))) for each in found]
+    verdict = Verdict(Path("predictions"), told)
+    texts = {"check.json": verdict.to_json(), "environment.json": environment(code)}
     with atomic(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
         members = {}
         for name, file in files.items():
@@ -136,15 +139,7 @@ def write_bundle(
             "members": members,
         }
         _put(archive, "manifest.json", _json(manifest))
-    return not faults
-
-
-def verdict(faults: Sequence[Fault], names: Mapping[Path, str]) -> dict[str, Any]:
-    """What the checker says, the files under names that are the same everywhere."""
-    told = [
-        asdict(fault) | {"path": names.get(fault.path, fault.path.name), "remedy": fault.remedy} for fault in faults
-    ]
-    return {"verdict": "faults" if faults else "clean", "faults": told}
+    return verdict.clean
 
 
 def environment(code: str) -> dict[str, Any]:

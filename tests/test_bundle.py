@@ -15,11 +15,15 @@ import pytest
 from abaw_expr.files import write_json
 from abaw_expr.outputs import read_outputs
 from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.tasks import AU, EXPR, VA
 from abaw_expr.version import VERSION
 from submissions.bundle import write_bundle
+from submissions.ledger import attempts
+from tests.golden.make_golden import GOLDEN
 from tests.test_cli import Files, call, fails, files, on_test
+from tests.test_submit import TABLES, tables, write_decision
 
-__all__ = ["files"]  # the fixture, so that it is found here too
+__all__ = ["files", "tables"]  # the fixtures, so that they are found here too
 
 
 def write_run(root: Path, signature: str | None = "run", seed: int = 7) -> Path:
@@ -62,7 +66,8 @@ def test_a_bundle_holds_all_that_explains_a_submission(
     for number, root in (("1", run), ("2", stopped)):
         (tmp_path / "s.yaml").write_bytes(found[f"runs/{number}/settings.yaml"])
         assert load_settings(tmp_path / "s.yaml") == load_settings(root / "settings.yaml")
-    assert json.loads(found["check.json"]) == {"verdict": "clean", "faults": []}
+    told = json.loads(found["check.json"])
+    assert (told["file"], told["verdict"], told["findings"]) == ("predictions", "clean", [])
     environment = json.loads(found["environment.json"])
     assert (environment["abaw-expr"], environment["python"]) == (VERSION, platform.python_version())
     assert {name: environment["packages"][name] for name in ("numpy", "torch")} == {
@@ -147,6 +152,28 @@ def test_the_folder_of_the_3rd_edition_is_bundled_too(files: Files, tmp_path: Pa
     assert json.loads(found["check.json"])["verdict"] == "clean"
 
 
+def test_a_multi_task_submission_is_bundled_and_recorded(tables: dict[str, str], tmp_path: Path) -> None:
+    golden, bundle, book = GOLDEN / "multi-task", tmp_path / "b.zip", tmp_path / "ledger.db"
+    decisions = [write_decision(tmp_path / f"mine-{challenge.name}.json", challenge) for challenge in (AU, EXPR, VA)]
+    command = ["--template", golden / "template.txt", "--decision", *decisions]
+    own, out = [tables[name] for name in TABLES["multi-task/"]], tmp_path / "p.txt"
+    assert call("submit", "--outputs", *own, *command, "--out", out, "--bundle", bundle) == 0
+    found = members(bundle)
+    assert found["predictions.txt"] == (golden / "predictions.txt").read_bytes()
+    assert [name for name in found if "decisions" in name] == [
+        f"decisions/{name}.json" for name in ("au", "expr", "va")
+    ]
+    manifest = json.loads(found["manifest.json"])
+    assert {name: list(branches) for name, branches in manifest["branches"].items()} == {
+        name: ["predictions"] for name in ("va", "expr", "au")
+    }
+    assert json.loads(found["check.json"])["verdict"] == "clean"
+    assert call("ledger", "add", out, *command, "--ledger", book) == 0
+    (attempt,) = attempts(book)
+    assert (attempt.challenge, attempt.number, attempt.checked) == ("multi-task", 1, True)
+    assert attempt.sha256 == manifest["members"]["predictions.txt"]["sha256"]
+
+
 def test_what_lacks_settings_is_told(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["submit", *on_test(files), "--out", tmp_path / "p.txt", "--bundle", tmp_path / "b.zip"]
     assert call(*command) == 0
@@ -184,8 +211,8 @@ def test_faults_are_in_the_bundle(files: Files, tmp_path: Path) -> None:
     found = members(bundle)
     told = json.loads(found["check.json"])
     assert told["verdict"] == "faults"
-    (shown,) = told["faults"]
-    assert (shown["kind"], shown["path"], shown["lines"]) == ("row name", "predictions.txt", [3])
+    (shown,) = told["findings"]
+    assert (shown["kind"], shown["file"], shown["lines"]) == ("row name", "predictions.txt", [3])
     assert str(tmp_path).encode() not in b"".join(found.values())
     assert found["predictions.txt"] == faulty.read_bytes()
 

@@ -191,7 +191,7 @@ def test_long_lines_are_no_rows(tmp_path: Path) -> None:
 def test_rows_without_end(tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
     path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)
-    with pytest.raises(PredictionsError, match="has far too many lines; found .* and more; expected 22 rows"):
+    with pytest.raises(PredictionsError, match=r"has far too many lines; found .* and more; expected 22 rows"):
         check_predictions(path, TEMPLATE)
     with pytest.raises(PredictionsError, match="has far too many lines"):
         check_without_template(path, ["video7"], {"video7": 3})
