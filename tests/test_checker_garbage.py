@@ -60,8 +60,11 @@ def newlines(path: Path) -> None:
     path.write_bytes(HEADER + b"\n" * (8 << 20))
 
 
-def spaced_line(path: Path) -> None:
-    path.write_bytes(HEADER + b"a" + b" " * 60_000 + b"b\n" + b"\t" * 60_000 + b"c\n" + b"d" * 60_000 + b"\n")
+def long_lines(path: Path) -> None:
+    """What a careless search for spaces, commas or slashes takes quadratic time over."""
+    path.write_bytes(
+        b"".join(b"a" + letter * 7000 + b"b\n" + letter * 7000 + b"\n" for letter in map(bytes, zip(b' ,;\t/"0.' * 20)))
+    )
 
 
 def spaces(path: Path) -> None:
@@ -90,12 +93,12 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), "is empty"),
     "blanks": (lambda path: path.write_bytes(b" \r\n\t\n"), "is empty"),
     "a mark alone": (lambda path: path.write_bytes(b"\xff\xfe"), "is empty"),
-    "8 MiB of spaces": (spaces, "a line does not end within 65,536 bytes"),
+    "8 MiB of spaces": (spaces, "a line does not end within 8,192 bytes"),
     "1 GiB of zeros": (zeros, ":1: is not text: it holds zero bytes"),
     "1 GiB of zeros after rows": (zeros_after_rows, ":24: is not text: it holds zero bytes"),
     "random bytes": (random_bytes, "is not text: it holds zero bytes"),
     "program": (program, "is not text: it holds zero bytes"),
-    "200 MiB without a newline": (one_line, ":1: is not text: a line does not end within 65,536 bytes"),
+    "200 MiB without a newline": (one_line, ":1: is not text: a line does not end within 8,192 bytes"),
     "ZIP": (archive, "is a ZIP archive, not text"),
     "gzip": (gzipped, "is a gzip archive, not text"),
     "pipe": (os.mkfifo, "is no file that can be read; found 'a pipe'"),
@@ -108,12 +111,13 @@ LONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "prose": (prose, ":2: is no predictions file: .* lines are no rows; found 'It was"),
     "prose after the header": (prose_after_header, ":2: is no predictions file: .* lines are no rows"),
     "numbers after the header": (numbers, ":2: is no predictions file: .* lines are no rows"),
+    "long lines": (long_lines, "is no predictions file: .* lines are no rows"),
     "newlines after the header": (newlines, "is no predictions file: .* lines are no rows"),
     "sound": (sound, "is not text|is no predictions file"),
 }
 
 
-def refused(error: type[UserError], match: str, check: Callable[[], object]) -> None:
+def refused(error: type[UserError], match: str | None, check: Callable[[], object]) -> None:
     """Asserts an error, and how much memory it takes to get there."""
     tracemalloc.start()
     try:
@@ -143,7 +147,7 @@ def test_garbage_is_no_template(make: Callable[[Path], object], match: str, tmp_
 def test_text_is_no_template_either(make: Callable[[Path], object], tmp_path: Path) -> None:
     path = tmp_path / "template.txt"
     make(path)
-    refused(TemplateError, "", lambda: check_predictions(GOOD, path))
+    refused(TemplateError, None, lambda: check_predictions(GOOD, path))
 
 
 @pytest.mark.parametrize(("make", "match"), GARBAGE.values(), ids=GARBAGE)
@@ -157,7 +161,7 @@ def test_garbage_is_no_list_of_videos(make: Callable[[Path], object], match: str
 def test_garbage_is_no_submission_without_a_template(make: Callable[[Path], object], tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
     make(path)
-    refused(PredictionsError, "", lambda: check_without_template(path, ["video7"], {"video7": 3}))
+    refused(PredictionsError, None, lambda: check_without_template(path, ["video7"], {"video7": 3}))
 
 
 @pytest.mark.parametrize(("make", "match"), GARBAGE.values(), ids=GARBAGE)
@@ -178,20 +182,10 @@ def test_devices_are_not_opened(device: Path) -> None:
     refused(TemplateError, "found 'a device'", lambda: check_predictions(GOOD, device))
 
 
-def test_long_lines_are_no_rows(tmp_path: Path) -> None:
-    """Lines just below the length that ends a check; what judges them must not be slower than linear."""
-    path = tmp_path / "predictions.txt"
-    spaced_line(path)
-    assert [(fault.kind, fault.count) for fault in check_predictions(path, TEMPLATE)] == [
-        ("missing row", 22),
-        ("not a row", 3),
-    ]
-
-
 def test_rows_without_end(tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
     path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)
-    with pytest.raises(PredictionsError, match=r"has far too many lines; found .* and more; expected 22 rows"):
+    with pytest.raises(PredictionsError, match=r"has far too many lines; found .* and more'; expected 22 rows"):
         check_predictions(path, TEMPLATE)
     with pytest.raises(PredictionsError, match="has far too many lines"):
         check_without_template(path, ["video7"], {"video7": 3})
