@@ -11,12 +11,11 @@ missing row does not put the rows after it out of order. Warnings are findings t
 from pathlib import Path
 
 from abaw_expr.errors import TemplateError
-from abaw_expr.tasks import CHALLENGES
 from submissions.checker_file import check_file
 from submissions.checker_folder import check_files
 from submissions.checker_template import read_template
 from submissions.faults import Fault
-from submissions.formats import per_video
+from submissions.formats import PER_VIDEO
 
 
 def check_predictions(path: Path | str, template_path: Path | str) -> list[Fault]:
@@ -40,7 +39,7 @@ def check_folder(folder: Path | str, template_path: Path | str) -> list[Fault]:
         TemplateError: the template cannot be read, is not one, or is of a format that has no such folder.
     """
     template, warnings = read_template(Path(template_path))
-    form = next((per_video(task) for task in CHALLENGES if task.name == template.form.name), None)
+    form = next((form for form in PER_VIDEO if form.challenges == template.form.challenges), None)
     if form is None:
         remedy = "Check the one file that this challenge asks for."
         raise TemplateError(f"is of {template.form.name}, which has no folder", path=template_path, remedy=remedy)

@@ -6,14 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from abaw_expr.errors import PredictionsError, shorten
-from abaw_expr.tasks import CHALLENGES
 from submissions.checker_file import check_header
 from submissions.checker_numbers import Numbers, warn
 from submissions.checker_text import check_garbage, check_length, repaired
 from submissions.faults import Fault, Faults, merged
-from submissions.formats import Format, per_video
+from submissions.formats import PER_VIDEO, Format
 
-FORMS = tuple(per_video(task) for task in CHALLENGES)
 NOTHING = re.compile(rb"(?!)")
 """The first field of lines that have no image location."""
 
@@ -58,7 +56,7 @@ def _check_names(folder: Path, present: set[str], expected: list[str]) -> list[F
 def _check_video(path: Path, form: Format, count: int, numbers: Numbers) -> list[Fault]:
     """All faults of one video's file, which should have `count` lines of numbers."""
     faults = Faults(path)
-    own, blocks = check_header(faults, form, FORMS)
+    own, blocks = check_header(faults, form, PER_VIDEO)
     if own != form:
         numbers = Numbers(own, located=False)
     indexed = "extra first column" in faults.counts

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from abaw_expr.errors import PredictionsError, TemplateError
 from submissions.checker_file import REMEDY, check_file
-from submissions.checker_folder import FORMS, check_files
+from submissions.checker_folder import check_files
 from submissions.checker_rows import IMAGE
 from submissions.checker_template import template_of
 from submissions.checker_text import Blocks, check_garbage, check_length, cut_header, read_blocks, repaired
 from submissions.faults import Fault, Faults, Verdict
-from submissions.formats import FORMATS, Format, recognise
+from submissions.formats import FORMATS, PER_VIDEO, Format, recognise
 
 USUAL = (0, 1)
 """Rows more than frames, as nearly every video has."""
@@ -98,7 +98,7 @@ def _folder(folder: Path, videos: Sequence[str]) -> tuple[Format, dict[str, int]
     rows = {path.stem: sum(block.count(b"\n") for _, block in _opened(path)[1]) for path in paths}
     header, blocks = _opened(paths[0])
     row = next(blocks, (0, header))[1].partition(b"\n")[0]
-    return _form(paths[0], header, row.count(b",") + 1, FORMS), rows
+    return _form(paths[0], header, row.count(b",") + 1, PER_VIDEO), rows
 
 
 def _opened(path: Path) -> tuple[bytes, Blocks]:
