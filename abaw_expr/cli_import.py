@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -30,6 +30,7 @@ def import_outputs(
     like: Path | None = None,
     annotations: Path | None = None,
     template: Path | None = None,
+    challenge: Literal["expr", "va", "au", "compound"] | None = None,
     videos: Path | None = None,
     rate: float | None = None,
     logits: Flag = False,
@@ -53,6 +54,7 @@ def import_outputs(
         like: The outputs table that it is to vote beside: it gives rows, times and labels.
         annotations: Without --like: the folder of annotation files, whose lines are the rows, with their labels.
         template: Without --like: the organisers' template, whose rows are the rows.
+        challenge: Which challenge's numbers these are; needed where a template asks for several.
         videos: Without --like: the folder of the video files, at any depth, for each frame's time.
         rate: Without --like and --videos: frames a second of all videos. Smoothing is in seconds.
         logits: The numbers are logits, not probabilities.
@@ -66,7 +68,10 @@ def import_outputs(
     check_target(out, source, like, template)
     if [like, annotations, template].count(None) != 2:
         raise UserError("import needs one of --like, --annotations and --template, to know the frames")
-    rows_of = read_outputs(like, None) if like else _frames(annotations, template, videos, rate)
+    rows_of = read_outputs(like, None) if like else _frames(annotations, template, challenge, videos, rate)
+    if challenge not in (None, rows_of.task.name):
+        where = like or annotations
+        raise UserError("is of another challenge", path=where, found=rows_of.task.name, expected=challenge)
     imported = import_branch(source, name, rows_of, logits, prior, incomplete)
     write_outputs(out, imported.outputs)
     rows = [("rows of the table", imported.used + imported.silent), ("rows with numbers", imported.used)]
@@ -169,7 +174,9 @@ def _by_recording(outputs: Sequence[Path], decision: Path) -> "tuple[Statistics,
     return sum_recordings(names, chosen.statistics(videos)), names, chosen.kind
 
 
-def _frames(annotations: Path | None, template: Path | None, videos: Path | None, rate: float | None) -> "Outputs":
+def _frames(
+    annotations: Path | None, template: Path | None, challenge: str | None, videos: Path | None, rate: float | None
+) -> "Outputs":
     """The frames of annotations or of a template, with their times."""
     import numpy as np
 
@@ -183,12 +190,13 @@ def _frames(annotations: Path | None, template: Path | None, videos: Path | None
         frames = {video: np.arange(1, len(lines) + 1) for video, lines in labels.items()}
         return frames_of(task, "val", frames, times_of_frames(frames, videos, rate), labels)
     assert template is not None
-    asked = read_template(template)
-    task, *others = asked.format.challenges
-    if others:
-        raise UserError("is of several challenges: one table has one", path=template, remedy="Give --like instead.")
-    frames = {video: np.sort(rows.frames) for video, rows in asked.videos.items()}
-    return frames_of(task, "test", frames, times_of_frames(frames, videos, rate))
+    rows = read_template(template)
+    tasks = [task for task in rows.format.challenges if challenge in (None, task.name)]
+    if len(tasks) != 1:
+        names = ", ".join(task.name for task in rows.format.challenges)
+        raise UserError("which --challenge is meant?", path=template, found=challenge, expected=f"one of {names}")
+    frames = {video: np.sort(own.frames) for video, own in rows.videos.items()}
+    return frames_of(tasks[0], "test", frames, times_of_frames(frames, videos, rate))
 
 
 def times_of_frames(

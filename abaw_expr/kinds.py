@@ -160,9 +160,9 @@ class Classes(Kind):
         return min(prior) >= 0 and abs(sum(prior) - 1) <= SUM_TOLERANCE
 
     def row_faults(self, rows: Rows) -> Iterator[RowFault]:
-        yield "has a negative probability", "0 or more", (rows < 0).any(axis=1)
+        yield "has a negative probability", "0 or more", np.any(rows < 0, axis=1)
         off = np.abs(rows.sum(axis=1, dtype=np.float64) - 1) > SUM_TOLERANCE
-        yield "does not sum to 1", f"a sum within {SUM_TOLERANCE} of 1", np.asarray(off)
+        yield "does not sum to 1", f"a sum within {SUM_TOLERANCE} of 1", off
 
     def from_logits(self, rows: Rows) -> Rows:
         e = np.exp(rows - rows.max(axis=1, keepdims=True))

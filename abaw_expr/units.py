@@ -14,6 +14,7 @@ Shapes: T frames, V videos, U units, H thresholds.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ CUTS = tuple(sorted((step / _STEPS for step in range(1, _STEPS)), key=lambda cut
 """The thresholds that are tried, the simplest first. Sixteenths, for float32 and its multiples hold them exactly."""
 
 
-def unit_counts(truth: NDArray[np.integer], predicted: NDArray[np.integer], challenge: Challenge) -> Counts:
+def unit_counts(truth: NDArray[Any], predicted: NDArray[Any], challenge: Challenge) -> Counts:
     """The statistics of a video's frames: [T, U], [T, U] of 0 and 1 -> [U, 4].
 
     Raises UserError where the shapes differ, or an annotated unit or the prediction for it is neither 0 nor 1.
