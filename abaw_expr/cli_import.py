@@ -157,7 +157,7 @@ def _fitting(table: "Outputs", decision: Path | None) -> "Decision":
 
     if decision is None:
         chosen = equal_weights(table)
-        console.note(f"No --decision: nothing is tuned ({chosen}).")
+        console.note(f"No --decision: all branches have the same vote, nothing is tuned ({chosen}).")
     else:
         chosen = Decision.load(decision, table.task)
         chosen.check(table)

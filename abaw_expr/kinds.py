@@ -251,7 +251,7 @@ class Units(_Fields):
         return units.unit_counts_by_cut(truth, rows, self.challenge)
 
     def tuned_figure(self, statistics: Statistics) -> Values:
-        return self.figure(self.settled(statistics, statistics))
+        return units.best_mean_f1(statistics)
 
     def thresholds(self, statistics: Statistics) -> tuple[float, ...] | None:
         return tuple(units.CUTS[place] for place in units.best_cuts(statistics))

@@ -241,7 +241,7 @@ class ClassReport(Report):
         yield Section("By class", ("class", "precision", "recall", "F1", "frames"), classes)
         names = [score.name for score in self.classes]
         rows = [(truth, *counts) for truth, counts in zip(names, self.confusion, strict=True)]
-        yield Section("Confusion (rows: truth)", ("", *(name[:4] for name in names)), rows)
+        yield Section("Confusion (rows: truth)", ("", *map(_abbreviated, names)), rows)
         videos = [(v.name, v.macro_f1, v.accuracy, v.frames) for v in self.videos]
         yield Section("By video (F1 over its own classes)", ("video", "macro F1", "accuracy", "frames"), videos)
 
@@ -274,6 +274,12 @@ def with_crop(truth: NDArray[Any], has_crop: NDArray[np.bool_], challenge: Chall
     """The truth, [T] or [T, F], with annotations on the frames [T] that have a crop only: teams often quote those."""
     marks = np.array([field.unannotated for field in challenge.fields], truth.dtype)
     return np.where(has_crop, truth, marks) if truth.ndim == 1 else np.where(has_crop[:, None], truth, marks)
+
+
+def _abbreviated(name: str) -> str:
+    """Four letters at most: `Neut`, and of a compound expression `FeSu`."""
+    parts = name.split("_")
+    return "".join(part[: 4 // len(parts)] for part in parts)
 
 
 def _class_scores(names: Sequence[str], pooled: Counts) -> tuple[ClassScore, ...]:

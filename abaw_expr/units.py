@@ -66,6 +66,11 @@ def best_cuts(statistics: Statistics) -> NDArray[np.intp]:
     return f1_by_unit(_by_cut(statistics)).argmax(axis=-1)
 
 
+def best_mean_f1(statistics: Statistics) -> Values:
+    """The organisers' figure with each unit's best threshold: [..., U, 4 H] -> [...]."""
+    return f1_by_unit(_by_cut(statistics)).max(axis=-1).mean(axis=-1)
+
+
 def at_cuts(statistics: Statistics, cuts: NDArray[np.intp]) -> Statistics:
     """The statistics at one threshold a unit: [..., U, 4 H], [..., U] -> [..., U, 4]."""
     return np.take_along_axis(_by_cut(statistics), cuts[..., None, None], axis=-2)[..., 0, :]
