@@ -221,7 +221,7 @@ class Decision:
             _require(not vote.tau or self.kind.distribution, f"{name}'s tau", vote.tau, untold)
         _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
         _require(self.smoother in SMOOTHERS, "smoother", self.smoother, " or ".join(SMOOTHERS))
-        expected = f"null, or of action units {self.task.n_columns} numbers from 0 to 1"
+        expected = "a probability for each action unit, or null"
         _require(self.kind.are_thresholds(self.thresholds), "thresholds", self.thresholds, expected)
         for name in ("mu", "outputs", "figures", "estimate"):
             value = getattr(self, name)

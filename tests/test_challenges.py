@@ -228,7 +228,7 @@ def test_a_decision_in_words() -> None:
         (VA, {"branches": {"a": Vote((0.0, 1.5))}}, "a's prior cannot be used; .*2 numbers from -1 to 1"),
         (VA, {"thresholds": (0.5, 0.5)}, "thresholds cannot be used"),
         (EXPR, {"thresholds": (0.5,) * 8}, "thresholds cannot be used"),
-        (AU, {"thresholds": (0.5,) * 11}, "thresholds cannot be used; .*12 numbers from 0 to 1"),
+        (AU, {"thresholds": (0.5,) * 11}, "thresholds cannot be used; .*a probability for each action unit, or null"),
         (AU, {"thresholds": (1.5,) * 12}, "thresholds cannot be used"),
         (AU, {"thresholds": 0.5}, "thresholds cannot be used"),
     ],
