@@ -55,19 +55,20 @@ def test_whole_release_has_nothing_to_report(tiny: Path, tmp_path: Path) -> None
     assert prepared == Prepared(
         problems=(), left_out=(), videos={"train": 1, "val": 1}, frames=15, crops=4, made=2, kept=0
     )
-    assert json.loads((tmp_path / "store" / REPORT).read_bytes()) == {
-        "problems": [],
-        "left_out": [],
-        "videos": {"train": 1, "val": 1},
-        "frames": 15,
-        "crops": 4,
-    }
+    report = json.loads((tmp_path / "store" / REPORT).read_bytes())
+    recordings = report.pop("recordings")
+    assert report == {"problems": [], "left_out": [], "videos": {"train": 1, "val": 1}, "frames": 15, "crops": 4}
+    assert [(name, row["picture_seconds"], row["rate"]) for name, row in recordings.items()] == [
+        ("a", 0.9, 10),
+        ("val", 0.4, 10),
+    ]
 
 
-def test_progress_tells_every_recording(tiny: Path, tmp_path: Path) -> None:
+def test_progress_is_told_in_frames_the_longest_recording_first(tiny: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
+    add(tiny, "longest", lines=20, pictures=20)
     prepare(tiny, tmp_path / "store", EXPR, 1, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(21, 38), (32, 38), (38, 38)]  # 20, 10 and 5 label lines, and 1 each for its video
 
 
 def cut(share: float) -> Callable[[bytes], bytes]:
@@ -187,7 +188,7 @@ def test_counts_may_differ_as_in_the_real_release(tiny: Path, tmp_path: Path) ->
 
 def test_crop_beyond_the_last_frame_is_told(tiny: Path, tmp_path: Path) -> None:
     crop(tiny, "a", [14])
-    assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch"]}
+    assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch", "gaps in the crops"]}
     assert stored(tmp_path / "store", "a").frames.has_crop.tolist() == [True] * 2 + [False] * 11 + [True]
 
 
