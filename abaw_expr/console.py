@@ -62,15 +62,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def problems(title: str, found: "Sequence[Problem]") -> None:
-    """Prints what is wrong with a release, each kind once with its videos."""
+    """Prints what is wrong with a release: each kind once, with its videos, what was found first, and what to do."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in found:
         kinds.setdefault((problem.kind, problem.remedy), []).append(problem)
-    rows = [
-        (kind, len(alike), shorten([p.video for p in alike]), shorten([p.detail for p in alike], most=1), remedy)
-        for (kind, remedy), alike in kinds.items()
-    ]
-    table(title, ("kind", "count", "videos", "what was found", "what to do"), rows)
+    OUT.print(f"\n{title}", style="bold", soft_wrap=True)
+    for (kind, remedy), alike in kinds.items():
+        OUT.print(f"{len(alike):5d} {kind}: {shorten([problem.video for problem in alike])}", soft_wrap=True)
+        OUT.print(f"      {alike[0].detail}. {remedy}", soft_wrap=True)
 
 
 def print_epoch(epoch: "Epoch") -> None:
