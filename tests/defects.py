@@ -115,6 +115,11 @@ def _remove_film(video: Whole) -> None:
     video.film.unlink()
 
 
+def _lose_film(video: Whole) -> None:
+    video.film.unlink()
+    video.film.symlink_to("nowhere.mp4")
+
+
 def _short_of_crops(video: Whole) -> None:
     for path in sorted(video.crops.iterdir())[5:15]:
         path.unlink()
@@ -133,7 +138,7 @@ def _also_in_the_later_root(video: Whole) -> None:
 DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
     "truncated": (lambda v: v.replace_film(v.film.read_bytes()[:1000]), ["unreadable video"]),
     "unfilmed": (_remove_film, ["no video file"]),
-    "lost film": (lambda v: (v.film.unlink(), _link(v.film, "nowhere.mp4")), ["no video file"]),
+    "lost film": (_lose_film, ["no video file"]),
     "filmed twice": (lambda v: write_film(v.root / "batch2" / v.film.name, 5, None), ["two video files"]),
     "empty crop": (lambda v: v.replace_crop(b""), ["unreadable crops"]),
     "one pixel": (lambda v: v.replace_crop(picture(width=1, height=1)), ["unreadable crops"]),
@@ -183,8 +188,8 @@ def write_whole(root: Path, names: Sequence[str], frames: int) -> None:
     for number, name in enumerate(names):
         split = SPLITS[number % 3]
         if split != "test":
-            folder = {"train": "Train_Set", "val": "Validation_Set"}[split]
-            annotate(root, name, [i % 8 for i in range(frames)], f"{ANNOTATIONS}/{folder}")
+            of_split = {"train": "Train_Set", "val": "Validation_Set"}[split]
+            annotate(root, name, [i % 8 for i in range(frames)], f"{ANNOTATIONS}/{of_split}")
         os.link(film, root / f"batch1/{name}.mp4")
         folder = root / CROPS / name
         folder.mkdir(parents=True)
