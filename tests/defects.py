@@ -1,9 +1,16 @@
-"""A release of whole videos beside one video for every defect that a real release may have."""
+"""A release of whole videos beside one video for every defect that a real one may have; preparing and killing it."""
 
 import ctypes
 import io
+import json
 import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 from abaw_expr.data.media import SAMPLE_RATE
+from abaw_expr.data.prepare import REPORT
+from abaw_expr.data.store import MANIFEST
 from abaw_expr.data.synthetic import TEST_LIST, write_video
 from abaw_expr.tasks import crop_name
 from tests.tiny import ANNOTATIONS, annotate, jpeg
@@ -93,8 +102,9 @@ def _sound_twice(video: Whole) -> None:
     source.unlink()
 
 
-def _move_crop(video: Whole, frame: int, name: str) -> None:
-    (video.crops / crop_name(frame)).rename(video.crops / name)
+def _number_last_crop_twice_as_high(video: Whole) -> None:
+    frames = len(os.listdir(video.crops))
+    (video.crops / crop_name(frames)).rename(video.crops / crop_name(2 * frames))
 
 
 def _capitals(video: Whole) -> None:
@@ -121,8 +131,9 @@ def _lose_film(video: Whole) -> None:
 
 
 def _short_of_crops(video: Whole) -> None:
-    for path in sorted(video.crops.iterdir())[5:15]:
-        path.unlink()
+    frames = len(os.listdir(video.crops))
+    for frame in range(frames // 3, 2 * (frames // 3)):
+        (video.crops / crop_name(frame)).unlink()
 
 
 def _close(video: Whole) -> None:
@@ -147,7 +158,7 @@ DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
     "cmyk": (lambda v: v.replace_crop(picture("CMYK")), ["crops in other colours"]),
     "jumping": (_short_of_crops, ["gaps in the crops"]),
     "from zero": (lambda v: (v.crops / "00000.jpg").write_bytes(jpeg()), ["crop of frame 0"]),
-    "beyond": (lambda v: _move_crop(v, 1, "00099.jpg"), ["count mismatch", "gaps in the crops"]),
+    "beyond": (_number_last_crop_twice_as_high, ["count mismatch", "gaps in the crops"]),
     "in both roots": (_also_in_the_later_root, ["crops twice"]),
     "twice by number": (lambda v: (v.crops / "7.jpg").write_bytes(jpeg()), ["crops twice"]),
     "untidy": (lambda v: (v.crops / "Thumbs.db").write_bytes(b""), ["unknown files"]),
@@ -166,6 +177,7 @@ DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
     "long sound": (lambda v: v.refilm(lambda seconds: noise(seconds + 2)), ["long sound"]),
 }
 """By the name of the video that gets it: what is done to it, and the kinds of problem that must be told of it."""
+LEFT_OUT = {"truncated", "unfilmed", "lost film"}
 ELSEWHERE = {
     "batch1/loop": ["link loop"],
     "cropped_aligned/loop": ["link loop"],
@@ -219,6 +231,12 @@ def write_defective(root: Path, whole: Sequence[str], frames: int) -> dict[str, 
     return {name: list(kinds) for name, (_, kinds) in DEFECTS.items()} | ELSEWHERE
 
 
+def usable_crops(name: str, frames: int) -> int:
+    """How many crops a video keeps, whatever was done to it."""
+    lost = {"empty crop": 1, "one pixel": 1, "jumping": frames // 3, "closed": frames, "no crops": frames}
+    return frames - lost.get(name, 0)
+
+
 def drop_root_rights() -> None:
     """Lets the next program of this process fail at closed folders as any user's does, even as root; for Popen.
 
@@ -226,3 +244,43 @@ def drop_root_rights() -> None:
     """
     for capability in (1, 2):
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+def start_prepare(release: Path, store: Path) -> subprocess.Popen[str]:
+    """The command in a process group of its own, with two workers and without root's rights."""
+    command = [sys.executable, "-m", "abaw_expr", "prepare", "--release", str(release), "--store", str(store)]
+    return subprocess.Popen(
+        [*command, "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+        preexec_fn=drop_root_rights,
+    )
+
+
+def kill_three_times(release: Path, store: Path, recordings: int) -> None:
+    """Starts the command three times and kills its whole process group at a random moment, later each time."""
+    rng = random.Random(time.time_ns())
+    for third in range(3):
+        process = start_prepare(release, store)
+        at, pause = rng.randint(1 + third * recordings // 4, (third + 1) * recordings // 4), rng.uniform(0, 0.1)
+        while process.poll() is None and len(list(store.glob("recordings/[!.]*"))) < at:
+            time.sleep(0.001)
+        time.sleep(pause)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        print(f"killed {pause:.3f} s after {at} recordings")  # shown where a test fails
+        assert process.returncode == -signal.SIGKILL
+        assert not (store / MANIFEST).exists()
+
+
+def told(store: Path) -> dict[str, list[str]]:
+    """Kinds of problem by what has them, out of a store's report; each must have a remedy."""
+    problems = json.loads((store / REPORT).read_bytes())["problems"]
+    assert len({(p["kind"], p["video"], p["detail"]) for p in problems}) == len(problems)
+    assert all(problem["remedy"].endswith(".") for problem in problems)
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem["video"]].append(problem["kind"])
+    return {name: sorted(found) for name, found in kinds.items()}
