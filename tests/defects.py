@@ -189,14 +189,19 @@ ELSEWHERE = {
 """The same of what belongs to no video."""
 
 
-def write_whole(root: Path, names: Sequence[str], frames: int) -> None:
-    """Whole videos that share a film and, by links, their pictures: a disk's worth of names, not of bytes."""
+def write_whole(
+    root: Path, names: Sequence[str], frames: int, data: bytes | None = None, most_links: int = _MOST_LINKS
+) -> None:
+    """Whole videos that share a film and a picture: a disk's worth of names, not of bytes.
+
+    `data` is the picture, and `most_links` how many names a file of it has.
+    """
     source = root.with_name(f"{root.name}-source")
     source.mkdir(parents=True)
     film, crop = source / "film.mp4", source / "crop.jpg"
     write_film(film, frames, noise(float(frames / RATE)))
     (root / "batch1").mkdir(parents=True)
-    names_of_crop = _MOST_LINKS
+    links = most_links
     for number, name in enumerate(names):
         split = SPLITS[number % 3]
         if split != "test":
@@ -206,12 +211,12 @@ def write_whole(root: Path, names: Sequence[str], frames: int) -> None:
         folder = root / CROPS / name
         folder.mkdir(parents=True)
         for frame in range(1, frames + 1):
-            if names_of_crop == _MOST_LINKS:
-                names_of_crop = 0
+            if links == most_links:
+                links = 0
                 crop.unlink(missing_ok=True)
-                crop.write_bytes(jpeg())
+                crop.write_bytes(data or jpeg())
             os.link(crop, folder / crop_name(frame))
-            names_of_crop += 1
+            links += 1
     listed = root / TEST_LIST
     listed.parent.mkdir(parents=True)
     listed.write_text("\n".join(names[2::3]) + "\n", encoding="utf-8")

@@ -77,24 +77,35 @@ class StoredVideo:
         return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
 
     @cached_property
-    def _crops(self) -> io.FileIO:
-        return io.FileIO(self.folder / f"{self.name}.tar")
+    def _crops(self) -> "_Crops":
+        return _Crops(self.folder / f"{self.name}.tar", self.frames)
 
     def jpeg(self, row: int) -> bytearray | None:
         """Bytes of a frame's crop; None where it has none.
 
         Read, not mapped: what is mapped stays with a process, and over an epoch that would be all crops there are.
         """
-        size = int(self.frames.size[row])
+        crops = self._crops
+        size = crops.size[row]
         if not size:
             return None
         data = bytearray(size)
-        os.preadv(self._crops.fileno(), [data], int(self.frames.offset[row]))
+        os.preadv(crops.descriptor, (data,), crops.offset[row])
         return data
 
     def before_crop(self, row: int) -> bytes:
         """The header in the tar before a frame's crop."""
-        return os.pread(self._crops.fileno(), tarfile.BLOCKSIZE, int(self.frames.offset[row]) - tarfile.BLOCKSIZE)
+        crops = self._crops
+        return os.pread(crops.descriptor, tarfile.BLOCKSIZE, crops.offset[row] - tarfile.BLOCKSIZE)
+
+
+class _Crops:
+    """An open tar and the places in it; views give plain numbers in a third of the time that arrays take."""
+
+    def __init__(self, path: Path, frames: Frames) -> None:
+        self._file = io.FileIO(path)  # closed when this goes
+        self.descriptor = self._file.fileno()
+        self.offset, self.size = frames.offset.data, frames.size.data
 
 
 @dataclass(frozen=True)
