@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
+from abaw_expr.data.clocks import seconds_of
 from abaw_expr.data.crops import Crops, Seen, crop_problems, jpeg_shape, list_crops, read_crop, read_crops
 from abaw_expr.data.media import SAMPLE_RATE, Sound, read_sound, read_times
 from abaw_expr.data.problems import Problem
@@ -130,7 +131,8 @@ def _write_video(
     label = np.full(rows, -1, np.int8)
     if video.labels is not None:
         label[:lines] = video.labels
-    write_frames(folder / f"{video.name}.parquet", Frames(_extended(times, rows), label, offset, size))
+    shown = seconds_of(np.arange(1, rows + 1), times)
+    write_frames(folder / f"{video.name}.parquet", Frames(shown, label, offset, size))
     problems += crop_problems(video.name, crops, seen)
     problems += _video_problems(video, crops, len(times), rows, len(places))
     counts = {"frames": rows, "lines": lines, "crops": len(places)}
@@ -146,15 +148,6 @@ def _video_problems(video: Video, crops: Crops, pictures: int, rows: int, count:
         last = max(crops.files, default=0)
         detail = f"{lines} label lines, {pictures} pictures in the video, crops up to frame {last}"
         yield Problem("count mismatch", video.name, detail, "Check that annotation, crops and video belong together.")
-
-
-def _extended(times: np.ndarray, rows: int) -> np.ndarray:
-    """Times of `rows` frames: beyond the video's last picture they go on at its average rate."""
-    extra = rows - len(times)
-    if extra <= 0:
-        return times
-    step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 0.0
-    return np.concatenate([times, times[-1] + step * np.arange(1, extra + 1)])
 
 
 def _source(recording: Recording, crops: dict[str, Crops]) -> str:
