@@ -64,9 +64,10 @@ def test_whole_store_has_no_damage(store: Path, tmp_path: Path) -> None:
         (lambda folder: flip(folder / "sound.npy"), "sound.npy has other bytes"),
         (lambda folder: (folder / "a.tar").unlink(), "a.tar is missing"),
         (lambda folder: (folder / "b.tar").touch(), "b.tar does not belong there"),
-        (lambda folder: flip(folder / "recording.json"), "recording.json"),
-        (lambda folder: (folder / "recording.json").unlink(), "recording.json: cannot be read"),
-        (lambda folder: shutil.rmtree(folder), "recording.json: cannot be read"),
+        (lambda folder: flip(folder / "recording.json", 14), "recording.json was changed"),
+        (lambda folder: (folder / "recording.json").write_text("{"), "recording.json is not JSON"),
+        (lambda folder: (folder / "recording.json").unlink(), "recording.json cannot be read"),
+        (lambda folder: shutil.rmtree(folder), "recording.json cannot be read"),
     ],
 )
 def test_damage_is_named_and_its_remedy_mends_it(

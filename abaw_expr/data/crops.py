@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import unpack_from
 
-from abaw_expr.data.problems import Problem
+from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.errors import shorten
 from abaw_expr.tasks import CROP_SIDE, crop_name
 
@@ -40,10 +40,12 @@ class Crops:
 
 @dataclass
 class Seen:
-    """What the files turned out to be: frames of the usable ones, and names of those to be told."""
+    """What the files turned out to be."""
 
     frames: list[int] = field(default_factory=list)
-    unreadable: list[int] = field(default_factory=list)
+    """Those with a usable crop, in the order in which they were read."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Names of unusable files by frame."""
     sized: list[str] = field(default_factory=list)
     """Not `CROP_SIDE` wide and high."""
     colourless: list[str] = field(default_factory=list)
@@ -81,7 +83,7 @@ def read_crops(crops: Crops, seen: Seen) -> Iterator[tuple[str, bytes]]:
         data = read_crop(entry.path)
         shape = jpeg_shape(data)
         if shape is None:
-            seen.unreadable.append(frame)
+            seen.unreadable[frame] = entry.name
             continue
         height, width, channels = shape
         if height != CROP_SIDE or width != CROP_SIDE:
@@ -135,11 +137,9 @@ def jpeg_shape(data: bytes | bytearray) -> tuple[int, int, int] | None:
 def crop_problems(name: str, crops: Crops, seen: Seen) -> Iterator[Problem]:
     """What is to be told about a video's crops."""
     if crops.closed:
-        remedy = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
-        yield Problem("unreadable folder", name, shorten(crops.closed), remedy)
+        yield Problem("unreadable folder", name, shorten(crops.closed), READ_RIGHT)
     if seen.unreadable:
-        names = [crops.files[frame].name for frame in seen.unreadable]
-        detail = f"{len(names)} unreadable: {shorten(names)}"
+        detail = f"{len(seen.unreadable)} unreadable: {shorten([*seen.unreadable.values()])}"
         yield Problem("unreadable crops", name, detail, "Unpack the crops again; until then these frames have none.")
     strangers = [stranger for stranger in crops.strangers if not re.fullmatch(r"0+\.jpe?g", stranger, re.IGNORECASE)]
     if len(strangers) < len(crops.strangers):

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+READ_RIGHT = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
+"""What to do about a folder that the system keeps closed."""
+
 
 @dataclass(frozen=True)
 class Problem:

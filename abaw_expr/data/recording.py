@@ -136,7 +136,7 @@ def _write_video(
     problems += crop_problems(video.name, crops, seen)
     problems += _video_problems(video, crops, len(times), rows, len(places))
     counts = {"frames": rows, "lines": lines, "crops": len(places)}
-    return {"split": video.split, **counts, "unreadable": seen.unreadable}
+    return {"split": video.split, **counts, "unreadable": [*seen.unreadable]}
 
 
 def _video_problems(video: Video, crops: Crops, pictures: int, rows: int, count: int) -> Iterator[Problem]:
@@ -191,7 +191,7 @@ def _same(folder: Path, source: str, crops: dict[str, Crops]) -> bool:
         if entry["source"] != source:
             return False
         whole = all((folder / name).stat().st_size == size for name, size in entry["bytes"].items())
-        broken = [(name, frame) for name, video in entry["videos"].items() for frame in video["unreadable"]]
-        return whole and not any(jpeg_shape(read_crop(crops[name].files[frame].path)) for name, frame in broken)
+        broken = [crops[name].files[frame] for name, video in entry["videos"].items() for frame in video["unreadable"]]
+        return whole and not any(jpeg_shape(read_crop(crop.path)) for crop in broken)
     except (StoreError, KeyError, OSError):
         return False

@@ -61,7 +61,9 @@ def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]
     try:
         damage = list(_damaged_files(folder, expected))
         return damage or list(_damaged_content(folder, decode))
-    except (OSError, StoreError) as error:
+    except StoreError as error:
+        return [f"{RECORDING_FILE} {error.problem}"]
+    except OSError as error:
         return [str(error)]
 
 
@@ -69,6 +71,7 @@ def _damaged_files(folder: Path, expected: str) -> Iterator[str]:
     entry = read_recording(folder)
     if file_digest(folder / RECORDING_FILE) != expected:
         yield f"{RECORDING_FILE} was changed"
+        return  # what it says of the others is not to be trusted
     there = set(os.listdir(folder)) - {RECORDING_FILE}
     yield from (f"{name} does not belong there" for name in sorted(there - entry["files"].keys()))
     for name, known in entry["files"].items():

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from abaw_expr.data.problems import Problem
+from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.tasks import Challenge
 
 CROP_ROOTS = "cropped_aligned*"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
-READ_RIGHT = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
 
 
 @dataclass
@@ -37,8 +36,7 @@ def walk(root: Path, task: Challenge) -> Found:
     found = Found()
 
     def closed(error: OSError) -> None:
-        place = _place(Path(error.filename), root)
-        found.problems.append(Problem("unreadable folder", place, str(error.strerror), READ_RIGHT))
+        found.problems.append(_closed(Path(error.filename), root, error))
 
     entered = {_identity(root)}
     for folder, subfolders, files in os.walk(root, onerror=closed, followlinks=True):
@@ -98,8 +96,7 @@ def _crop_folders(crops: Path, root: Path, found: Found) -> dict[str, Path]:
     try:
         names = sorted(os.listdir(crops))
     except OSError as error:
-        problem = Problem("unreadable folder", _place(crops, root), str(error.strerror), READ_RIGHT)
-        found.problems.append(problem)
+        found.problems.append(_closed(crops, root, error))
         return {}
     for path in (crops / name for name in names):
         if os.path.isdir(path):  # False, where pathlib's raises, for a link to itself
@@ -128,6 +125,10 @@ def _is_new(folder: Path, root: Path, entered: set[tuple[int, int]], found: Foun
 
 def _leads_back(path: Path) -> bool:
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def _closed(path: Path, root: Path, error: OSError) -> Problem:
+    return Problem("unreadable folder", _place(path, root), str(error.strerror), READ_RIGHT)
 
 
 def _loop(path: Path, root: Path) -> Problem:
