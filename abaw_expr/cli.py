@@ -92,42 +92,70 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     }
 
 
-def prepare(release: Path, store: Path, workers: int = 0, skip_broken: Flag = False) -> int:
+def prepare(
+    store: Path,
+    release: Path | None = None,
+    workers: int = 0,
+    skip_broken: Flag = False,
+    verify: Flag = False,
+    decode: Flag = False,
+) -> int:
     """Makes the store out of the release: packed crops, log-mel sound, labels.
 
-    Run again, it does what is left to do.
+    Run again, it does what is left to do: after a stop, or for videos that were added or mended.
 
-    What is wrong with the release is printed, and written to its report.json.
+    What is wrong with the release is printed, and written to report.json in the store, with what each recording's
+    sound is like.
 
     Args:
-        release: The folder with the organisers' annotations, crops, videos and lists, at any depth.
         store: The folder to make.
+        release: The folder with the organisers' annotations, crops, videos and lists, at any depth.
         workers: Processes at work; 0: one a core.
         skip_broken: Exit with 0 even if videos had to be left out.
+        verify: Read a finished store again instead, and name what is damaged. Needs no --release.
+        decode: With --verify: decode every crop too.
     """
     import os
 
+    if workers < 0:
+        raise UserError("--workers cannot be used", found=workers, expected="a count, or 0 for one a core")
+    if verify == (release is not None) or (decode and not verify):
+        raise UserError("prepare needs --store with --release, or --store with --verify [--decode]")
+    workers = workers or os.cpu_count() or 1
+    return _make(release, store, workers, skip_broken) if release is not None else _verify(store, workers, decode)
+
+
+def _make(release: Path, store: Path, workers: int, skip_broken: bool) -> int:
     from abaw_expr.data.prepare import REPORT
     from abaw_expr.data.prepare import prepare as run
 
-    if workers < 0:
-        raise UserError("--workers cannot be used", found=workers, expected="a count, or 0 for one a core")
-    with console.progress("Preparing recordings") as tell:
-        made = run(release, store, TASK, workers or os.cpu_count() or 1, tell)
+    with console.progress("Preparing frames") as tell:
+        made = run(release, store, TASK, workers, tell)
     if made.problems:
-        rows = [(p.kind, p.video, p.detail, p.remedy) for p in made.problems[:20]]
-        console.table("Integrity of the release", ("kind", "video", "what was found", "what to do"), rows)
-        if len(made.problems) > len(rows):
-            console.note(f"{len(made.problems) - len(rows)} more in {store / REPORT}")
+        console.problems(f"Integrity of the release (each video: {store / REPORT})", made.problems)
     splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]
     counts = [("frames", made.frames), ("crops", made.crops), ("problems", len(made.problems))]
-    console.table(f"Store {store}", ("", "count"), [*splits, *counts])
+    done = [("recordings made now", made.made), ("recordings there already", made.kept)]
+    console.table(f"Store {store}", ("", "count"), [*splits, *counts, *done])
     if made.left_out and not skip_broken:
         console.error(
             f"{len(made.left_out)} videos were left out of the store. Mend them and run prepare again, or accept it "
             f"with --skip-broken."
         )
         return FAULTS
+    return OK
+
+
+def _verify(store: Path, workers: int, decode: bool) -> int:
+    from abaw_expr.data.verify import verify as run
+
+    with console.progress("Reading megabytes") as tell:
+        problems = run(store, TASK, decode, workers, tell)
+    for problem in problems:
+        console.error(f"{store / problem.video}: {problem.detail}. {problem.remedy}")
+    if problems:
+        return FAULTS
+    console.OUT.print(f"{store}: everything is as it was made", soft_wrap=True)
     return OK
 
 

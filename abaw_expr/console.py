@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from abaw_expr.errors import shorten
+
 if TYPE_CHECKING:
+    from abaw_expr.data.problems import Problem
     from abaw_expr.fusion import Decision
     from abaw_expr.scoring import Report
     from abaw_expr.training.run import Epoch
@@ -56,6 +59,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         grid.add_row(*(show(value) for value in row))
     OUT.print(f"\n{title}", style="bold", soft_wrap=True)
     OUT.print(grid)
+
+
+def problems(title: str, found: "Sequence[Problem]") -> None:
+    """Prints what is wrong with a release: each kind once, with its videos, what was found first, and what to do."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in found:
+        kinds.setdefault((problem.kind, problem.remedy), []).append(problem)
+    OUT.print(f"\n{title}", style="bold", soft_wrap=True)
+    for (kind, remedy), alike in kinds.items():
+        OUT.print(f"{len(alike):5d} {kind}: {shorten([problem.video for problem in alike])}", soft_wrap=True)
+        OUT.print(f"      {alike[0].detail}. {remedy}", soft_wrap=True)
 
 
 def print_epoch(epoch: "Epoch") -> None:

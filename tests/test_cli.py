@@ -15,6 +15,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from abaw_expr.cli import main
+from abaw_expr.data.store import FORMAT
 from abaw_expr.errors import UserError
 from abaw_expr.outputs import Outputs, Source, branch_columns, write_outputs
 from abaw_expr.settings import (
@@ -154,6 +155,7 @@ def test_light_commands_stay_off_torch(files: Files, tmp_path: Path) -> None:
     code = f"""
 import sys
 from abaw_expr.cli import main
+from abaw_expr.data.store import FORMAT
 for command in {[[str(word) for word in words] for words in commands]!r}:
     try:
         status = main(command)
@@ -333,7 +335,7 @@ def test_a_store_of_another_version_is_refused(store: Path, tmp_path: Path, caps
     manifest = json.loads((store / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     text = fails(capsys, "train", "--store", tmp_path, "--run", tmp_path / "run")
-    assert f"{tmp_path}/manifest.json: the store has another format; found 99; expected 1." in text
+    assert f"{tmp_path}/manifest.json: the store has another format; found 99; expected {FORMAT}." in text
     assert "Run `prepare`" in text
 
 

@@ -3,10 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +12,12 @@ import numpy as np
 import pytest
 
 from abaw_expr.data.prepare import REPORT, Prepared, prepare
-from abaw_expr.data.store import MANIFEST, Store, StoredVideo, open_store
+from abaw_expr.data.store import Store, StoredVideo, open_store
 from abaw_expr.data.windows import Draws, FrameIndex, Windows, merged
 from abaw_expr.errors import ReleaseError
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks import EXPR
+from tests.defects import picture
 from tests.tiny import (
     ANNOTATIONS,
     add,
@@ -55,19 +52,20 @@ def test_whole_release_has_nothing_to_report(tiny: Path, tmp_path: Path) -> None
     assert prepared == Prepared(
         problems=(), left_out=(), videos={"train": 1, "val": 1}, frames=15, crops=4, made=2, kept=0
     )
-    assert json.loads((tmp_path / "store" / REPORT).read_bytes()) == {
-        "problems": [],
-        "left_out": [],
-        "videos": {"train": 1, "val": 1},
-        "frames": 15,
-        "crops": 4,
-    }
+    report = json.loads((tmp_path / "store" / REPORT).read_bytes())
+    recordings = report.pop("recordings")
+    assert report == {"problems": [], "left_out": [], "videos": {"train": 1, "val": 1}, "frames": 15, "crops": 4}
+    assert [(name, row["picture_seconds"], row["rate"]) for name, row in recordings.items()] == [
+        ("a", 0.9, 10),
+        ("val", 0.4, 10),
+    ]
 
 
-def test_progress_tells_every_recording(tiny: Path, tmp_path: Path) -> None:
+def test_progress_is_told_in_frames_the_longest_recording_first(tiny: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
+    add(tiny, "longest", lines=20, pictures=20)
     prepare(tiny, tmp_path / "store", EXPR, 1, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(21, 38), (32, 38), (38, 38)]  # 20, 10 and 5 label lines, and 1 each for its video
 
 
 def cut(share: float) -> Callable[[bytes], bytes]:
@@ -187,7 +185,7 @@ def test_counts_may_differ_as_in_the_real_release(tiny: Path, tmp_path: Path) ->
 
 def test_crop_beyond_the_last_frame_is_told(tiny: Path, tmp_path: Path) -> None:
     crop(tiny, "a", [14])
-    assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch"]}
+    assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch", "gaps in the crops"]}
     assert stored(tmp_path / "store", "a").frames.has_crop.tolist() == [True] * 2 + [False] * 11 + [True]
 
 
@@ -226,21 +224,63 @@ def test_annotation_that_cannot_be_used_stops_the_run(tiny: Path, tmp_path: Path
     assert contents(tmp_path / "store") == before
 
 
+def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """When each file under a folder was last written, and its inode."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*")}
+
+
 def test_second_run_does_only_what_is_new(tiny: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     run(tiny, store)
-    first = contents(store)
-    stamps = {path: path.stat().st_mtime_ns for path in (store / "recordings").rglob("*")}
+    first, before = contents(store), stamps(store / "recordings")
     again = run(tiny, store)
     assert (again.made, again.kept) == (0, 2)
     assert contents(store) == first
     add(tiny, "b")
     more = run(tiny, store)
     assert (more.made, more.kept) == (1, 2)
-    assert {path: path.stat().st_mtime_ns for path in stamps if path != store / "recordings"} == {
-        path: stamp for path, stamp in stamps.items() if path != store / "recordings"
-    }
+    after = stamps(store / "recordings")
+    assert {path: after[path] for path in before} == before
+    assert {path.relative_to(store / "recordings").parts[0] for path in after.keys() - before.keys()} == {"b"}
     assert [video.name for video in open_store(store, EXPR).videos] == ["a", "b", "val"]
+
+
+def test_mended_crop_of_the_same_size_is_seen(tiny: Path, tmp_path: Path) -> None:
+    """A damaged disk keeps sizes; only unreadable crops are read again, so that a second run stays quick."""
+    crop(tiny, "a", [3], data=bytes(len(jpeg(30))))
+    (problem,) = run(tiny, tmp_path / "store").problems
+    assert problem.kind == "unreadable crops"
+    assert run(tiny, tmp_path / "store").made == 0
+    crop(tiny, "a", [3])
+    prepared = run(tiny, tmp_path / "store")
+    assert (prepared.problems, prepared.made) == ((), 1)
+
+
+@pytest.mark.parametrize("lost", ["a.tar", "a.parquet", "sound.npy", "recording.json"])
+def test_recording_that_lost_bytes_is_made_again(tiny: Path, tmp_path: Path, lost: str) -> None:
+    """As a power cut leaves files whose bytes never came to the disk."""
+    store = tmp_path / "store"
+    run(tiny, store)
+    before = contents(store)
+    os.truncate(store / "recordings/a" / lost, 0)
+    assert run(tiny, store).made == 1
+    assert contents(store) == before
+
+
+def test_crops_of_any_colour_and_size_are_learned_from(tiny: Path, tmp_path: Path) -> None:
+    pictures = {3: picture("L"), 4: picture("CMYK"), 5: picture(width=64, height=200), 6: picture(width=1, height=1)}
+    for frame, data in pictures.items():
+        crop(tiny, "a", [frame], data=data)
+    found = {problem.kind: problem.detail for problem in run(tiny, tmp_path / "store").problems}
+    assert found == {
+        "unreadable crops": "1 unreadable: 00006.jpg",
+        "crops of another size": "1 are not 112 x 112 pixels: 00005.jpg",
+        "crops in other colours": "2 are grey or CMYK: 00003.jpg, 00004.jpg",
+    }
+    video = stored(tmp_path / "store", "a")
+    batch = Windows(FrameIndex([video]), DataSettings(), merged(0.0))[Draws(np.arange(10))]
+    assert batch.present["visual"].tolist() == [True] * 5 + [False] * 5
+    assert batch.inputs["visual"].shape == (5, 1, 3, 112, 112)
 
 
 @pytest.mark.parametrize("change", ["labels", "crops", "video", "split"])
@@ -268,28 +308,6 @@ def test_changed_recording_is_made_again(tiny: Path, tmp_path: Path, change: str
 def test_workers_do_not_change_a_byte(release: Path, store: Path, tmp_path: Path) -> None:
     run(release, tmp_path / "store", workers=2)
     assert contents(tmp_path / "store") == contents(store)
-
-
-def test_killed_run_goes_on_to_the_same_bytes(release: Path, store: Path, tmp_path: Path) -> None:
-    target = tmp_path / "store"
-    command = [sys.executable, "-m", "abaw_expr", "prepare"]
-    command += ["--release", str(release), "--store", str(target), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and not list((target / "recordings").glob("[!.]*")):
-            time.sleep(0.001)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    kept = sorted(path.name for path in (target / "recordings").glob("[!.]*"))
-    assert kept
-    assert not (target / MANIFEST).exists()
-    (target / "recordings/.left.1234.part").mkdir()
-    (target / "recordings/.left.1234.part/half").write_bytes(b"half")
-    finished = run(release, target)
-    assert finished.kept >= len(kept)
-    assert finished.made > 0
-    assert contents(target) == contents(store)
 
 
 def test_store_does_not_know_where_the_release_lay(tiny: Path, tmp_path: Path) -> None:

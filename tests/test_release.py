@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw_expr.data.release import Release, list_crops, read_annotation, read_release, read_test_list
+from abaw_expr.data.crops import list_crops
+from abaw_expr.data.release import Release, read_annotation, read_release, read_test_list
 from abaw_expr.errors import ReleaseError
 from abaw_expr.tasks import EXPR, recording_of
 from tests.tiny import ANNOTATIONS, annotate, crop
@@ -98,23 +99,34 @@ def test_roots_of_crops_are_merged(tmp_path: Path) -> None:
     crop(tmp_path, "a", [2, 10], crops="later/cropped_aligned_new_50_vids", data=b"second root")
     crop(tmp_path, "b", [3], crops="later/cropped_aligned_new_50_vids")
     a, b, val = read_release(tmp_path, EXPR).recordings
-    crops, strangers = list_crops(a.videos[0].crop_folders)
-    assert {frame: Path(entry.path).relative_to(tmp_path).parts[-3] for frame, entry in crops.items()} == {
+    crops = list_crops(a.videos[0].crop_folders)
+    assert {frame: Path(entry.path).relative_to(tmp_path).parts[-3] for frame, entry in crops.files.items()} == {
         1: "cropped_aligned",
         2: "cropped_aligned",
         10: "cropped_aligned_new_50_vids",
     }
-    assert strangers == []
-    assert list(list_crops(b.videos[0].crop_folders)[0]) == [3]
+    assert (crops.strangers, crops.doubled) == ([], ["00002.jpg"])
+    assert list(list_crops(b.videos[0].crop_folders).files) == [3]
     assert val.videos[0].crop_folders == ()
 
 
 def test_files_that_are_no_crops_are_told_apart(tmp_path: Path) -> None:
-    for name in ("00001.jpg", "123456.jpg", "00000.jpg", "Thumbs.db", ".DS_Store", "00002.png", "1a.jpg", "-0001.jpg"):
+    strangers = ["00000.jpg", "Thumbs.db", ".DS_Store", "00002.png", "1a.jpg", "-0001.jpg", "20231105093000.jpg"]
+    strangers += ["\u0663.jpg"]  # a number, in another script
+    for name in ("00001.jpg", "123456.jpg", "7.JPEG", *strangers):
         write(tmp_path / name, b"")
-    crops, strangers = list_crops((tmp_path,))
-    assert list(crops) == [1, 123456]
-    assert strangers == ["-0001.jpg", ".DS_Store", "00000.jpg", "00002.png", "1a.jpg", "Thumbs.db"]
+    crops = list_crops((tmp_path,))
+    assert list(crops.files) == [1, 7, 123456]
+    assert crops.strangers == sorted(strangers)
+    assert crops.doubled == []
+
+
+def test_the_usual_name_of_a_frame_wins(tmp_path: Path) -> None:
+    for name in ("000003.jpg", "00003.jpg", "3.jpg", "4.jpg", "04.jpg"):
+        write(tmp_path / name, b"")
+    crops = list_crops((tmp_path,))
+    assert {frame: entry.name for frame, entry in crops.files.items()} == {3: "00003.jpg", 4: "04.jpg"}
+    assert crops.doubled == ["000003.jpg", "3.jpg", "4.jpg"]
 
 
 def test_videos_lie_in_any_batch_folder(tmp_path: Path) -> None:

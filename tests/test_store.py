@@ -1,5 +1,6 @@
 """The store gives back what the release holds: every label at its frame, every crop byte for byte."""
 
+import io
 import json
 import shutil
 import tarfile
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from abaw_expr.data.media import read_times
 from abaw_expr.data.store import FORMAT, MANIFEST, Frames, StoredVideo, open_store, pack, write_frames
 from abaw_expr.errors import StoreError
-from abaw_expr.tasks import EXPR, recording_of
+from abaw_expr.tasks import EXPR, crop_name, recording_of
 
 CROPS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 
@@ -107,6 +110,18 @@ def test_places_in_a_tar_are_those_of_the_bytes(tmp_path: Path) -> None:
     places = pack(tmp_path / "a.tar", iter(files.items()))
     data = (tmp_path / "a.tar").read_bytes()
     assert [data[offset : offset + size] for offset, size in places] == list(files.values())
+
+
+@given(st.lists(st.tuples(st.integers(1, 9_999_999), st.binary(max_size=1_500)), max_size=25))
+def test_tar_is_what_tarfile_writes(tmp_path_factory: pytest.TempPathFactory, files: list[tuple[int, bytes]]) -> None:
+    root = tmp_path_factory.getbasetemp()
+    pack(root / "ours.tar", ((crop_name(frame), data) for frame, data in files))
+    with tarfile.open(root / "theirs.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for frame, data in files:
+            entry = tarfile.TarInfo(crop_name(frame))
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    assert (root / "ours.tar").read_bytes() == (root / "theirs.tar").read_bytes()
 
 
 @pytest.fixture

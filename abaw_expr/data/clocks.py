@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.data.media import read_times
-from abaw_expr.data.release import VIDEO_SUFFIXES
+from abaw_expr.data.walk import VIDEO_SUFFIXES
 from abaw_expr.errors import ReleaseError, shorten
 from abaw_expr.tasks import recording_of
 

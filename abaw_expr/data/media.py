@@ -25,6 +25,8 @@ class Sound:
     """float32 [N]; sample i is heard at i / 16000 seconds."""
     problem: str | None
     """Why decoding ended early, or None."""
+    streams: int = 1
+    """How many streams of sound the file has; the first is this one."""
 
 
 def read_times(path: Path) -> np.ndarray:
@@ -63,7 +65,8 @@ def read_sound(path: Path) -> Sound | None:
                 track.add(piece, zero)
         except av.FFmpegError as error:
             problem = f"{error.strerror} after {track.length / SAMPLE_RATE:.1f} s"
-        return Sound(track.samples(), problem) if track.length or problem else None
+        streams = len(container.streams.audio)
+        return Sound(track.samples(), problem, streams) if track.length or problem else None
 
 
 class _Track:

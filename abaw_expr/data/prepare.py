@@ -5,24 +5,23 @@ same bytes. What is wrong with the release is gathered in an integrity report; o
 counts wrong stops the run.
 """
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.synchronize import Event
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from abaw_expr.data.recording import Problem, prepare_recording
-from abaw_expr.data.release import Recording, Release, read_release
-from abaw_expr.data.store import FORMAT, MANIFEST, RECORDINGS, read_recording
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.recording import prepare_recording
+from abaw_expr.data.release import Recording, Release, Video, read_release
+from abaw_expr.data.store import FORMAT, MANIFEST, RECORDING_FILE, RECORDINGS, read_recording
+from abaw_expr.data.workers import share
 from abaw_expr.errors import StoreError, shorten
-from abaw_expr.files import digest, write_json
+from abaw_expr.files import digest, file_digest, write_json
 from abaw_expr.tasks import Task
 from abaw_expr.version import VERSION
 
@@ -49,7 +48,7 @@ class Prepared:
 def prepare(
     release_root: Path, store_root: Path, task: Task, workers: int, progress: Callable[[int, int], None]
 ) -> Prepared:
-    """Makes or completes a store; `progress(done, total)` is told after every recording.
+    """Makes or completes a store; `progress(done, total)` is told after every recording, in frames.
 
     Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies or
     `store_root` holds anything but a store.
@@ -59,59 +58,34 @@ def prepare(
     release = read_release(release_root, task)
     _clean(folders)
     (Path(store_root) / MANIFEST).unlink(missing_ok=True)
-    made: list[bool] = []
+    sizes = {recording.name: _frames(recording) for recording in release.recordings}
+    largest_first = sorted(release.recordings, key=lambda recording: -sizes[recording.name])
+    done = made = 0
     try:
-        for fresh in _run(release.recordings, folders, workers):
-            made.append(fresh)
-            progress(len(made), len(release.recordings))
+        for recording, fresh in share(partial(_prepare, folders), largest_first, workers):
+            made += fresh
+            done += sizes[recording.name]
+            progress(done, sum(sizes.values()))
     finally:
         _clean(folders)  # after Ctrl-C worker processes may have left something
-    return _finish(release, Path(store_root), task, sum(made))
+    return _finish(release, Path(store_root), task, made)
 
 
-def _run(recordings: tuple[Recording, ...], folders: Path, workers: int) -> Iterator[bool]:
-    """Whether each recording was made, as they are done."""
-    if workers <= 1:
-        yield from (prepare_recording(recording, folders / recording.name) for recording in recordings)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(min(workers, len(recordings)), context, _in_worker, (stop,)) as pool:
-        with _without_interrupts():  # which the workers inherit: Ctrl-C is for this process, which then stops them
-            tasks = [pool.submit(prepare_recording, recording, folders / recording.name) for recording in recordings]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        except BrokenExecutor as error:
-            raise StoreError(f"a worker process died ({error})", path=folders, remedy="Use fewer --workers.") from error
-        except BaseException:  # Ctrl-C: what the workers are at is not waited for
-            stop.set()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _prepare(folders: Path, recording: Recording) -> bool:
+    return prepare_recording(recording, folders / recording.name)
 
 
-def _in_worker(stop: Event) -> None:
-    """One thread a process (torch, imported later, obeys the variable); it ends when told to, or with its parent."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    for ending in (stop.wait, parent.join):
-        threading.Thread(target=_exit_after, args=(ending,), daemon=True).start()
+def _frames(recording: Recording) -> int:
+    """About how many frames a recording has, so how long it takes: label lines are at hand, crops are counted."""
+    return 1 + sum(_crops(v) if v.labels is None else len(v.labels) for v in recording.videos)
 
 
-def _exit_after(ending: Callable[[], object]) -> None:
-    ending()
-    os._exit(1)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _crops(video: Video) -> int:
+    count = 0
+    for folder in video.crop_folders:
+        with suppress(OSError):  # preparing it will tell
+            count += len(os.listdir(folder))
+    return count
 
 
 def _check_store(root: Path) -> None:
@@ -145,7 +119,7 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
     """Writes the integrity report and, last, the manifest."""
     entries = {r.name: read_recording(store_root / RECORDINGS / r.name) for r in release.recordings}
     problems = [Problem(**problem) for entry in entries.values() for problem in entry["problems"]]
-    problems += _not_annotated(release)
+    problems += [*release.problems, *_not_annotated(release)]
     problems.sort(key=lambda problem: problem.remedy.startswith("None needed"))  # what asks for work comes first
     whole = {name: entry for name, entry in entries.items() if entry["videos"]}
     videos = {name: video for entry in whole.values() for name, video in entry["videos"].items()}
@@ -160,6 +134,7 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
         kept=len(release.recordings) - made,
     )
     report = {key: value for key, value in asdict(prepared).items() if key not in ("made", "kept")}
+    report["recordings"] = {name: _row(entry) for name, entry in whole.items()}
     write_json(store_root / REPORT, report)
     manifest = {
         "format": FORMAT,
@@ -167,8 +142,15 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
         "task": task.name,
         "class_names": list(task.class_names),
         "digest": digest({name: entry["files"] for name, entry in whole.items()}),
-        "recordings": list(whole),
+        "recordings": {name: file_digest(store_root / RECORDINGS / name / RECORDING_FILE) for name in whole},
         "videos": videos,
     }
     write_json(store_root / MANIFEST, manifest)
     return prepared
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    """A recording in the report: how long it is, and what its sound is like."""
+    sound = entry["sound"] or {}
+    measured = {f"sound_{key}": value for key, value in sound.items() if key not in ("mean", "std")}
+    return {"picture_seconds": entry["seconds"], "rate": entry["rate"], **measured}

@@ -1,72 +1,68 @@
 """One recording of a release -> one folder of the store, whole or not at all."""
 
 import hashlib
-import io
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from abaw_expr.data.clocks import seconds_of
+from abaw_expr.data.crops import Crops, Seen, crop_problems, jpeg_shape, list_crops, read_crop, read_crops
 from abaw_expr.data.media import SAMPLE_RATE, Sound, read_sound, read_times
-from abaw_expr.data.release import Recording, Video, list_crops
-from abaw_expr.data.store import FORMAT, Frames, pack, read_recording, write_frames
-from abaw_expr.errors import StoreError, shorten
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.release import Recording, Video
+from abaw_expr.data.soundcheck import check_sound, sound_check_problems
+from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, pack, read_recording, write_frames
+from abaw_expr.errors import StoreError
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
 
 LINES_OFF = range(-1, 3)
 """Label lines minus pictures of the video that the real release shows everywhere."""
-SOUND_SHORT = 1.0
-"""Seconds by which sound may end before the picture without being reported."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One defect of the release, told once."""
-
-    kind: str
-    video: str
-    detail: str
-    remedy: str
+SOUND_OFF = 1.0
+"""Seconds by which sound may end before or after the picture without being reported."""
 
 
 def prepare_recording(recording: Recording, folder: Path) -> bool:
     """Prepares one recording into `folder`; False where that folder already holds it, made from the same files."""
-    source = _source(recording)
-    if folder.is_dir() and _same(folder, source):
+    crops = {video.name: list_crops(video.crop_folders) for video in recording.videos}
+    source = _source(recording, crops)
+    if folder.is_dir() and _same(folder, source, crops):
         return False
     with atomic(folder) as temporary:
         temporary.mkdir()
-        _fill(recording, temporary, source)
+        _fill(recording, crops, temporary, source)
     return True
 
 
-def _fill(recording: Recording, folder: Path, source: str) -> None:
+def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: str) -> None:
     times, problems = _clock(recording)
     videos: dict[str, Any] = {}
     sound = None
     if times is not None:
         sound = _write_sound(recording, folder, float(times[-1]), problems)
         for video in recording.videos:
-            videos[video.name] = _write_video(video, times, folder, problems)
+            videos[video.name] = _write_video(video, crops[video.name], times, folder, problems)
+    files = sorted(folder.iterdir())
     entry = {
         "format": FORMAT,
         "version": VERSION,
         "recording": recording.name,
         "source": source,
         "pictures": 0 if times is None else len(times),
+        "seconds": None if times is None else float(times[-1]),
         "rate": None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1]),
         "sound": sound,
         "videos": videos,
         "problems": [asdict(problem) for problem in problems],
-        "files": {path.name: file_digest(path) for path in sorted(folder.iterdir())},
+        "files": {path.name: file_digest(path) for path in files},
+        "bytes": {path.name: path.stat().st_size for path in files},
     }
-    write_json(folder / "recording.json", entry)
+    write_json(folder / RECORDING_FILE, entry)
 
 
 def _clock(recording: Recording) -> tuple[np.ndarray | None, list[Problem]]:
@@ -95,121 +91,107 @@ def _write_sound(recording: Recording, folder: Path, end: float, problems: list[
     problems += _sound_problems(recording.name, sound, end)
     if sound is None or not len(sound.samples):
         return None
+    check = check_sound(sound.samples)
+    problems += sound_check_problems(recording.name, check)
     mel = log_mel(sound.samples)
     np.save(folder / "sound.npy", mel)
     wide = mel.astype(np.float64)
     seconds = len(sound.samples) / SAMPLE_RATE
-    return {"seconds": seconds, "mean": wide.mean(axis=0).tolist(), "std": wide.std(axis=0).tolist()}
+    statistics = {"mean": wide.mean(axis=0).tolist(), "std": wide.std(axis=0).tolist()}
+    return {"seconds": seconds, **asdict(check), **statistics}
 
 
 def _sound_problems(name: str, sound: Sound | None, end: float) -> Iterator[Problem]:
     if sound is None:
         yield Problem("no sound", name, "the video has no sound", "None needed: the picture decides alone.")
         return
+    if sound.streams > 1:
+        remedy = "None needed if that is the right one; else leave only the right one in the file."
+        yield Problem("several sounds", name, f"{sound.streams} streams of sound, the first is taken", remedy)
     if sound.problem is not None:
         yield Problem("damaged sound", name, sound.problem, "Download the video again; until then the picture decides.")
     seconds = len(sound.samples) / SAMPLE_RATE
-    if seconds < end - SOUND_SHORT:
-        detail = f"sound ends at {seconds:.1f} s, the picture at {end:.1f} s"
+    detail = f"sound ends at {seconds:.1f} s, the picture at {end:.1f} s"
+    if seconds < end - SOUND_OFF:
         yield Problem("short sound", name, detail, "None needed: the picture decides alone after that.")
+    elif seconds > end + SOUND_OFF:
+        yield Problem("long sound", name, detail, "None needed: what is heard after the last picture is not asked for.")
 
 
-def _write_video(video: Video, times: np.ndarray, folder: Path, problems: list[Problem]) -> dict[str, Any]:
-    crops, strangers = list_crops(video.crop_folders)
+def _write_video(
+    video: Video, crops: Crops, times: np.ndarray, folder: Path, problems: list[Problem]
+) -> dict[str, Any]:
     lines = 0 if video.labels is None else len(video.labels)
-    rows = max(len(times), lines, max(crops, default=0))
+    rows = max(len(times), lines, max(crops.files, default=0))
     offset, size = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
-    unreadable: list[str] = []
-    good = _good_crops(crops, unreadable)
-    numbers: list[int] = []
-    places = pack(folder / f"{video.name}.tar", _numbered(good, numbers))
-    for frame, place in zip(numbers, places, strict=True):
+    seen = Seen()
+    places = pack(folder / f"{video.name}.tar", read_crops(crops, seen))
+    for frame, place in zip(seen.frames, places, strict=True):
         offset[frame - 1], size[frame - 1] = place
     label = np.full(rows, -1, np.int8)
     if video.labels is not None:
         label[:lines] = video.labels
-    write_frames(folder / f"{video.name}.parquet", Frames(_extended(times, rows), label, offset, size))
-    problems += _video_problems(video, len(times), rows, len(numbers), unreadable, strangers)
-    return {"split": video.split, "frames": rows, "lines": lines, "crops": len(numbers)}
+    shown = seconds_of(np.arange(1, rows + 1), times)
+    write_frames(folder / f"{video.name}.parquet", Frames(shown, label, offset, size))
+    problems += crop_problems(video.name, crops, seen)
+    problems += _video_problems(video, crops, len(times), rows, len(places))
+    counts = {"frames": rows, "lines": lines, "crops": len(places)}
+    return {"split": video.split, **counts, "unreadable": [*seen.unreadable]}
 
 
-def _good_crops(crops: dict[int, os.DirEntry[str]], unreadable: list[str]) -> Iterator[tuple[int, str, bytes]]:
-    """(frame, file name, bytes) of every crop that is a whole JPEG; the others' names go to `unreadable`."""
-    for frame, entry in crops.items():
-        try:
-            data = Path(entry.path).read_bytes()
-        except OSError:
-            data = b""
-        if _is_jpeg(data):
-            yield frame, entry.name, data
-        else:
-            unreadable.append(entry.name)
-
-
-def _numbered(crops: Iterable[tuple[int, str, bytes]], numbers: list[int]) -> Iterator[tuple[str, bytes]]:
-    for frame, name, data in crops:
-        numbers.append(frame)
-        yield name, data
-
-
-def _is_jpeg(data: bytes) -> bool:
-    """Whether bytes begin and end as a JPEG does; cheap, since nothing is decoded."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]):
-            return b"\xff\xd9" in data[-64:]
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
-        return False
-
-
-def _video_problems(
-    video: Video, pictures: int, rows: int, crops: int, unreadable: list[str], strangers: list[str]
-) -> Iterator[Problem]:
-    name = video.name
-    if unreadable:
-        detail = f"{len(unreadable)} unreadable: {shorten(unreadable)}"
-        yield Problem("unreadable crops", name, detail, "Unpack the crops again; until then these frames have none.")
-    if strangers:
-        detail = f"{len(strangers)} files are not named like 00001.jpg: {shorten(strangers)}"
-        yield Problem("unknown files", name, detail, "None needed: they are left out.")
-    if not crops:
+def _video_problems(video: Video, crops: Crops, pictures: int, rows: int, count: int) -> Iterator[Problem]:
+    if not count and not crops.closed:
         detail = "no folder of crops" if not video.crop_folders else "its folder of crops holds no usable picture"
-        yield Problem("no crops", name, detail, "Add the crops; until then the sound decides alone.")
+        yield Problem("no crops", video.name, detail, "Add the crops; until then the sound decides alone.")
     lines = pictures if video.labels is None else len(video.labels)
     if lines - pictures not in LINES_OFF or rows > max(lines, pictures):
-        detail = f"{lines} label lines, {pictures} pictures in the video, crops up to frame {rows}"
-        yield Problem("count mismatch", name, detail, "Check that annotation, crops and video belong together.")
+        last = max(crops.files, default=0)
+        detail = f"{lines} label lines, {pictures} pictures in the video, crops up to frame {last}"
+        yield Problem("count mismatch", video.name, detail, "Check that annotation, crops and video belong together.")
 
 
-def _extended(times: np.ndarray, rows: int) -> np.ndarray:
-    """Times of `rows` frames: beyond the video's last picture they go on at its average rate."""
-    extra = rows - len(times)
-    if extra <= 0:
-        return times
-    step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 0.0
-    return np.concatenate([times, times[-1] + step * np.arange(1, extra + 1)])
-
-
-def _source(recording: Recording) -> str:
+def _source(recording: Recording, crops: dict[str, Crops]) -> str:
     """A hash that changes when anything that a recording is made from changes."""
     people = []
     for video in recording.videos:
-        crops, _ = list_crops(video.crop_folders)
-        sizes = [(frame, entry.stat().st_size) for frame, entry in crops.items()]
-        people.append([video.name, video.split, None if video.labels is None else video.labels.tolist(), sizes])
+        found = crops[video.name]
+        sizes = [(frame, _size(entry)) for frame, entry in found.files.items()]
+        labels = None if video.labels is None else video.labels.tolist()
+        people.append([video.name, video.split, labels, sizes, found.strangers, found.doubled, found.closed])
     path = recording.path
-    return digest([FORMAT, path and [path.name, path.stat().st_size, _ends(path)], people])
+    return digest([FORMAT, path and [path.name, *_ends(path)], people])
 
 
-def _ends(path: Path, count: int = 2**16) -> str:
-    """A hash of a file's first and last bytes: a download that reserves its space has its size before its bytes."""
-    with open(path, "rb") as file:
-        first = file.read(count)
-        file.seek(max(path.stat().st_size - count, 0))
-        return hashlib.sha256(first + file.read()).hexdigest()
-
-
-def _same(folder: Path, source: str) -> bool:
+def _size(entry: os.DirEntry[str]) -> int:
     try:
-        return read_recording(folder)["source"] == source
-    except (StoreError, KeyError):
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere
+        return -1
+
+
+def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:
+    """Size of a file, and a hash of its first and last bytes.
+
+    A download that reserves its space has its size before its bytes.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(count)
+            file.seek(max(size - count, 0))
+            return size, hashlib.sha256(first + file.read()).hexdigest()
+    except OSError as error:
+        return -1, str(error.strerror)
+
+
+def _same(folder: Path, source: str, crops: dict[str, Crops]) -> bool:
+    """Whether a folder is whole, and made from the same files: a crop that was mended may have its old size."""
+    try:
+        entry = read_recording(folder)
+        if entry["source"] != source:
+            return False
+        whole = all((folder / name).stat().st_size == size for name, size in entry["bytes"].items())
+        broken = [crops[name].files[frame] for name, video in entry["videos"].items() for frame in video["unreadable"]]
+        return whole and not any(jpeg_shape(read_crop(crop.path)) for crop in broken)
+    except (StoreError, KeyError, OSError):
         return False

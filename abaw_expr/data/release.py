@@ -4,22 +4,21 @@ Nothing is decoded here. A folder given as the release may hold, at any depth, o
 roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of test videos.
 """
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from abaw_expr.data.crops import list_crops
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.walk import Found, matched, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
-CROP_ROOTS = "cropped_aligned*"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 _WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
 _DECIMAL = re.compile(r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*")
 
@@ -57,16 +56,8 @@ class Release:
     """Video files that neither an annotation nor the test list names."""
     has_test_list: bool
     """Whether a list of test videos is there; before the organisers hand it out there is none."""
-
-
-@dataclass
-class _Found:
-    """What a walk through the release meets."""
-
-    annotations: list[Path] = field(default_factory=list)
-    crop_roots: list[Path] = field(default_factory=list)
-    test_lists: list[Path] = field(default_factory=list)
-    videos: dict[str, Path] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with where things lie."""
 
 
 def read_release(root: Path, task: Task) -> Release:
@@ -77,7 +68,7 @@ def read_release(root: Path, task: Task) -> Release:
     root = Path(root)
     if not root.is_dir():
         raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the organisers' release.")
-    found = _walk(root, task)
+    found = walk(root, task)
     videos: dict[str, Video] = {}
     for name, split, labels in _subjects(found, root, task):
         if name in videos:
@@ -86,9 +77,8 @@ def read_release(root: Path, task: Task) -> Release:
                 path=root,
                 remedy="Leave it in one of the two.",
             )
-        folders = tuple(folder for crops in found.crop_roots if (folder := crops / name).is_dir())
-        videos[name] = Video(name, split, labels, folders)
-    return _group(root, videos, found)
+        videos[name] = Video(name, split, labels, ())
+    return _group(root, _with_crops(videos, root, found), found)
 
 
 def read_annotation(path: Path, task: Challenge) -> np.ndarray:
@@ -172,24 +162,6 @@ def read_lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def list_crops(folders: tuple[Path, ...]) -> tuple[dict[int, os.DirEntry[str]], list[str]]:
-    """A video's crops by frame number, and the names of files that are none.
-
-    Where two roots hold the same frame the first root wins.
-    """
-    crops: dict[int, os.DirEntry[str]] = {}
-    strangers = []
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix == ".jpg" and stem.isdecimal() and int(stem) > 0:
-                    crops.setdefault(int(stem), entry)
-                else:
-                    strangers.append(entry.name)
-    return dict(sorted(crops.items())), sorted(strangers)
-
-
 def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Which annotated lines of each video have a crop in any of the roots, bool [lines]; a video need not have any.
 
@@ -199,28 +171,10 @@ def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) ->
     if not any(folders.values()):
         remedy = "Name the folders that hold a folder a video, such as cropped_aligned."
         raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)), remedy=remedy)
-    return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v])[0])) for v, truth in truths.items()]
+    return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v]).files)) for v, truth in truths.items()]
 
 
-def _walk(root: Path, task: Task) -> _Found:
-    """Looks through the release without entering folders of crops, which hold millions of files."""
-    found = _Found()
-    for folder, subfolders, files in os.walk(root):
-        here = Path(folder)
-        subfolders.sort()
-        found.crop_roots += [here / name for name in subfolders if fnmatch(name, CROP_ROOTS)]
-        found.annotations += [here / name for name in subfolders if name in task.annotation_folders]
-        subfolders[:] = [name for name in subfolders if not fnmatch(name, CROP_ROOTS)]
-        for name in sorted(files):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in VIDEO_SUFFIXES:
-                found.videos.setdefault(stem, here / name)
-            elif fnmatch(name.lower(), task.test_list):
-                found.test_lists.append(here / name)
-    return found
-
-
-def _subjects(found: _Found, root: Path, task: Task) -> Iterator[tuple[str, str, np.ndarray | None]]:
+def _subjects(found: Found, root: Path, task: Task) -> Iterator[tuple[str, str, np.ndarray | None]]:
     """(name, split, labels) of every video that the task uses."""
     annotations = _only(found.annotations, root, "annotation folder", " or ".join(task.annotation_folders))
     for folder, split in SPLIT_FOLDERS.items():
@@ -245,13 +199,33 @@ def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
     )
 
 
-def _group(root: Path, videos: dict[str, Video], found: _Found) -> Release:
+def _with_crops(videos: Mapping[str, Video], root: Path, found: Found) -> dict[str, Video]:
+    """The videos with their folders of crops."""
+    folders: dict[str, list[Path]] = defaultdict(list)
+    for crops in found.crops:
+        for name, meant in sorted(matched(videos, crops).items()):
+            folders[name].append(crops[meant])
+            if name != meant:
+                found.problems.append(misspelt(name, "folder of crops", crops[meant], root))
+    return {name: replace(video, crop_folders=tuple(folders[name])) for name, video in videos.items()}
+
+
+def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
     files = found.videos
+    meant = matched({alias for name in videos for alias in (name, recording_of(name))}, files)
     people: dict[str, list[Video]] = defaultdict(list)
+    written: dict[str, str] = {}
     for name, video in videos.items():
-        people[name if name in files else recording_of(name)].append(video)
+        alias = name if name in meant else recording_of(name)
+        file = meant.get(alias, alias)
+        people[file].append(video)
+        written[file] = alias
+    for file, alias in sorted(written.items()):
+        if file != alias:
+            found.problems.append(misspelt(alias, "video file", files[file], root))
     recordings = tuple(Recording(name, files.get(name), tuple(people[name])) for name in sorted(people))
-    return Release(root, recordings, tuple(sorted(files.keys() - people.keys())), bool(found.test_lists))
+    strangers = tuple(sorted(files.keys() - people.keys()))
+    return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
 
 
 def _label(text: str, path: Path, line: int, task: Challenge) -> list[float]:

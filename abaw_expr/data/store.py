@@ -1,12 +1,12 @@
 """The prepared store: what training and prediction read, in files that ordinary tools open.
 
-manifest.json                       written last: its presence means complete
+manifest.json                       written last: its presence means complete; digests of the recording.json files
 report.json                         the integrity report
 recordings/<recording>/
     recording.json                  what is in it, what made it, digests of its files
     sound.npy                       log-mel float16 [steps, 64], time 0 = first picture (absent: no sound)
     <video>.parquet                 a row a frame: frame, time, label, offset and size of its crop in the tar
-    <video>.tar                     the crops' JPEG files as they came
+    <video>.tar                     the crops' JPEG files as they came, under the organisers' names
 """
 
 import io
@@ -26,10 +26,11 @@ from abaw_expr.errors import StoreError
 from abaw_expr.files import read_json
 from abaw_expr.tasks import Task
 
-FORMAT = 1
+FORMAT = 2
 """Number of this layout; a store with another number must be prepared again."""
 MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
+RECORDING_FILE = "recording.json"
 _AGAIN = "Run `prepare` into a new folder."
 
 
@@ -76,20 +77,35 @@ class StoredVideo:
         return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
 
     @cached_property
-    def _crops(self) -> io.FileIO:
-        return io.FileIO(self.folder / f"{self.name}.tar")
+    def _crops(self) -> "_Crops":
+        return _Crops(self.folder / f"{self.name}.tar", self.frames)
 
     def jpeg(self, row: int) -> bytearray | None:
         """Bytes of a frame's crop; None where it has none.
 
         Read, not mapped: what is mapped stays with a process, and over an epoch that would be all crops there are.
         """
-        size = int(self.frames.size[row])
+        crops = self._crops
+        size = crops.size[row]
         if not size:
             return None
         data = bytearray(size)
-        os.preadv(self._crops.fileno(), [data], int(self.frames.offset[row]))
+        os.preadv(crops.descriptor, (data,), crops.offset[row])
         return data
+
+    def before_crop(self, row: int) -> bytes:
+        """The header in the tar before a frame's crop."""
+        crops = self._crops
+        return os.pread(crops.descriptor, tarfile.BLOCKSIZE, crops.offset[row] - tarfile.BLOCKSIZE)
+
+
+class _Crops:
+    """An open tar and the places in it; views give plain numbers in a third of the time that arrays take."""
+
+    def __init__(self, path: Path, frames: Frames) -> None:
+        self._file = io.FileIO(path)  # closed when this goes
+        self.descriptor = self._file.fileno()
+        self.offset, self.size = frames.offset.data, frames.size.data
 
 
 @dataclass(frozen=True)
@@ -110,9 +126,18 @@ class Store:
 
 def open_store(root: Path, task: Task) -> Store:
     """Opens a store; raises StoreError where it is incomplete, of another version or of another task."""
+    manifest = read_manifest(root, task)
+    folders = [Path(root) / RECORDINGS / name for name in manifest["recordings"]]
+    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in _videos(folder)))
+
+
+def read_manifest(root: Path, task: Task) -> dict[str, Any]:
+    """What a complete store of this task says of itself; raises StoreError as `open_store` does."""
     if not (Path(root) / MANIFEST).exists() and not (Path(root) / RECORDINGS).is_dir():
         raise StoreError("is not a store", path=root, expected="a folder that `prepare` made", remedy="Check the path.")
-    manifest = read_json(Path(root) / MANIFEST, StoreError, "Run `prepare` to its end; it goes on where it stopped.")
+    manifest: dict[str, Any] = read_json(
+        Path(root) / MANIFEST, StoreError, "Run `prepare` to its end; it goes on where it stopped."
+    )
     for key, expected in (("format", FORMAT), ("task", task.name), ("class_names", list(task.class_names))):
         if manifest.get(key) != expected:
             raise StoreError(
@@ -122,13 +147,12 @@ def open_store(root: Path, task: Task) -> Store:
                 expected=expected,
                 remedy=_AGAIN,
             )
-    folders = [Path(root) / RECORDINGS / name for name in manifest["recordings"]]
-    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in _videos(folder)))
+    return manifest
 
 
 def read_recording(folder: Path) -> dict[str, Any]:
     """What `recording.json` of a folder says."""
-    return read_json(folder / "recording.json", StoreError, _AGAIN)
+    return read_json(folder / RECORDING_FILE, StoreError, _AGAIN)
 
 
 def write_frames(path: Path, frames: Frames) -> None:
@@ -138,15 +162,35 @@ def write_frames(path: Path, frames: Frames) -> None:
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
-    """Packs files into a tar without changing them; returns where each one's bytes begin and how many they are."""
+    """Packs files into a tar without changing them; returns where each one's bytes begin and how many they are.
+
+    Names are ASCII, at most 100 characters. The tar is what `tarfile` would write, at many times its speed.
+    """
     places = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    end = 0
+    with open(path, "wb", buffering=2**20) as tar:
         for name, data in files:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            places.append((tar.offset + tarfile.BLOCKSIZE, len(data)))
-            tar.addfile(entry, io.BytesIO(data))
+            places.append((end + tarfile.BLOCKSIZE, len(data)))
+            padding = -len(data) % tarfile.BLOCKSIZE
+            end += tar.write(tar_header(name, len(data)) + data + bytes(padding))
+        end += tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        tar.write(bytes(-end % tarfile.RECORDSIZE))
     return places
+
+
+_BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+"""The header of a nameless, empty file."""
+_OWNER, _TIME, _KIND = _BLANK[100:124], _BLANK[136:148], _BLANK[156:]
+"""What is the same in every header, around its name, size and sum of bytes (POSIX.1-1988, ustar)."""
+_BLANK_SUM = int(_BLANK[148:154], 8) - sum(_BLANK[124:136])
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The tar header of a file."""
+    label, length = name.encode("ascii"), b"%011o\0" % size
+    assert len(label) <= 100
+    checksum = b"%06o\0 " % (_BLANK_SUM + sum(label) + sum(length))
+    return b"".join((label.ljust(100, b"\0"), _OWNER, length, _TIME, checksum, _KIND))
 
 
 def _videos(folder: Path) -> list[StoredVideo]:

@@ -248,13 +248,13 @@ class Windows(Dataset):
         """uint8 [f, 3, h, w]: for each offset the picture nearest in time; None where all of them are broken."""
         video, row = self._index.videos[self._index.video[place]], int(self._index.row[place])
         if len(self._offsets) == 1:
-            own = _decode(video, row)
+            own = decode_crop(video, row)
             return None if own is None else own[None]
         frames = video.frames
         crops = np.flatnonzero(frames.has_crop)
         wanted = frames.time[row] + self._offsets
         rows = crops[np.abs(frames.time[crops][None] - wanted[:, None]).argmin(axis=1)]
-        pictures = [_decode(video, int(near)) for near in rows]
+        pictures = [decode_crop(video, int(near)) for near in rows]
         whole = [picture for picture in pictures if picture is not None]
         return torch.stack([whole[0] if p is None else p for p in pictures]) if whole else None
 
@@ -350,7 +350,7 @@ def _has_sound(video: StoredVideo) -> np.ndarray:
     return step_at(video.frames.time) < steps
 
 
-def _decode(video: StoredVideo, row: int) -> Tensor | None:
+def decode_crop(video: StoredVideo, row: int) -> Tensor | None:
     """A frame's crop, uint8 [3, h, w]; None where it cannot be decoded."""
     data = video.jpeg(row)
     if data is None:

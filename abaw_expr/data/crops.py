@@ -1,0 +1,173 @@
+"""A video's crops: which files they are, and whether a file is a picture that training can use."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import unpack_from
+
+from abaw_expr.data.problems import READ_RIGHT, Problem
+from abaw_expr.errors import shorten
+from abaw_expr.tasks import CROP_SIDE, crop_name
+
+SIDES = range(16, 4097)
+"""Pixels of a usable picture's sides: no face is seen in fewer, and a damaged header claims more."""
+CHANNELS = (1, 3, 4)
+"""Of grey, colour and CMYK pictures, all of which are decoded as RGB."""
+MOST_GAPS = 0.1
+"""The share of frames between a video's first and last crop that may lack one without being told; 0.02 is usual."""
+_NAME = re.compile(r"0*([1-9][0-9]{0,6})\.jpe?g", re.IGNORECASE)
+"""A frame's number, counted from 1, and no number so long that it is none, such as a date."""
+_FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"}
+"""Markers before a picture's size: baseline, extended and progressive, which every decoder knows."""
+_END = b"\xff\xd9"
+
+
+@dataclass
+class Crops:
+    """The files of a video's crops, and what was noticed on the way."""
+
+    files: dict[int, os.DirEntry[str]] = field(default_factory=dict)
+    """By frame, ascending."""
+    strangers: list[str] = field(default_factory=list)
+    """Names of files that are no crops."""
+    doubled: list[str] = field(default_factory=list)
+    """Names of crops whose frame has one already."""
+    closed: list[str] = field(default_factory=list)
+    """Folders that cannot be read, each with the reason."""
+
+
+@dataclass
+class Seen:
+    """What the files turned out to be."""
+
+    frames: list[int] = field(default_factory=list)
+    """Those with a usable crop, in the order in which they were read."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Names of unusable files by frame."""
+    sized: list[str] = field(default_factory=list)
+    """Not `CROP_SIDE` wide and high."""
+    colourless: list[str] = field(default_factory=list)
+    """Grey or CMYK."""
+
+
+def list_crops(folders: tuple[Path, ...]) -> Crops:
+    """A video's crops. Where two roots hold the same frame the first root wins, in a folder the usual name."""
+    crops = Crops()
+    for folder in folders:
+        found: dict[int, os.DirEntry[str]] = {}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name = _NAME.fullmatch(entry.name)
+                    if name is None:
+                        crops.strangers.append(entry.name)
+                    elif (frame := int(name[1])) not in found:
+                        found[frame] = entry
+                    else:
+                        usual = entry.name == crop_name(frame)
+                        crops.doubled.append(found[frame].name if usual else entry.name)
+                        found[frame] = entry if usual else found[frame]
+        except OSError as error:
+            crops.closed.append(f"{folder.parent.name}/{folder.name} ({error.strerror})")
+        crops.doubled += [entry.name for frame, entry in found.items() if frame in crops.files]
+        crops.files = found | crops.files
+    crops.files = dict(sorted(crops.files.items()))
+    return crops
+
+
+def read_crops(crops: Crops, seen: Seen) -> Iterator[tuple[str, bytes]]:
+    """(usual name, bytes) of every crop that can be used; what they and the others are goes to `seen`."""
+    for frame, entry in crops.files.items():
+        data = read_crop(entry.path)
+        shape = jpeg_shape(data)
+        if shape is None:
+            seen.unreadable[frame] = entry.name
+            continue
+        height, width, channels = shape
+        if height != CROP_SIDE or width != CROP_SIDE:
+            seen.sized.append(entry.name)
+        if channels != 3:
+            seen.colourless.append(entry.name)
+        seen.frames.append(frame)
+        yield crop_name(frame), data
+
+
+def read_crop(path: str) -> bytes:
+    """A file's bytes, none where it cannot be read; by plain system calls, since a file object costs as much again."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = b""
+            while piece := os.read(descriptor, 2**16):
+                data = data + piece if data else piece
+                if len(piece) < 2**16:
+                    break
+            return data
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return b""
+
+
+def jpeg_shape(data: bytes | bytearray) -> tuple[int, int, int] | None:
+    """(height, width, channels) of a JPEG that begins, ends and measures as a usable picture does, else None.
+
+    Its markers are followed up to the size (ITU T.81, B.1 and B.2.2); nothing is decoded.
+    """
+    if data[:2] != b"\xff\xd8" or _END not in data[-64:]:
+        return None
+    place, last = 2, len(data) - 10
+    while place < last:
+        marker = bytes(data[place : place + 2])
+        if marker in _FRAMES:
+            bits, height, width, channels = unpack_from(">BHHB", data, place + 4)
+            usable = bits == 8 and height in SIDES and width in SIDES and channels in CHANNELS
+            return (height, width, channels) if usable else None
+        if marker == b"\xff\xff":  # a fill byte
+            place += 1
+        elif marker[0] != 0xFF or 0xD0 <= marker[1] <= 0xDA:  # no marker, or one that comes after the size only
+            return None
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+def crop_problems(name: str, crops: Crops, seen: Seen) -> Iterator[Problem]:
+    """What is to be told about a video's crops."""
+    if crops.closed:
+        yield Problem("unreadable folder", name, shorten(crops.closed), READ_RIGHT)
+    if seen.unreadable:
+        detail = f"{len(seen.unreadable)} unreadable: {shorten([*seen.unreadable.values()])}"
+        yield Problem("unreadable crops", name, detail, "Unpack the crops again; until then these frames have none.")
+    strangers = [stranger for stranger in crops.strangers if not re.fullmatch(r"0+\.jpe?g", stranger, re.IGNORECASE)]
+    if len(strangers) < len(crops.strangers):
+        remedy = "Frames count from 1: if this video's do from 0, rename its crops and run prepare again."
+        yield Problem("crop of frame 0", name, "a crop is numbered 0, and left out", remedy)
+    if strangers:
+        detail = f"{len(strangers)} files are not named like 00001.jpg: {shorten(strangers)}"
+        yield Problem("unknown files", name, detail, "None needed: they are left out.")
+    if crops.doubled:
+        detail = f"{len(crops.doubled)} frames have more than one crop: {shorten(crops.doubled)}"
+        yield Problem("crops twice", name, detail, "None needed: that of the first root, by name, is taken.")
+    if seen.sized:
+        detail = f"{len(seen.sized)} are not {CROP_SIDE} x {CROP_SIDE} pixels: {shorten(seen.sized)}"
+        yield Problem("crops of another size", name, detail, "None needed: they are resized when they are read.")
+    if seen.colourless:
+        detail = f"{len(seen.colourless)} are grey or CMYK: {shorten(seen.colourless)}"
+        yield Problem("crops in other colours", name, detail, "None needed: they are read as RGB.")
+    yield from _gaps(name, seen.frames)
+
+
+def _gaps(name: str, frames: list[int]) -> Iterator[Problem]:
+    if not frames:
+        return
+    span = frames[-1] - frames[0] + 1
+    if span - len(frames) > MOST_GAPS * span:
+        longest = max(range(1, len(frames)), key=lambda i: frames[i] - frames[i - 1])
+        detail = (
+            f"{span - len(frames)} of the frames {frames[0]} to {frames[-1]} have no crop, at most from "
+            f"{frames[longest - 1] + 1} to {frames[longest] - 1}"
+        )
+        yield Problem("gaps in the crops", name, detail, "None needed where no face is seen; else unpack them again.")

@@ -1,0 +1,17 @@
+"""What is wrong with a release or a store, as a report says it."""
+
+from dataclasses import dataclass
+
+READ_RIGHT = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
+"""What to do about a folder that the system keeps closed."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One defect, told once."""
+
+    kind: str
+    video: str
+    """The video that has it; of a defect of the release or the store itself, the path in there."""
+    detail: str
+    remedy: str
