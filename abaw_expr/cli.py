@@ -18,12 +18,14 @@ from abaw_expr.cli_ledger import ledger
 from abaw_expr.cli_search import penalties_command
 from abaw_expr.cli_submissions import check, submit
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
+from abaw_expr.data.datasets.options import ClipOptions, Kind
 from abaw_expr.errors import StoppedError, UserError
 from abaw_expr.files import check_target
 from abaw_expr.settings import Settings, load_settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks import EXPR, Task
 
 if TYPE_CHECKING:
+    from abaw_expr.data.release import Release
     from abaw_expr.scoring import Report
 
 TASK = EXPR
@@ -95,42 +97,58 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
 def prepare(
     store: Path,
     release: Path | None = None,
+    kind: Kind = "aff-wild2",
     workers: int = 0,
     skip_broken: Flag = False,
     verify: Flag = False,
     decode: Flag = False,
+    options: Annotated[ClipOptions, tyro.conf.arg(name="")] = ClipOptions(),  # noqa: B008 (frozen)
 ) -> int:
-    """Makes the store out of the release: packed crops, log-mel sound, labels.
+    """Makes the store out of the release, or of another data set: packed crops, log-mel sound, labels.
 
     Run again, it does what is left to do: after a stop, or for videos that were added or mended.
 
     What is wrong with the release is printed, and written to report.json in the store, with what each recording's
     sound is like.
 
+    Clips of your own are described by a CSV file with the header path,label,subject,split and a line a clip. path goes
+    from the CSV's folder to a video, a sound file, a picture or a folder of pictures. label is a class, or a word such
+    as happy, calm (Neutral), contempt (Other). split is train, val or test; where it is empty, --val-share of the
+    subjects validate. More columns, if wanted: start and end (seconds) label a stretch of a clip; name calls it
+    otherwise than its file.
+
     Args:
         store: The folder to make.
-        release: The folder with the organisers' annotations, crops, videos and lists, at any depth.
+        release: The folder with the organisers' annotations, crops, videos and lists, at any depth; of another kind,
+            the data set's folder; of clips, the CSV file.
+        kind: What the release is: aff-wild2, the organisers' of any edition; afew, Train and Val with class folders;
+            ck+, cohn-kanade-images and Emotion; ravdess, its files at any depth; clips, a CSV file.
         workers: Processes at work; 0: one a core.
         skip_broken: Exit with 0 even if videos had to be left out.
         verify: Read a finished store again instead, and name what is damaged. Needs no --release.
         decode: With --verify: decode every crop too.
     """
     import os
+    from functools import partial
+
+    from abaw_expr.data.datasets.kinds import read_dataset
 
     if workers < 0:
         raise UserError("--workers cannot be used", found=workers, expected="a count, or 0 for one a core")
     if verify == (release is not None) or (decode and not verify):
         raise UserError("prepare needs --store with --release, or --store with --verify [--decode]")
     workers = workers or os.cpu_count() or 1
-    return _make(release, store, workers, skip_broken) if release is not None else _verify(store, workers, decode)
+    if release is None:
+        return _verify(store, workers, decode)
+    return _make(release, store, partial(read_dataset, kind, options=options), workers, skip_broken)
 
 
-def _make(release: Path, store: Path, workers: int, skip_broken: bool) -> int:
+def _make(release: Path, store: Path, read: "Callable[[Path, Task], Release]", workers: int, skip_broken: bool) -> int:
     from abaw_expr.data.prepare import REPORT
     from abaw_expr.data.prepare import prepare as run
 
     with console.progress("Preparing frames") as tell:
-        made = run(release, store, TASK, workers, tell)
+        made = run(release, store, TASK, workers, tell, read)
     if made.problems:
         console.problems(f"Integrity of the release (each video: {store / REPORT})", made.problems)
     splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]

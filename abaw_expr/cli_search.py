@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from abaw_expr import console
+from abaw_expr.cli_training import Stores
 from abaw_expr.errors import UserError
 from abaw_expr.tasks import Task
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def penalties_command(task: Task) -> Callable[..., int]:
     def penalties(
-        store: Path,
+        store: Stores,
         run: Path,
         out: Path,
         trials: int = 200,
@@ -42,7 +43,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
         worker may be killed; another then repeats what it had in hand.
 
         Args:
-            store: The prepared store.
+            store: The store, or stores with their shares, that the run was trained on.
             run: The trained run whose heads are trained again, and whose settings all trials share.
             out: The folder of the search: features, study, runs, best.yaml, best.json, pictures.
             trials: Trials of the heads in all, the three controls among them; 0: none.
@@ -78,15 +79,15 @@ def penalties_command(task: Task) -> Callable[..., int]:
 
 
 def _search(
-    store: Path, run: "RunFolder", task: Task, shared: "Shared", trials: int, full: int, batch: int
+    store: Stores, run: "RunFolder", task: Task, shared: "Shared", trials: int, full: int, batch: int
 ) -> "list[Search]":
     """The search with heads, and that of whole trainings, as far as they are asked for."""
-    from abaw_expr.data.store import open_store
+    from abaw_expr.data.mixture import open_mixture
     from tuning.features import cached_features
     from tuning.penalties import confirm, search_heads
 
     _require(trials or full, "trials", trials, "trials of the heads, or --full")
-    opened, settings, found = open_store(store, task), run.load_settings(), []
+    opened, settings, found = open_mixture(store, task), run.load_settings(), []
     shared.out.mkdir(parents=True, exist_ok=True)
     if trials:
         with console.progress("Caching features") as tell:

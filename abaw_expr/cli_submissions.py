@@ -131,7 +131,7 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     import av
 
     from abaw_expr.data.media import read_times
-    from abaw_expr.data.release import VIDEO_SUFFIXES
+    from abaw_expr.data.walk import VIDEO_SUFFIXES
 
     films = {path.stem: path for path in sorted(media.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
     if not films:

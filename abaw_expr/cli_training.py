@@ -17,6 +17,7 @@ from abaw_expr.tasks import Task
 
 DEFAULT_RECIPE = Path("modern")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Stores = Annotated[tuple[str, ...], tyro.conf.arg(metavar="STORE [STORE=SHARE ...]")]
 
 
 def base_settings(arguments: Sequence[str]) -> Settings:
@@ -33,7 +34,7 @@ def base_settings(arguments: Sequence[str]) -> Settings:
 
 def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Callable[..., int]:
     def train(
-        store: Path,
+        store: Stores,
         run: Path,
         settings: Path = DEFAULT_RECIPE,
         resume: Flag = False,
@@ -46,12 +47,14 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
         (S) marks what the paper says, (D) our default where it is silent.
 
         Args:
-            store: The prepared store.
+            store: The prepared store, or several: the first is trained and validated on as it is; of each other one,
+                given as STORE=SHARE, that share of an epoch's samples is added. `main ravdess=0.3`: 7 samples of 10 are
+                of main, 3 of ravdess.
             run: The folder of this run: settings, metrics.csv, checkpoints.
             settings: A YAML file, or the name of a shipped one: paper, modern, demo.
             resume: Go on with the run in the folder; without --settings it keeps its own.
         """
-        from abaw_expr.data.store import open_store
+        from abaw_expr.data.mixture import open_mixture
         from abaw_expr.training.loop import train as fit
         from abaw_expr.training.parallel import start_processes, started_by_torchrun
         from abaw_expr.training.run import RunFolder, best_epoch
@@ -64,7 +67,7 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
             console.note(f"The run in {run} is complete already.")
         with console.progress("Training steps") as tell:
             history = fit(
-                open_store(store, task),
+                open_mixture(store, task),
                 RunFolder(run),
                 overrides,
                 task,

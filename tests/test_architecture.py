@@ -56,6 +56,9 @@ WITHOUT_TORCH = (
     "abaw_expr.fusion",
     "abaw_expr.data.release",
     "abaw_expr.data.clocks",
+    "abaw_expr.data.sources",
+    "abaw_expr.data.mixture",
+    *(f"abaw_expr.data.datasets.{path.stem}" for path in MODULES if path.parent.name == "datasets"),
     *(f"tuning.{path.stem}" for path in MODULES if path.parent.name == "tuning" and path.stem not in NETWORKS),
     *(f"submissions.{path.stem}" for path in MODULES if path.parent.name == "submissions"),
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,10 +38,21 @@ SHARED = Settings(
 )
 
 
-def in_processes(count: int, store: Path, run: RunFolder, settings: Settings) -> subprocess.CompletedProcess[str]:
+def in_processes(
+    count: int, stores: Sequence[Path | str], run: RunFolder, settings: Settings
+) -> subprocess.CompletedProcess[str]:
     recipe = run.root.with_suffix(".yaml")
     save_settings(settings, recipe)
-    arguments = ["--store", str(store), "--run", str(run.root), "--settings", str(recipe), "--devices", str(count)]
+    arguments = [
+        "--store",
+        *map(str, stores),
+        "--run",
+        str(run.root),
+        "--settings",
+        str(recipe),
+        "--devices",
+        str(count),
+    ]
     return subprocess.run(
         [sys.executable, "-m", "abaw_expr", "train", *arguments],
         cwd=Path(__file__).parent.parent,
@@ -56,7 +68,7 @@ def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
     shares = [len(part) for (part,) in split_steps(draw_epoch(frames, SHARED, 1), SHARED, 0, 2)]
     assert shares == [1] * 10 + [0], "of a batch of 3 the first process takes 1, of the last, of 1, nothing"
     one, two = fit(opened(store), tmp_path / "one", SHARED), RunFolder(tmp_path / "two")
-    done = in_processes(2, store, two, SHARED)
+    done = in_processes(2, [store], two, SHARED)
     assert done.returncode == 0, done.stderr
     assert two.complete
     alone, together = scalars(one), scalars(two)

@@ -129,12 +129,11 @@ def _collect(
     before, total = len(t_places), len(t_places) + len(v_places)
     seen = _see(fabric, network, train.index, t_places, settings, lambda done, of: progress(done, total))
     held_out = _see(fabric, network, val.index, v_places, settings, lambda done, of: progress(before + done, total))
-    chances = train.weights(settings.data)[t_places]
     has_crop = np.concatenate([video.frames.has_crop for video in val.index.videos])
     return Features(
         key=key,
         train=seen,
-        chances=torch.from_numpy(chances / chances.sum()),
+        chances=torch.from_numpy(train.chances(settings.data, t_places)),
         val=held_out,
         frames={
             "videos": [video.name for video in val.index.videos],

@@ -46,16 +46,23 @@ class Prepared:
 
 
 def prepare(
-    release_root: Path, store_root: Path, task: Task, workers: int, progress: Callable[[int, int], None]
+    release_root: Path,
+    store_root: Path,
+    task: Task,
+    workers: int,
+    progress: Callable[[int, int], None],
+    read: Callable[[Path, Task], Release] = read_release,
 ) -> Prepared:
     """Makes or completes a store; `progress(done, total)` is told after every recording, in frames.
+
+    `read` knows the data set that lies at `release_root`.
 
     Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies or
     `store_root` holds anything but a store.
     """
     folders = Path(store_root) / RECORDINGS
     _check_store(Path(store_root))
-    release = read_release(release_root, task)
+    release = read(release_root, task)
     _clean(folders)
     (Path(store_root) / MANIFEST).unlink(missing_ok=True)
     sizes = {recording.name: _frames(recording) for recording in release.recordings}

@@ -1,6 +1,5 @@
 """One recording of a release -> one folder of the store, whole or not at all."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,12 +11,13 @@ import numpy as np
 
 from abaw_expr.data.clocks import seconds_of
 from abaw_expr.data.crops import Crops, Seen, crop_problems, jpeg_shape, list_crops, read_crop, read_crops
-from abaw_expr.data.media import SAMPLE_RATE, Sound, read_sound, read_times
+from abaw_expr.data.media import SAMPLE_RATE, Sound
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.soundcheck import check_sound, sound_check_problems
+from abaw_expr.data.sources import fingerprint, kind_of, read_faces, read_sound, read_times
 from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, pack, read_recording, write_frames
-from abaw_expr.errors import StoreError
+from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
 
@@ -67,13 +67,16 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
 
 def _clock(recording: Recording) -> tuple[np.ndarray | None, list[Problem]]:
     """When each picture is shown; None with the reason where that cannot be known."""
-    if recording.path is None:
-        kind, detail = "no video file", f"no file {recording.name} with a video's ending in the release"
+    path = recording.path
+    if path is None or not path.exists():
+        wanted = f"{recording.name} with a video's ending" if path is None else path.name
+        kind, detail = "no video file", f"no file {wanted} in the release"
         remedy = "Add the video to the release and run prepare again."
     else:
-        kind, remedy = "unreadable video", "Download the video again and run prepare again."
+        what = kind_of(path)
+        kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
         try:
-            times = read_times(recording.path)
+            times = read_times(path)
             if len(times):
                 return times, []
             detail = "it holds no picture"
@@ -88,7 +91,8 @@ def _write_sound(recording: Recording, folder: Path, end: float, problems: list[
 
     assert recording.path is not None
     sound = read_sound(recording.path)
-    problems += _sound_problems(recording.name, sound, end)
+    if kind_of(recording.path) != "pictures":  # which never have any
+        problems += _sound_problems(recording.name, sound, end)
     if sound is None or not len(sound.samples):
         return None
     check = check_sound(sound.samples)
@@ -121,29 +125,29 @@ def _sound_problems(name: str, sound: Sound | None, end: float) -> Iterator[Prob
 def _write_video(
     video: Video, crops: Crops, times: np.ndarray, folder: Path, problems: list[Problem]
 ) -> dict[str, Any]:
-    lines = 0 if video.labels is None else len(video.labels)
-    rows = max(len(times), lines, max(crops.files, default=0))
+    rows = max(len(times), video.lines, max(crops.files, default=0))
     offset, size = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
-    seen = Seen()
-    places = pack(folder / f"{video.name}.tar", read_crops(crops, seen))
+    seen, spoilt = Seen(), list[str]()
+    good = read_crops(crops, seen) if video.faces is None else read_faces(video.faces, seen.frames, spoilt)
+    places = pack(folder / f"{video.name}.tar", good)
     for frame, place in zip(seen.frames, places, strict=True):
         offset[frame - 1], size[frame - 1] = place
-    label = np.full(rows, -1, np.int8)
-    if video.labels is not None:
-        label[:lines] = video.labels
-    shown = seconds_of(np.arange(1, rows + 1), times)
-    write_frames(folder / f"{video.name}.parquet", Frames(shown, label, offset, size))
+    time = seconds_of(np.arange(1, rows + 1), times)
+    write_frames(folder / f"{video.name}.parquet", Frames(time, video.labels_at(time), offset, size))
+    if spoilt:
+        detail = f"{len(spoilt)} unreadable: {shorten(spoilt)}"
+        problems.append(Problem("unreadable crops", video.name, detail, "Unpack the pictures again."))
     problems += crop_problems(video.name, crops, seen)
     problems += _video_problems(video, crops, len(times), rows, len(places))
-    counts = {"frames": rows, "lines": lines, "crops": len(places)}
+    counts = {"frames": rows, "lines": video.lines, "crops": len(places)}
     return {"split": video.split, **counts, "unreadable": [*seen.unreadable]}
 
 
 def _video_problems(video: Video, crops: Crops, pictures: int, rows: int, count: int) -> Iterator[Problem]:
-    if not count and not crops.closed:
+    if not count and not crops.closed and video.filmed:
         detail = "no folder of crops" if not video.crop_folders else "its folder of crops holds no usable picture"
         yield Problem("no crops", video.name, detail, "Add the crops; until then the sound decides alone.")
-    lines = pictures if video.labels is None else len(video.labels)
+    lines = video.lines or pictures
     if lines - pictures not in LINES_OFF or rows > max(lines, pictures):
         last = max(crops.files, default=0)
         detail = f"{lines} label lines, {pictures} pictures in the video, crops up to frame {last}"
@@ -157,9 +161,10 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
         found = crops[video.name]
         sizes = [(frame, _size(entry)) for frame, entry in found.files.items()]
         labels = None if video.labels is None else video.labels.tolist()
-        people.append([video.name, video.split, labels, sizes, found.strangers, found.doubled, found.closed])
-    path = recording.path
-    return digest([FORMAT, path and [path.name, *_ends(path)], people])
+        spans = [[span.label, span.start, str(span.end)] for span in video.spans]
+        said = [video.name, video.split, labels, spans, video.faces is not None]
+        people.append([*said, sizes, found.strangers, found.doubled, found.closed])
+    return digest([FORMAT, recording.path and fingerprint(recording.path), people])
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -167,21 +172,6 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat().st_size
     except OSError:  # a link that leads nowhere
         return -1
-
-
-def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:
-    """Size of a file, and a hash of its first and last bytes.
-
-    A download that reserves its space has its size before its bytes.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first = file.read(count)
-            file.seek(max(size - count, 0))
-            return size, hashlib.sha256(first + file.read()).hexdigest()
-    except OSError as error:
-        return -1, str(error.strerror)
 
 
 def _same(folder: Path, source: str, crops: dict[str, Crops]) -> bool:

@@ -4,6 +4,7 @@ Nothing is decoded here. A folder given as the release may hold, at any depth, o
 roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of test videos.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,17 @@ _DECIMAL = re.compile(r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of a recording that has one class."""
+
+    label: int
+    start: float = 0.0
+    """Seconds; the frame shown then is in it."""
+    end: float = math.inf
+    """Seconds; the frame shown then is not."""
+
+
+@dataclass(frozen=True)
 class Video:
     """One person in one recording: the unit of annotation and submission."""
 
@@ -31,18 +43,38 @@ class Video:
     split: str
     """train, val or test."""
     labels: np.ndarray | None
-    """int8 [lines]; entry i belongs to frame i + 1. None for a test video."""
+    """int8 [lines]; entry i belongs to frame i + 1. None for a test video, and where spans say it."""
     crop_folders: tuple[Path, ...]
     """This video's folder in every root of crops that has one."""
+    spans: tuple[Span, ...] = ()
+    """Labels by time, of data sets that annotate clips and not frames."""
+    faces: Path | None = None
+    """Pictures that are faces already and serve as crops: a folder of them, or one; None: the crop folders do."""
+    filmed: bool = True
+    """False where there is sound alone, and no crop is missed."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines its annotation has."""
+        return 0 if self.labels is None else len(self.labels)
+
+    def labels_at(self, time: np.ndarray) -> np.ndarray:
+        """Label of each frame, int8, -1 where not annotated; `time` [frames] is in seconds, a line at least each."""
+        label = np.full(len(time), -1, np.int8)
+        if self.labels is not None:
+            label[: self.lines] = self.labels
+        for span in self.spans:
+            label[(time >= span.start) & (time < span.end)] = span.label
+        return label
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One video file and the people in it (`_left` and `_right` share it)."""
+    """One video file (or sound file, or pictures) and the people in it (`_left` and `_right` share it)."""
 
     name: str
     path: Path | None
-    """The video file, or None where the release has none."""
+    """What it is made from (see `sources`), or None where the release has none."""
     videos: tuple[Video, ...]
 
 

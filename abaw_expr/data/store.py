@@ -114,7 +114,10 @@ class Store:
 
     root: Path
     digest: str
+    """Identity of all that training reads, the extras and their shares too."""
     videos: tuple[StoredVideo, ...]
+    extras: tuple["Extra", ...] = ()
+    """Stores that training draws from too (see `mixture`); validation and prediction do not."""
 
     def split(self, name: str) -> tuple[StoredVideo, ...]:
         """The videos of train, val or test. Raises StoreError where there is none."""
@@ -122,6 +125,15 @@ class Store:
         if not chosen:
             raise StoreError(f"holds no {name} video", path=self.root, remedy="Is the release complete?")
         return chosen
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A store that another one is mixed with."""
+
+    store: Store
+    share: float
+    """Share of an epoch's samples that come from it."""
 
 
 def open_store(root: Path, task: Task) -> Store:

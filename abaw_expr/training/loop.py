@@ -313,6 +313,7 @@ class Training:
             "task": self._task.name,
             "signature": self._identity,
             "store": self._store.digest,
+            "extras": [{"store": extra.store.digest, "share": extra.share} for extra in self._store.extras],
             "epochs": len(self.history),
             "best": asdict(best_epoch(self.history)),
             "seconds": sum(epoch.seconds for epoch in self.history),

@@ -1,11 +1,11 @@
 """Which frames an epoch trains on, in which order, and what each process takes of them.
 
-Shapes: n frames of an index, k usable ones.
+Shapes: n frames of an index, k places of usable ones, s stores, c classes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -23,34 +23,56 @@ class Frames:
     index: FrameIndex
     usable: np.ndarray
     """bool [n]."""
+    extras: tuple[tuple[int, float], ...] = ()
+    """Of each store beside the main one its first place in the index, and its share of an epoch's samples."""
 
-    def weights(self, data: DataSettings) -> np.ndarray:
-        """How likely each frame of the index is drawn, [n], to be normalised; 0 where it is not usable.
+    @property
+    def shares(self) -> np.ndarray:
+        """[s], each store's share of an epoch's samples, the main one first."""
+        extras = [share for _, share in self.extras]
+        return np.array([1 - sum(extras), *extras])
 
-        The size of its class to the power of minus `balance`, times that of its video to minus `video_balance`.
+    def store(self, places: np.ndarray) -> np.ndarray:
+        """int [k], which store each place is of."""
+        return np.searchsorted([first for first, _ in self.extras], places, side="right")
+
+    def chances(self, data: DataSettings, places: np.ndarray) -> np.ndarray:
+        """How likely each of these usable places is drawn, [k].
+
+        They sum to a store's share over its places. Within it a chance goes by the size of the frame's video to the
+        power of minus `video_balance`, and by that of its class, in all stores together, so that the classes drawn are
+        their sizes to the power of 1 - `balance`, as far as the shares allow.
         """
-        label, video = self.index.label[self.usable], self.index.video[self.usable]
-        weights = np.zeros(len(self.index))
-        weights[self.usable] = (
-            np.bincount(label)[label] ** -data.balance * np.bincount(video)[video] ** -data.video_balance
-        )
-        return weights
+        label, video = self.index.label, self.index.video
+        used, store = np.flatnonzero(self.usable), self.store(places)
+        counts = np.zeros((len(self.shares), label.max() + 1))
+        np.add.at(counts, (self.store(used), label[used]), 1)
+        weights = _evened(counts, self.shares, data.balance)[store, label[places]]
+        weights *= np.bincount(video[used], minlength=len(self.index.videos))[video[places]] ** -data.video_balance
+        return weights * (self.shares / np.bincount(store, weights, len(self.shares)))[store]
 
     def class_shares(self, data: DataSettings, task: Task) -> list[float]:
         """Share of each class among the frames that training draws."""
-        weights = self.weights(data)[self.usable]
-        drawn = np.bincount(self.index.label[self.usable], weights, minlength=task.n_classes)
-        return (drawn / drawn.sum()).tolist()
+        used = np.flatnonzero(self.usable)
+        return np.bincount(self.index.label[used], self.chances(data, used), minlength=task.n_classes).tolist()
 
 
 def usable_frames(store: Store, split: str, settings: Settings) -> Frames:
-    """The usable frames of a split. Raises StoreError where there are none."""
-    index = FrameIndex(store.split(split))
+    """The usable frames of a split; of the training split, those of the stores beside it too.
+
+    Raises StoreError where a store has none.
+    """
+    extras = store.extras if split == "train" else ()
+    stores = [store, *(extra.store for extra in extras)]
+    videos = [each.split(split) for each in stores]
+    index = FrameIndex([*chain.from_iterable(videos)])
     usable = (index.label >= 0) & index.present(settings.model.branches)
-    if not usable.any():
-        what = " or ".join(settings.model.branches)
-        raise StoreError(f"has no annotated {split} frame with {what} input", path=store.root)
-    return Frames(index, usable)
+    edges = np.cumsum([0, *(sum(len(video.frames) for video in own) for own in videos)]).tolist()
+    for each, (start, stop) in zip(stores, pairwise(edges), strict=True):
+        if not usable[start:stop].any():
+            what = " or ".join(settings.model.branches)
+            raise StoreError(f"has no annotated {split} frame with {what} input", path=each.root)
+    return Frames(index, usable, tuple((start, e.share) for start, e in zip(edges[1:-1], extras, strict=True)))
 
 
 def draw_epoch(frames: Frames, settings: Settings, epoch: int) -> Draws:
@@ -58,20 +80,50 @@ def draw_epoch(frames: Frames, settings: Settings, epoch: int) -> Draws:
 
     One frame an interval of each video, from a grid that moves with the epoch; where classes or videos are balanced,
     drawn from those with replacement. With neighbours, as many groups of them as the same number of frames makes.
+    The main store's frames are as many as without others; these add as many as makes their shares.
     """
     data = settings.data
     rng = np.random.default_rng([settings.seed, epoch])
     places = frames.index.at_intervals(frames.usable, data.interval, rng.random())
-    groups = -(-len(places) // data.neighbours)
-    if data.balance or data.video_balance:
-        chances = frames.weights(data)[places]
-        anchors = rng.choice(len(places), groups, p=chances / chances.sum())
-        anchors -= rng.integers(data.neighbours, size=groups)  # the frame drawn may be any of its group
-    else:
-        anchors = rng.permutation(groups) * data.neighbours
-    order = places[_groups(frames.index.video[places], anchors, data.neighbours)]
+    chances = frames.chances(data, places) if data.balance or data.video_balance else None
+    store, size = frames.store(places), data.neighbours
+    groups, pieces = -(-np.count_nonzero(store == 0) // size), []
+    for number, share in enumerate(frames.shares):
+        mine = np.flatnonzero(store == number)
+        count = round(groups * share / frames.shares[0])
+        anchors = _anchors(rng, len(mine), None if chances is None else chances[mine], count, size)
+        pieces.append(places[mine][_groups(frames.index.video[places[mine]], anchors, size)])
+    order = np.concatenate(pieces)
+    if frames.extras:
+        order = rng.permutation(order.reshape(-1, size)).ravel()
     # What else is in a batch must not change what a group hears, or the number of devices would.
-    return Draws(order, draw_noise(rng, len(order)), np.arange(len(order)) // data.neighbours)
+    return Draws(order, draw_noise(rng, len(order)), np.arange(len(order)) // size)
+
+
+def _evened(counts: np.ndarray, shares: np.ndarray, balance: float) -> np.ndarray:
+    """Weight of a frame by store and class, [s, c]: see `Frames.chances`.
+
+    By iterative proportional fitting (Deming and Stephan 1940). Where only small stores have a class, it stays below
+    what it should be.
+    """
+    fitted = natural = counts / counts.sum(axis=1, keepdims=True) * shares[:, None]
+    there = natural.sum(axis=0) > 0
+    wanted = np.where(there, natural.sum(axis=0), 1.0) ** (1 - balance) * there
+    wanted /= wanted.sum()
+    for _ in range(100 if balance else 0):
+        fitted = fitted * wanted / np.where(there, fitted.sum(axis=0), 1.0)
+        fitted = fitted * (shares / fitted.sum(axis=1))[:, None]
+    return fitted / np.maximum(counts, 1)
+
+
+def _anchors(rng: np.random.Generator, places: int, chances: np.ndarray | None, count: int, size: int) -> np.ndarray:
+    """int [count], near which of a store's places its groups lie: drawn by their chances, or the grid in turns."""
+    if chances is not None:
+        anchors = rng.choice(places, count, p=chances / chances.sum())
+        return anchors - rng.integers(size, size=count)  # the frame drawn may be any of its group
+    groups = -(-places // size)
+    turns = [rng.permutation(groups) for _ in range(max(-(-count // groups), 1))]
+    return np.concatenate(turns)[:count] * size
 
 
 def _groups(video: np.ndarray, anchors: np.ndarray, size: int) -> np.ndarray:

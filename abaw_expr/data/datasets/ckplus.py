@@ -1,0 +1,72 @@
+"""CK+: sequences of pictures from a neutral face to the height of an expression; no sound.
+
+`cohn-kanade-images/S005/001/S005_001_00000001.png` and on, `Emotion/S005/001/S005_001_00000011_emotion.txt` with one
+number. It has no split of its own.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from abaw_expr.data.datasets.clips import Row
+from abaw_expr.data.release import read_lines
+from abaw_expr.data.sources import NOMINAL_RATE, list_pictures
+from abaw_expr.errors import ReleaseError
+
+EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+"""By their number, from 0."""
+NEUTRAL_SHARE, CLASS_SHARE = 1 / 5, 1 / 3
+"""Shares of a sequence, its first and its last pictures, that are neutral and have its class, one at least; what lies
+between is on its way and not annotated (D)."""
+
+
+def read_rows(root: Path) -> Iterator[Row]:
+    """The neutral pictures of every sequence, and, where its emotion was coded, those of its class."""
+    pictures, emotions = _folder(root, "cohn-kanade-images"), _folder(root, "Emotion")
+    for folder in sorted(pictures.glob("*/*/")):
+        subject, take = folder.parts[-2:]
+        name, count = f"{subject}_{take}", len(list_pictures(folder))
+        if not count:
+            yield Row(folder, "", subject, name=name)  # told as unreadable
+            continue
+        code = _emotion(emotions / subject / take)
+        if code is not None and code[0] == 0:
+            yield Row(folder, EMOTIONS[0], subject, name=name, said=(code[1], 1))
+            continue
+        first = max(1, math.floor(count * NEUTRAL_SHARE))
+        yield Row(folder, EMOTIONS[0], subject, end=_before(first), name=name)
+        if code is not None and count > first:
+            last = max(1, math.floor(count * CLASS_SHARE))
+            yield Row(folder, EMOTIONS[code[0]], subject, start=_before(count - last), name=name, said=(code[1], 1))
+
+
+def _before(picture: int) -> float:
+    """Seconds between the picture of that number, counted from 0, and the one before it."""
+    return (picture - 0.5) / NOMINAL_RATE
+
+
+def _emotion(folder: Path) -> tuple[int, Path] | None:
+    """The number in a sequence's one file, and the file; None where it was not coded."""
+    for path in sorted(folder.glob("[!.]*_emotion.txt")):
+        text = "".join(read_lines(path)).strip()
+        for number in range(len(EMOTIONS)):
+            if _is(text, number):
+                return number, path
+        expected = f"a number from 0 to {len(EMOTIONS) - 1}, such as 3.0000000e+00"
+        raise ReleaseError("has an unknown class", path=path, line=1, found=text, expected=expected)
+    return None
+
+
+def _is(text: str, number: int) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
+def _folder(root: Path, name: str) -> Path:
+    found = sorted(path for path in root.rglob(name) if path.is_dir())
+    if len(found) != 1:
+        remedy = "Unpack pictures and emotion labels under one folder and name that."
+        raise ReleaseError(f"holds {len(found)} folders {name}", path=root, expected="one, at any depth", remedy=remedy)
+    return found[0]

@@ -1,0 +1,184 @@
+"""The one description that every data set of labelled clips is brought into: rows, and from them a release.
+
+A row is a stretch of a clip with one class in the data set's own word. Subjects, not clips, are split.
+"""
+
+import hashlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from abaw_expr.data.datasets.options import ClipOptions
+from abaw_expr.data.release import Recording, Release, Span, Video
+from abaw_expr.data.sources import kind_of
+from abaw_expr.errors import ReleaseError, shorten, unreadable
+from abaw_expr.tasks import Task
+
+WORDS = {
+    "Neutral": ("neutral", "calm"),
+    "Anger": ("anger", "angry"),
+    "Disgust": ("disgust", "disgusted"),
+    "Fear": ("fear", "fearful"),
+    "Happiness": ("happiness", "happy"),
+    "Sadness": ("sadness", "sad"),
+    "Surprise": ("surprise", "surprised"),
+    "Other": ("other", "contempt"),
+}
+"""What data sets call each class (D: calm is Neutral, contempt Other)."""
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stretch of a clip that has one class."""
+
+    path: Path
+    """A video or sound file, a picture, or a folder of pictures in the order of their names."""
+    label: str
+    """The data set's word; empty: not annotated."""
+    subject: str
+    """Who is seen or heard."""
+    split: str = ""
+    """train, val or test; empty: where the subject's share puts it."""
+    start: float = 0.0
+    """Seconds, included."""
+    end: float = math.inf
+    """Seconds, not included."""
+    name: str = ""
+    """What the clip is called in the store and in folders of crops; empty: its file's name without the ending."""
+    said: tuple[Path, int | None] | None = None
+    """File and line that say so; None: the path does."""
+
+    @property
+    def clip(self) -> str:
+        return self.name or (self.path.name if self.path.is_dir() else self.path.stem)
+
+    def error(
+        self, problem: str, found: object = None, expected: str | None = None, remedy: str | None = None
+    ) -> ReleaseError:
+        """The error of what this row says."""
+        path, line = self.said or (self.path, None)
+        return ReleaseError(problem, path=path, line=line, found=found, expected=expected, remedy=remedy)
+
+
+def release_of(root: Path, rows: Iterable[Row], task: Task, options: ClipOptions) -> Release:
+    """The release that rows describe.
+
+    Raises ReleaseError, with file and line, for an unknown class, a subject in two splits, a clip that is two or whose
+    stretches overlap, and where there is no row.
+    """
+    clips: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        clips[row.clip].append(row)
+    if not clips:
+        raise ReleaseError("holds no labelled clip", path=root, remedy="Is this the data set's top folder?")
+    for folder in options.crops:
+        if not folder.is_dir():
+            raise ReleaseError("is not a folder", path=folder, remedy="Name a folder that holds a folder a clip.")
+    classes = read_classes(options.labels, task)
+    for same in clips.values():
+        _check_clip(same)
+    splits = split_subjects([row for same in clips.values() for row in same], options.val_share)
+    recordings = [_recording(name, clips[name], classes, splits, options) for name in sorted(clips)]
+    return Release(root, tuple(recordings), (), True)
+
+
+def read_classes(path: Path | None, task: Task) -> dict[str, int]:
+    """Each word's class, or the mark of no annotation. Raises ReleaseError where `path` is no such map."""
+    import yaml
+
+    classes = {word: task.class_names.index(name) for name, words in WORDS.items() for word in words}
+    if path is None:
+        return classes
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        raise unreadable(ReleaseError, path, problem) from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise ReleaseError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
+    if not isinstance(own, Mapping):
+        raise ReleaseError("is not a map of labels", path=path, expected="a line `word: Class` for each word")
+    known = {name.casefold(): number for number, name in enumerate(task.class_names)} | {"": task.unannotated}
+    for word, name in own.items():
+        number = known.get("" if name is None else str(name).casefold())
+        if number is None:
+            expected = f"one of {', '.join(task.class_names)}, or null"
+            raise ReleaseError(f"maps {word} to an unknown class", path=path, found=name, expected=expected)
+        classes[str(word).casefold()] = number
+    return classes
+
+
+def split_subjects(rows: Sequence[Row], val_share: float) -> dict[str, str]:
+    """Each subject's split: what its rows say, and for the others by a hash of its name.
+
+    Of those, the nearest whole number to `val_share` of them validates, and the same ones every time.
+    """
+    said: dict[str, Row] = {}
+    for row in rows:
+        if not row.split:
+            continue
+        first = said.setdefault(row.subject, row)
+        if first.split != row.split:
+            raise row.error(
+                f"subject {row.subject} is in {row.split}, and in {first.split} by {_place(first)}",
+                remedy="Put all clips of a subject into one split.",
+            )
+    free = sorted({row.subject for row in rows} - said.keys(), key=lambda x: hashlib.sha256(x.encode()).digest())
+    val = round(val_share * len(free))
+    drawn = {subject: "val" if place < val else "train" for place, subject in enumerate(free)}
+    return drawn | {subject: row.split for subject, row in said.items()}
+
+
+def find_files(root: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """Files with these endings at any depth, in order. Raises ReleaseError where there is no such folder."""
+    if not root.is_dir():
+        raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the data set.")
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        names = [name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in suffixes]
+        yield from (Path(folder) / name for name in names)
+
+
+def _check_clip(rows: list[Row]) -> None:
+    """One clip is one file of one subject, and no moment of it has two classes."""
+    first = rows[0]
+    if Path(first.clip).name != first.clip or first.clip[:1] in ("", "."):
+        raise first.error("has a clip that cannot be named so", first.clip, "a name that a folder can have")
+    for row in rows[1:]:
+        for what, mine, other in (("file", row.path, first.path), ("subject", row.subject, first.subject)):
+            if mine != other:
+                remedy = "Give one of them another name."
+                raise row.error(
+                    f"clip {row.clip} has another {what} than by {_place(first)}", str(mine), str(other), remedy
+                )
+    for before, row in pairwise(sorted(rows, key=lambda row: row.start)):
+        if row.start < before.end:
+            raise row.error(f"clip {row.clip} overlaps what {_place(before)} says of it")
+
+
+def _place(row: Row) -> str:
+    path, line = row.said or (row.path, None)
+    return f"{path.name}:{line}" if line else path.name
+
+
+def _recording(
+    name: str, rows: list[Row], classes: Mapping[str, int], splits: Mapping[str, str], options: ClipOptions
+) -> Recording:
+    first = rows[0]
+    spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in rows if row.label)
+    folders = tuple(folder for crops in options.crops if (folder := crops / name).is_dir())
+    kind = kind_of(first.path)
+    faces = first.path if options.pictures_are_faces and kind == "pictures" else None
+    video = Video(name, splits[first.subject], None, folders, spans, faces, filmed=kind != "sound")
+    return Recording(name, first.path, (video,))
+
+
+def _class_of(row: Row, classes: Mapping[str, int]) -> int:
+    if row.label.casefold() in classes:
+        return classes[row.label.casefold()]
+    remedy = f"Correct it, or map it by a line `{row.label}: Class` in a file named by --labels."
+    raise row.error("has an unknown class", row.label, shorten(list(classes), len(classes)), remedy)
