@@ -139,6 +139,16 @@ def test_folder_of_va_and_au(tmp_path: Path) -> None:
         assert (fault.kind, fault.line, fault.path.name) == ("too few fields", 3, "b-2.txt")
 
 
+def test_a_folder_full_of_nan_is_checked_all_the_same(tmp_path: Path) -> None:
+    names = [f"v/{frame:05d}.jpg" for frame in range(1, 40_001)]
+    template = write(tmp_path, HEADERS["va"], [f"{name}," for name in names], "template.txt")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder, "valence,arousal", ["nan,nan"] * len(names), "v.txt")
+    (fault,) = check_folder(folder, template)
+    assert (fault.kind, fault.count) == ("label not a number", len(names))
+
+
 def test_folder_of_a_format_without_folders(tmp_path: Path) -> None:
     template = write(tmp_path, HEADERS["multi"], [f"{name}," for name in NAMES], "template.txt")
     with pytest.raises(TemplateError, match=r"is of multi-task, which has no folder"):

@@ -182,6 +182,14 @@ def test_devices_are_not_opened(device: Path) -> None:
     refused(TemplateError, "found 'a device'", lambda: check_predictions(GOOD, device))
 
 
+@pytest.mark.parametrize("make", [bytes_without_zeros, prose, newlines], ids=lambda make: make.__name__)
+def test_text_among_the_files_of_a_folder(make: Callable[[Path], object], tmp_path: Path) -> None:
+    for path in (GOLDEN / "per_video").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    make(tmp_path / "video7.txt")
+    refused(PredictionsError, "is no predictions file", lambda: check_folder(tmp_path, TEMPLATE))
+
+
 def test_rows_without_end(tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
     path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)
