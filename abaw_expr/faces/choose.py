@@ -1,0 +1,158 @@
+"""Tracks -> people: whose crops are kept and under which name, in a table that a person can correct.
+
+`tracks.csv` has a row a track: what it is, and in its last column, `choice`, what becomes of it: main (the video's own
+name), left or right (the name with that ending, two people as ABAW has them) or ignore. Several tracks may have the
+same choice: they are then one person, and where two of them show a face the surer track counts.
+"""
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw_expr.data.release import read_lines
+from abaw_expr.errors import ReleaseError
+from abaw_expr.faces.detections import Detections
+from abaw_expr.faces.track import NONE, fill_track, find_tracks
+from abaw_expr.files import write_text
+from abaw_expr.tasks import PERSON_SUFFIXES
+
+IGNORE, MAIN, LEFT, RIGHT = "ignore", "main", "left", "right"
+SUFFIXES = {MAIN: "", **dict(zip((LEFT, RIGHT), PERSON_SUFFIXES, strict=True))}
+"""What is added to the video's name, by choice."""
+CHOICES = (*SUFFIXES, IGNORE)
+COLUMNS = ("video", "track", "first", "last", "frames", "confidence", "left", "top", "right", "bottom", "choice")
+SECOND_SIZE = 0.5
+"""The least side of a second person's face, as a share of the first's: who is further off stands in the background."""
+SECOND_TIME = 0.25
+"""The least time that a second person is seen beside the first, as a share of the first's."""
+Row = dict[str, str]
+"""A row of the table, by column."""
+_ANEW = "Mend it, or delete it to have it made anew."
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One face through a video."""
+
+    number: int
+    """From 1, as they appear."""
+    frames: NDArray[np.int32]
+    """[f], ascending: where the face is seen or known to be."""
+    places: NDArray[np.float32]
+    """[f, 14]: its box (left, top, right, bottom) and five points (x, y)."""
+    confidence: float
+    """The detector's mean score."""
+
+    @property
+    def box(self) -> NDArray[np.floating]:
+        """The mean box, [4]."""
+        return self.places[:, :4].mean(axis=0)
+
+    @property
+    def side(self) -> float:
+        """The root of the mean box's area, in pixels."""
+        left, top, right, bottom = self.box.tolist()
+        return float(np.sqrt(max(right - left, 0) * max(bottom - top, 0)))
+
+    @property
+    def middle(self) -> float:
+        """Where it is between left and right, in pixels."""
+        return float((self.box[0] + self.box[2]) / 2)
+
+
+def tracks_of(detections: Detections) -> list[Track]:
+    """The tracks of a video, filled between sightings."""
+    number = find_tracks(detections)
+    tracks = []
+    for track in range(NONE + 1, int(number.max(initial=NONE)) + 1):
+        rows = np.flatnonzero(number == track)
+        tracks.append(Track(track, *fill_track(detections, rows), float(detections.score[rows].mean())))
+    return tracks
+
+
+def choose(tracks: Sequence[Track], width: int, wanted: Collection[str] | None = None) -> dict[int, str]:
+    """The choice for each track, by number; `width` is the picture's, in pixels.
+
+    The main person is who is seen longest and largest. Who is seen beside them for long enough, and large enough, makes
+    two people, left and right. Where a release says which people it wants (`wanted`, of main, left and right), that
+    decides how many there are and what they are called.
+    """
+    chosen = {track.number: IGNORE for track in tracks}
+    ranked = sorted(tracks, key=lambda track: (-len(track.frames) * track.side, track.number))
+    beside = [track for track in ranked[1:] if wanted is not None or _beside(ranked[0], track)]
+    if wanted is None:
+        wanted = {LEFT, RIGHT} if beside else {MAIN}
+    names = [side if side in wanted else MAIN if MAIN in wanted else IGNORE for side in (LEFT, RIGHT)]
+    if ranked and (wanted == {MAIN} or not beside):
+        half = int(ranked[0].middle > width / 2)
+        chosen[ranked[0].number] = MAIN if MAIN in wanted else names[half] if wanted == {LEFT, RIGHT} else min(wanted)
+    elif ranked:
+        two = sorted((ranked[0], beside[0]), key=lambda track: track.middle)
+        chosen |= {track.number: name for track, name in zip(two, names, strict=True)}
+    return chosen
+
+
+def people_of(tracks: Sequence[Track], chosen: Mapping[int, str]) -> dict[str, dict[int, NDArray[np.float32]]]:
+    """Where each person's face is: by choice and frame, its box and points, [14]."""
+    people: dict[str, dict[int, NDArray[np.float32]]] = {}
+    for track in sorted(tracks, key=lambda track: track.confidence):
+        if (name := chosen[track.number]) != IGNORE:
+            people.setdefault(name, {}).update(zip(track.frames.tolist(), track.places, strict=True))
+    return {name: dict(sorted(people[name].items())) for name in SUFFIXES if name in people}
+
+
+def rows_of(video: str, tracks: Sequence[Track], chosen: Mapping[int, str]) -> list[Row]:
+    """A video's rows of the table."""
+    rows = []
+    for t in tracks:
+        ends, box = (int(t.frames[0]), int(t.frames[-1])), [round(side) for side in t.box.tolist()]
+        values = (video, t.number, *ends, len(t.frames), f"{t.confidence:.3f}", *box, chosen[t.number])
+        rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+    return rows
+
+
+def choices_in(rows: Sequence[Row]) -> dict[int, str]:
+    """The choices that a video's rows say, by track."""
+    return {int(row["track"]): row["choice"] for row in rows}
+
+
+def write_table(path: Path, table: Mapping[str, Sequence[Row]]) -> None:
+    """Writes the rows of every video, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for video in sorted(table) for row in table[video])
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> dict[str, list[Row]]:
+    """The rows of the table, by video; nothing where there is no table.
+
+    Raises ReleaseError, with the line, for a row that is none.
+    """
+    if not path.exists():
+        return {}
+    reader = csv.DictReader(io.StringIO("\n".join(read_lines(path))))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        found, expected = ",".join(reader.fieldnames or ()), ",".join(COLUMNS)
+        raise ReleaseError("has a wrong header", path=path, line=1, found=found, expected=expected, remedy=_ANEW)
+    table: dict[str, list[Row]] = {}
+    for row in reader:
+        track, choice = (str(row[name]).strip() for name in ("track", "choice"))
+        if not track.isdecimal() or choice.lower() not in CHOICES:
+            found = f"track {track}, choice {choice}"
+            expected = f"the number of a track, and {', '.join(CHOICES[:-1])} or {CHOICES[-1]}"
+            raise ReleaseError("has an unknown row", path=path, line=reader.line_num, found=found, expected=expected)
+        table.setdefault(row["video"], []).append(row | {"track": track, "choice": choice.lower()})
+    return table
+
+
+def _beside(first: Track, other: Track) -> bool:
+    """Whether somebody is seen with the first, for long enough and large enough."""
+    together = np.intersect1d(first.frames, other.frames).size
+    return other.side >= SECOND_SIZE * first.side and together >= SECOND_TIME * len(first.frames)

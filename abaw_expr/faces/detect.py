@@ -1,0 +1,143 @@
+"""Video -> detections: every face in every k-th picture, with its five points and what it looks like.
+
+The detector is MTCNN (Zhang et al., IEEE SPL 23(10), 2016) as facenet-pytorch ships it, weights included.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from abaw_expr.faces.align import crop
+from abaw_expr.faces.detections import LOOK, Detections
+from abaw_expr.faces.pictures import read_pictures, upright
+from abaw_expr.tasks import CROP_SIDE
+
+SHORT_SIDE = 360
+"""Pictures are made this small, in pixels of their shorter side, before faces are looked for."""
+LEAST_FACE = 0.1
+"""The smallest face that is looked for, as a share of the picture's shorter side."""
+THRESHOLDS = (0.6, 0.6, 0.5)
+"""Least scores of the detector's three stages. The usual last two are 0.7: a face turned away scores less, and tracking
+keeps a doubtful one only where a sure one was."""
+BATCH = 16
+"""Pictures that the detector sees at once."""
+
+
+class Face(NamedTuple):
+    """One face in one picture, in pixels of that picture."""
+
+    box: NDArray[np.float32]
+    """[4]: left, top, right, bottom."""
+    score: float
+    """How sure the detector is, up to 1."""
+    points: NDArray[np.float32]
+    """[5, 2]: eyes, nose, corners of the mouth, left to right."""
+
+
+class _Picture(NamedTuple):
+    frame: int
+    pixels: NDArray[np.uint8]
+    """[height, width, 3], made smaller."""
+    scale: float
+    """Its pixels to a pixel of the video."""
+
+
+def detect(path: Path, every: int, tell: Callable[[], object] = lambda: None) -> Detections:
+    """Looks for faces in every `every`-th picture of a video and in the last; `tell` is called at every picture.
+
+    Raises av.FFmpegError for a file that is not a readable video.
+    """
+    found: list[tuple[int, Face, NDArray[np.float32]]] = []
+    last, width, height = 0, 0, 0
+    for batch in _batches(_sampled(path, every, tell)):
+        last, pixels, scale = batch[-1]
+        height, width = (round(side / scale) for side in pixels.shape[:2])
+        for picture, faces in zip(batch, find_faces([picture.pixels for picture in batch]), strict=True):
+            image = Image.fromarray(picture.pixels)
+            for box, score, points in faces:
+                face = Face(box / picture.scale, score, points / picture.scale)
+                found.append((picture.frame, face, _look(crop(image, points))))
+    return Detections(
+        frame=np.array([frame for frame, _, _ in found], np.int32),
+        box=np.array([face.box for _, face, _ in found], np.float32).reshape(-1, 4),
+        score=np.array([face.score for _, face, _ in found], np.float32),
+        points=np.array([face.points for _, face, _ in found], np.float32).reshape(-1, 5, 2),
+        look=np.array([look for _, _, look in found], np.float32).reshape(-1, LOOK * LOOK * 3),
+        every=every,
+        pictures=last,
+        width=width,
+        height=height,
+    )
+
+
+def find_faces(pictures: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
+    """Every face in pictures [height, width, 3] of one size, by picture."""
+    network = _mtcnn(max(12, round(LEAST_FACE * min(pictures[0].shape[:2]))))  # its first stage sees 12 pixels
+    with _one_thread():
+        rows = zip(*network.detect(np.stack(pictures), landmarks=True), strict=True)
+    return [[] if boxes is None else list(map(_face, boxes, scores, points)) for boxes, scores, points in rows]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For work on small tensors, where threads wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def _mtcnn(least: int) -> Any:
+    from facenet_pytorch.models.mtcnn import MTCNN
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return MTCNN(keep_all=True, min_face_size=least, thresholds=list(THRESHOLDS), device=device)
+
+
+def _face(box: np.ndarray, score: float, points: np.ndarray) -> Face:
+    return Face(box.astype(np.float32), float(score), points.astype(np.float32))
+
+
+def _look(face: Image.Image) -> NDArray[np.float32]:
+    small = face.reduce(CROP_SIDE // LOOK)
+    return np.asarray(small, np.float32).ravel() / np.float32(255)
+
+
+def _sampled(path: Path, every: int, tell: Callable[[], object]) -> Iterator[_Picture]:
+    last: tuple[int, av.VideoFrame] | None = None
+    for number, frame in read_pictures(path):
+        tell()
+        last = (number, frame)
+        if (number - 1) % every == 0:
+            last = None
+            yield _reduced(number, frame)
+    if last is not None:
+        yield _reduced(*last)
+
+
+def _reduced(number: int, frame: av.VideoFrame) -> _Picture:
+    scale = min(1.0, SHORT_SIDE / min(frame.width, frame.height))
+    return _Picture(number, upright(frame, scale), scale)
+
+
+def _batches(pictures: Iterator[_Picture]) -> Iterator[list[_Picture]]:
+    """Pictures of one size, a few at a time."""
+    batch: list[_Picture] = []
+    for picture in pictures:
+        if batch and (len(batch) == BATCH or picture.pixels.shape != batch[0].pixels.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
