@@ -23,7 +23,7 @@ MOST_POINTS = 2_000
 def draw_timeline(answer: Answer, crops: Path | None, path: Path) -> None:
     """Draws an answer as PNG, whole or not at all; `crops` is the person's folder, None where there is no face."""
     figure = Figure(figsize=(12, 5), layout="constrained")
-    heights = (1, 0.22, 3.2) if crops else (0.22, 3.2)
+    heights = (0.78, 0.22, 3.2) if crops else (0.22, 3.2)
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     *strip, band, areas = rows
     end = float(answer.frames.time[-1]) or 1.0

@@ -59,10 +59,10 @@ class Track:
         left, top, right, bottom = self.box.tolist()
         return float(np.sqrt(max(right - left, 0) * max(bottom - top, 0)))
 
-    @property
-    def middle(self) -> float:
-        """Where it is between left and right, in pixels."""
-        return float((self.box[0] + self.box[2]) / 2)
+    def middle(self, frames: NDArray[np.int32] | None = None) -> float:
+        """Where it is between left and right, in pixels; of some frames, if it is seen in any of them."""
+        of = np.isin(self.frames, self.frames if frames is None else frames)
+        return float(self.places[of if of.any() else slice(None)][:, [0, 2]].mean())
 
 
 def tracks_of(detections: Detections) -> list[Track]:
@@ -89,10 +89,11 @@ def choose(tracks: Sequence[Track], width: int, wanted: Collection[str] | None =
         wanted = {LEFT, RIGHT} if beside else {MAIN}
     names = [side if side in wanted else MAIN if MAIN in wanted else IGNORE for side in (LEFT, RIGHT)]
     if ranked and (wanted == {MAIN} or not beside):
-        half = int(ranked[0].middle > width / 2)
+        half = int(ranked[0].middle() > width / 2)
         chosen[ranked[0].number] = MAIN if MAIN in wanted else names[half] if wanted == {LEFT, RIGHT} else min(wanted)
     elif ranked:
-        two = sorted((ranked[0], beside[0]), key=lambda track: track.middle)
+        together = np.intersect1d(ranked[0].frames, beside[0].frames)
+        two = sorted((ranked[0], beside[0]), key=lambda track: track.middle(together))
         chosen |= {track.number: name for track, name in zip(two, names, strict=True)}
     return chosen
 
