@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from abaw_expr.data.release import read_lines
 from abaw_expr.errors import ReleaseError
 from abaw_expr.faces.detections import Detections
-from abaw_expr.faces.track import NONE, fill_track, find_tracks
+from abaw_expr.faces.track import NONE, fill_track, find_tracks, look_difference, typical_look
 from abaw_expr.files import write_text
 from abaw_expr.tasks import PERSON_SUFFIXES
 
@@ -32,6 +32,8 @@ SECOND_TIME = 0.25
 """The least time that a second person is seen beside the first, as a share of the first's."""
 Row = dict[str, str]
 """A row of the table, by column."""
+LIKE = 0.25
+"""Difference in look up to which a track may be another piece of a person; only clearly somebody else differs more."""
 _ANEW = "Mend it, or delete it to have it made anew."
 
 
@@ -47,6 +49,8 @@ class Track:
     """[f, 14]: its box (left, top, right, bottom) and five points (x, y)."""
     confidence: float
     """The detector's mean score."""
+    look: NDArray[np.floating]
+    """What it typically looks like."""
 
     @property
     def box(self) -> NDArray[np.floating]:
@@ -71,7 +75,8 @@ def tracks_of(detections: Detections) -> list[Track]:
     tracks = []
     for track in range(NONE + 1, int(number.max(initial=NONE)) + 1):
         rows = np.flatnonzero(number == track)
-        tracks.append(Track(track, *fill_track(detections, rows), float(detections.score[rows].mean())))
+        score, look = float(detections.score[rows].mean()), typical_look(detections, rows)
+        tracks.append(Track(track, *fill_track(detections, rows), score, look))
     return tracks
 
 
@@ -79,8 +84,8 @@ def choose(tracks: Sequence[Track], width: int, wanted: Collection[str] | None =
     """The choice for each track, by number; `width` is the picture's, in pixels.
 
     The main person is who is seen longest and largest. Who is seen beside them for long enough, and large enough, makes
-    two people, left and right. Where a release says which people it wants (`wanted`, of main, left and right), that
-    decides how many there are and what they are called.
+    two people, left and right. Other tracks are taken for pieces of one of these where they may be. Where a release
+    says which people it wants (`wanted`, of main, left and right), that decides how many there are and their names.
     """
     chosen = {track.number: IGNORE for track in tracks}
     ranked = sorted(tracks, key=lambda track: (-len(track.frames) * track.side, track.number))
@@ -91,10 +96,13 @@ def choose(tracks: Sequence[Track], width: int, wanted: Collection[str] | None =
     if ranked and (wanted == {MAIN} or not beside):
         half = int(ranked[0].middle() > width / 2)
         chosen[ranked[0].number] = MAIN if MAIN in wanted else names[half] if wanted == {LEFT, RIGHT} else min(wanted)
-    elif ranked:
+    elif beside:
         together = np.intersect1d(ranked[0].frames, beside[0].frames)
         two = sorted((ranked[0], beside[0]), key=lambda track: track.middle(together))
         chosen |= {track.number: name for track, name in zip(two, names, strict=True)}
+    for track in ranked:
+        if chosen[track.number] == IGNORE and (name := _resembled(track, tracks, chosen)):
+            chosen[track.number] = name
     return chosen
 
 
@@ -153,7 +161,28 @@ def read_table(path: Path) -> dict[str, list[Row]]:
     return table
 
 
+def _resembled(track: Track, tracks: Sequence[Track], chosen: Mapping[int, str]) -> str | None:
+    """Whose piece a track may be: of those as large and never seen beside it, who looks most like it, if alike at all.
+
+    After a cut a person is elsewhere, in another light and another pose.
+    """
+    kept = [other for other in tracks if chosen[other.number] != IGNORE]
+    apart = {
+        name: all(not _together(track, other) for other in kept if chosen[other.number] == name) for name in SUFFIXES
+    }
+    like = {
+        float(look_difference(track.look, other.look)): chosen[other.number]
+        for other in kept
+        if apart[chosen[other.number]] and SECOND_SIZE <= track.side / other.side <= 1 / SECOND_SIZE
+    }
+    return like[min(like)] if like and min(like) <= LIKE else None
+
+
+def _together(one: Track, other: Track) -> int:
+    """Frames that show both."""
+    return int(np.intersect1d(one.frames, other.frames).size)
+
+
 def _beside(first: Track, other: Track) -> bool:
     """Whether somebody is seen with the first, for long enough and large enough."""
-    together = np.intersect1d(first.frames, other.frames).size
-    return other.side >= SECOND_SIZE * first.side and together >= SECOND_TIME * len(first.frames)
+    return other.side >= SECOND_SIZE * first.side and _together(first, other) >= SECOND_TIME * len(first.frames)

@@ -93,6 +93,9 @@ def extract_faces(
 
     found: dict[str, Faces | str] = {}
     for name, video in videos.items():
+        if not video.is_file():
+            found[name] = "no such file"
+            continue
         try:
             people = None if wanted is None else wanted.get(name)
             found[name] = faces = _extract(name, video, out, every, people, choices_in(table.get(name, [])), tell)

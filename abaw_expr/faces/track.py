@@ -8,6 +8,7 @@ the faces of a picture changes nothing.
 Distances are in sides of the face, times in searched pictures ("steps").
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +18,11 @@ from scipy.optimize import linear_sum_assignment
 from abaw_expr.faces.detections import Detections
 
 SURE = 0.85
-"""The score with which a track begins; it goes on with any."""
+"""The score with which a track begins."""
 REACH = 1.0
-"""How far from where it was heading a face may be after a step; a long way off it may be twice that."""
+"""How far from where it was heading a face may be after a step; when it comes back it may be up to twice that."""
+DOUBTFUL_REACH = 0.35
+"""The same for a face with a lower score, which must come soon too: walls have faces that are not quite sure."""
 GROWTH = 1.6
 """The most by which a face's side may change while it is not seen."""
 PATIENCE = 10
@@ -79,6 +82,16 @@ def fill_track(detections: Detections, rows: NDArray[np.intp]) -> tuple[NDArray[
     return frames, np.stack(filled, axis=1).astype(np.float32)
 
 
+def typical_look(detections: Detections, rows: Sequence[int] | NDArray[np.intp]) -> NDArray[np.floating]:
+    """The median look of some detections of one face."""
+    return np.median(detections.look[rows], axis=0)
+
+
+def look_difference(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Root mean square difference of looks [..., k]."""
+    return np.sqrt(np.square(one - other).mean(axis=-1))
+
+
 def _followed(detections: Detections, order: NDArray[np.intp]) -> list[_Track]:
     """Every face followed for as long as it goes on."""
     tracks: list[_Track] = []
@@ -105,8 +118,10 @@ def _assigned(live: list[_Track], rows: NDArray[np.intp], detections: Detections
     far = np.linalg.norm(heading[:, None] - centre, axis=-1) / scale  # [live, rows]
     growth = np.abs(np.log(side / scale))
     looks = np.stack([track.look for track in live])
-    cost = far + growth + LOOKS * _difference(looks[:, None], detections.look[rows])
-    possible = (far <= REACH * np.minimum(1 + steps / PATIENCE, 2)[:, None]) & (growth <= np.log(GROWTH))
+    cost = far + growth + LOOKS * look_difference(looks[:, None], detections.look[rows])
+    sure, wide = detections.score[rows] >= SURE, np.minimum(1 + steps / PATIENCE, 2)[:, None]
+    reach = np.where(sure, REACH * wide, np.where(steps[:, None] <= BRIDGE, DOUBTFUL_REACH, -1))
+    possible = (far <= reach) & (growth <= np.log(GROWTH))
     never = 1e3
     pairs = zip(*linear_sum_assignment(np.where(possible, cost, never)), strict=True)
     return [(live[i], int(rows[j])) for i, j in pairs if possible[i, j]]
@@ -132,8 +147,8 @@ def _joined(tracks: list[_Track], detections: Detections) -> list[list[int]]:
     """The detections of each person: tracks that look the same and never overlap in time, most alike first."""
     if not tracks:
         return []
-    looks = np.stack([np.median(detections.look[track.rows], axis=0) for track in tracks])
-    difference = _difference(looks[:, None], looks)
+    looks = np.stack([typical_look(detections, track.rows) for track in tracks])
+    difference = look_difference(looks[:, None], looks)
     people = [[track] for track in tracks]
     owner = np.arange(len(tracks))
     one, other = np.nonzero(np.triu(difference <= SAME_LOOK, 1))
@@ -157,8 +172,3 @@ def _places(box: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.
     wide = box.astype(np.float64)
     size = np.maximum(wide[..., 2:] - wide[..., :2], 1)
     return (wide[..., :2] + wide[..., 2:]) / 2, np.sqrt(size.prod(axis=-1))
-
-
-def _difference(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Root mean square difference of looks [..., k]."""
-    return np.sqrt(np.square(one - other).mean(axis=-1))
