@@ -56,6 +56,7 @@ def encode(path: Path, shown: Iterable[np.ndarray], codec: str, times: Sequence[
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, options=quiet)
+        assert isinstance(stream, av.VideoStream)
         stream.codec_context.time_base = clock
         for number, (pixels, time) in enumerate(zip(shown, times, strict=True)):
             if number == 0:

@@ -32,8 +32,6 @@ SECOND_TIME = 0.25
 """The least time that a second person is seen beside the first, as a share of the first's."""
 Row = dict[str, str]
 """A row of the table, by column."""
-LIKE = 0.25
-"""Difference in look up to which a track may be another piece of a person; only clearly somebody else differs more."""
 _ANEW = "Mend it, or delete it to have it made anew."
 
 
@@ -87,23 +85,30 @@ def choose(tracks: Sequence[Track], width: int, wanted: Collection[str] | None =
     two people, left and right. Other tracks are taken for pieces of one of these where they may be. Where a release
     says which people it wants (`wanted`, of main, left and right), that decides how many there are and their names.
     """
+    if not tracks:
+        return {}
+    first, *others = sorted(tracks, key=lambda track: (-len(track.frames) * track.side, track.number))
+    others.sort(key=lambda track: not _beside(first, track))
+    two = bool(others) and (_beside(first, others[0]) if wanted is None else set(wanted) != {MAIN})
     chosen = {track.number: IGNORE for track in tracks}
-    ranked = sorted(tracks, key=lambda track: (-len(track.frames) * track.side, track.number))
-    beside = [track for track in ranked[1:] if wanted is not None or _beside(ranked[0], track)]
+    if two:
+        together = np.intersect1d(first.frames, others[0].frames)
+        left, right = sorted((first, others[0]), key=lambda track: track.middle(together))
+        chosen |= {left.number: LEFT, right.number: RIGHT}
+    else:
+        chosen[first.number] = MAIN
+    for track in others:
+        if chosen[track.number] == IGNORE:
+            chosen[track.number] = _resembled(track, tracks, chosen)
     if wanted is None:
-        wanted = {LEFT, RIGHT} if beside else {MAIN}
-    names = [side if side in wanted else MAIN if MAIN in wanted else IGNORE for side in (LEFT, RIGHT)]
-    if ranked and (wanted == {MAIN} or not beside):
-        half = int(ranked[0].middle() > width / 2)
-        chosen[ranked[0].number] = MAIN if MAIN in wanted else names[half] if wanted == {LEFT, RIGHT} else min(wanted)
-    elif beside:
-        together = np.intersect1d(ranked[0].frames, beside[0].frames)
-        two = sorted((ranked[0], beside[0]), key=lambda track: track.middle(together))
-        chosen |= {track.number: name for track, name in zip(two, names, strict=True)}
-    for track in ranked:
-        if chosen[track.number] == IGNORE and (name := _resembled(track, tracks, chosen)):
-            chosen[track.number] = name
-    return chosen
+        return chosen
+    side = RIGHT if first.middle() > width / 2 else LEFT
+    names = {
+        **{name: name if name in wanted else MAIN if MAIN in wanted else IGNORE for name in (LEFT, RIGHT)},
+        MAIN: MAIN if MAIN in wanted else side if side in wanted else min(wanted),
+        IGNORE: IGNORE,
+    }
+    return {number: names[name] for number, name in chosen.items()}
 
 
 def people_of(tracks: Sequence[Track], chosen: Mapping[int, str]) -> dict[str, dict[int, NDArray[np.float32]]]:
@@ -161,21 +166,17 @@ def read_table(path: Path) -> dict[str, list[Row]]:
     return table
 
 
-def _resembled(track: Track, tracks: Sequence[Track], chosen: Mapping[int, str]) -> str | None:
-    """Whose piece a track may be: of those as large and never seen beside it, who looks most like it, if alike at all.
-
-    After a cut a person is elsewhere, in another light and another pose.
-    """
+def _resembled(track: Track, tracks: Sequence[Track], chosen: Mapping[int, str]) -> str:
+    """Whose piece a track may be, after a cut: of those who are about as large and never seen beside it, who looks most
+    like it; nobody's where there is none."""
     kept = [other for other in tracks if chosen[other.number] != IGNORE]
-    apart = {
-        name: all(not _together(track, other) for other in kept if chosen[other.number] == name) for name in SUFFIXES
-    }
+    beside = {chosen[other.number] for other in kept if _together(track, other)}
     like = {
         float(look_difference(track.look, other.look)): chosen[other.number]
         for other in kept
-        if apart[chosen[other.number]] and SECOND_SIZE <= track.side / other.side <= 1 / SECOND_SIZE
+        if chosen[other.number] not in beside and SECOND_SIZE <= track.side / other.side <= 1 / SECOND_SIZE
     }
-    return like[min(like)] if like and min(like) <= LIKE else None
+    return like[min(like)] if like else IGNORE
 
 
 def _together(one: Track, other: Track) -> int:

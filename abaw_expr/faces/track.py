@@ -21,8 +21,9 @@ SURE = 0.85
 """The score with which a track begins."""
 REACH = 1.0
 """How far from where it was heading a face may be after a step; when it comes back it may be up to twice that."""
-DOUBTFUL_REACH = 0.35
-"""The same for a face with a lower score, which must come soon too: walls have faces that are not quite sure."""
+DOUBTFUL_REACH, DOUBTFUL_LOOK = 0.35, 0.15
+"""How far from there, and how different in look, a face with a lower score may be, which must come within BRIDGE steps:
+patterns on a wall are doubtful faces too."""
 GROWTH = 1.6
 """The most by which a face's side may change while it is not seen."""
 PATIENCE = 10
@@ -118,10 +119,11 @@ def _assigned(live: list[_Track], rows: NDArray[np.intp], detections: Detections
     far = np.linalg.norm(heading[:, None] - centre, axis=-1) / scale  # [live, rows]
     growth = np.abs(np.log(side / scale))
     looks = np.stack([track.look for track in live])
-    cost = far + growth + LOOKS * look_difference(looks[:, None], detections.look[rows])
-    sure, wide = detections.score[rows] >= SURE, np.minimum(1 + steps / PATIENCE, 2)[:, None]
-    reach = np.where(sure, REACH * wide, np.where(steps[:, None] <= BRIDGE, DOUBTFUL_REACH, -1))
-    possible = (far <= reach) & (growth <= np.log(GROWTH))
+    change = look_difference(looks[:, None], detections.look[rows])
+    cost = far + growth + LOOKS * change
+    sure = (detections.score[rows] >= SURE) & (far <= REACH * np.minimum(1 + steps / PATIENCE, 2)[:, None])
+    doubtful = (far <= DOUBTFUL_REACH) & (change <= DOUBTFUL_LOOK) & (steps <= BRIDGE)[:, None]
+    possible = (sure | doubtful) & (growth <= np.log(GROWTH))
     never = 1e3
     pairs = zip(*linear_sum_assignment(np.where(possible, cost, never)), strict=True)
     return [(live[i], int(rows[j])) for i, j in pairs if possible[i, j]]

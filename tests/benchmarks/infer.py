@@ -10,6 +10,7 @@ crops, sound, both networks at the default interval, table and picture. Without 
 takes them as long. Exit status 1 when short.
 """
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,8 @@ def found_in(out: Path, video: Path, places: Sequence[np.ndarray]) -> tuple[int,
     """Frames whose crop is of the face that is there, and crops of frames without one."""
     faces = extract_faces({video.stem: video}, out)[video.stem]
     assert isinstance(faces, Faces)
-    right, wrong = set(), set()
+    right: set[int] = set()
+    wrong: set[int] = set()
     for at in people_of(faces.tracks, faces.chosen).values():
         for frame, place in at.items():
             left, top, side = places[frame - 1]
@@ -94,19 +96,25 @@ def found_in(out: Path, video: Path, places: Sequence[np.ndarray]) -> tuple[int,
     return len(right), len(wrong)
 
 
-def run_clip(number: int, corpus: Path | None, run: Path, folder: Path) -> tuple[str, float, int, float, float]:
-    """Films a clip and infers it: its name, share of faces found, crops without a face, seconds, times real time."""
+def run_clip(number: int, corpus: Path | None, run: Path, folder: Path) -> tuple[str, float, int, float, float, float]:
+    """Films a clip and infers it: name, share of faces found, crops without a face, seconds, of a core, real time."""
     rng = np.random.default_rng(number)
     faces, voice = drawn(rng) if corpus is None else real(corpus, rng)
     video, out = folder / f"clip-{number}.mp4", folder / f"answer-{number}"
     places, shown = pictures(faces, rng)
     write_video(video, RATE, shown, voice)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), _worked()
     command = [sys.executable, "-m", "abaw_expr", "infer", video, "--run", run, "--out", out, "--accelerator", "cpu"]
     subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, _worked() - worked
     right, wrong = found_in(out, video, places)
-    return video.stem, right / (FRAMES - len(AWAY)), wrong, seconds, SECONDS / seconds
+    return video.stem, right / (FRAMES - len(AWAY)), wrong, seconds, worked, SECONDS / seconds
+
+
+def _worked() -> float:
+    """Seconds that the processes started so far kept a core busy."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(corpus: Path | None = None, run: Path | None = None, clips: int = 3, keep: Path | None = None) -> int:
@@ -124,12 +132,12 @@ def main(corpus: Path | None = None, run: Path | None = None, clips: int = 3, ke
         folder.mkdir(parents=True, exist_ok=True)
         trained = run or make_run(Path(temporary) / "run", load_settings(recipe("modern"))).root
         rows = [run_clip(number, corpus, trained, folder) for number in range(clips)]
-    console.table(
-        f"{SECONDS} s of {SIZE[0]} x {SIZE[1]} at {RATE} frames a second, faces {'drawn' if corpus is None else 'real'}",
-        ("clip", "faces found", "crops of nothing", "seconds", "times real time"),
-        rows,
+    columns = ("clip", "faces found", "crops of nothing", "seconds", "of a core", "times real time")
+    title = (
+        f"{SECONDS} s of {SIZE[0]} x {SIZE[1]} at {RATE} frames a second, {'drawn' if corpus is None else 'real'} faces"
     )
-    found, factor = (float(np.mean([row[i] for row in rows])) for i in (1, 4))
+    console.table(title, columns, rows)
+    found, factor = (float(np.mean([row[i] for row in rows])) for i in (1, 5))
     return judge(
         (found >= FOUND_SHARE, f"faces found in {found:.1%} of the frames that show one, {FOUND_SHARE:.0%} required"),
         (factor >= FACTOR, f"{factor:.2f} times real time, {FACTOR:g} required"),
