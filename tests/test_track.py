@@ -119,11 +119,20 @@ def test_nobody_is_in_two_places(places: list[tuple[float, float]], seed: int) -
     assert len(set(pairs)) == len(pairs)
 
 
-def test_a_doubtful_face_goes_on_with_a_track_and_begins_none() -> None:
+def test_a_doubtful_face_belongs_to_a_track_that_is_sure_once() -> None:
     detections, _ = planted([LEFT_ONE])
-    doubtful = replace(detections, score=np.where(detections.frame > 50, np.float32(0.55), detections.score))
-    assert set(find_tracks(doubtful)) == {1}
-    assert set(find_tracks(replace(detections, score=np.full(len(detections), 0.55, np.float32)))) == {NONE}
+    doubt = np.full(len(detections), 0.55, np.float32)
+    assert set(find_tracks(replace(detections, score=doubt))) == {NONE}
+    assert set(find_tracks(replace(detections, score=np.where(detections.frame == 101, np.float32(0.9), doubt)))) == {1}
+
+
+def test_a_pattern_on_the_wall_is_no_part_of_a_face_that_passes() -> None:
+    """Doubtful all the time and always in one place, it takes nobody up and goes on with nobody who has left."""
+    passing = (line(-100, 190, dx=3.0), 0.7, set(range(25, 40)))
+    pattern = (line(230, 170), 0.45, set[int]())
+    detections, whose = planted([passing, pattern])
+    number = find_tracks(replace(detections, score=np.where(whose == 1, np.float32(0.6), detections.score)))
+    assert number.tolist() == np.where(whose == 1, NONE, 1).tolist()
 
 
 @pytest.mark.parametrize(("missed", "gap"), [(BRIDGE - 1, False), (BRIDGE, True)])

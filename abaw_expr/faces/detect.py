@@ -26,7 +26,10 @@ LEAST_FACE = 0.1
 """The smallest face that is looked for, as a share of the picture's shorter side."""
 THRESHOLDS = (0.6, 0.6, 0.5)
 """Least scores of the detector's three stages. The usual last two are 0.7: a face turned away scores less, and tracking
-keeps a doubtful one only where a sure one was."""
+keeps a doubtful one only beside sure ones."""
+PYRAMID = 0.8
+"""The size of a picture to that of the next larger one in which faces are looked for. With the usual 0.709 some faces
+fall between two sizes: of 300 hard ones 5 more were missed."""
 BATCH = 16
 """Pictures that the detector sees at once."""
 
@@ -102,7 +105,7 @@ def _mtcnn(least: int) -> Any:
     from facenet_pytorch.models.mtcnn import MTCNN
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return MTCNN(keep_all=True, min_face_size=least, thresholds=list(THRESHOLDS), device=device)
+    return MTCNN(keep_all=True, min_face_size=least, thresholds=list(THRESHOLDS), factor=PYRAMID, device=device)
 
 
 def _face(box: np.ndarray, score: float, points: np.ndarray) -> Face:

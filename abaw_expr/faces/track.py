@@ -18,12 +18,12 @@ from scipy.optimize import linear_sum_assignment
 from abaw_expr.faces.detections import Detections
 
 SURE = 0.85
-"""The score with which a track begins."""
+"""The score that a track must reach once."""
 REACH = 1.0
 """How far from where it was heading a face may be after a step; when it comes back it may be up to twice that."""
 DOUBTFUL_REACH, DOUBTFUL_LOOK = 0.35, 0.15
-"""How far from there, and how different in look, a face with a lower score may be, which must come within BRIDGE steps:
-patterns on a wall are doubtful faces too."""
+"""How far from there, and how different in look, a face may be while either it or all of its track so far is doubtful;
+it must also come within BRIDGE steps. Patterns on a wall are doubtful faces too."""
 GROWTH = 1.6
 """The most by which a face's side may change while it is not seen."""
 PATIENCE = 10
@@ -49,6 +49,7 @@ class _Track:
     centre: NDArray[np.float64]
     side: float
     look: NDArray[np.floating]
+    sure: bool
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     """Pixels a picture."""
 
@@ -100,12 +101,12 @@ def _followed(detections: Detections, order: NDArray[np.intp]) -> list[_Track]:
     for rows in map(order.__getitem__, map(slice, edges[:-1], edges[1:])):
         frame = int(detections.frame[rows[0]])
         live = [track for track in tracks if frame - track.frame <= PATIENCE * detections.every]
-        new = set(rows.tolist())
-        for track, row in _assigned(live, rows, detections):
+        pairs = _assigned(live, rows, detections)
+        for track, row in pairs:
             _extend(track, row, detections)
-            new.remove(row)
-        tracks += [_begin(row, detections) for row in rows.tolist() if row in new and detections.score[row] >= SURE]
-    return tracks
+        new = set(rows.tolist()) - {row for _, row in pairs}
+        tracks += [_begin(row, detections) for row in rows.tolist() if row in new]
+    return [track for track in tracks if track.sure]
 
 
 def _assigned(live: list[_Track], rows: NDArray[np.intp], detections: Detections) -> list[tuple[_Track, int]]:
@@ -121,7 +122,8 @@ def _assigned(live: list[_Track], rows: NDArray[np.intp], detections: Detections
     looks = np.stack([track.look for track in live])
     change = look_difference(looks[:, None], detections.look[rows])
     cost = far + growth + LOOKS * change
-    sure = (detections.score[rows] >= SURE) & (far <= REACH * np.minimum(1 + steps / PATIENCE, 2)[:, None])
+    both_sure = np.array([track.sure for track in live])[:, None] & (detections.score[rows] >= SURE)
+    sure = both_sure & (far <= REACH * np.minimum(1 + steps / PATIENCE, 2)[:, None])
     doubtful = (far <= DOUBTFUL_REACH) & (change <= DOUBTFUL_LOOK) & (steps <= BRIDGE)[:, None]
     possible = (sure | doubtful) & (growth <= np.log(GROWTH))
     never = 1e3
@@ -131,7 +133,8 @@ def _assigned(live: list[_Track], rows: NDArray[np.intp], detections: Detections
 
 def _begin(row: int, detections: Detections) -> _Track:
     centre, side = _places(detections.box[row])
-    return _Track([row], int(detections.frame[row]), centre, float(side), detections.look[row])
+    sure = bool(detections.score[row] >= SURE)
+    return _Track([row], int(detections.frame[row]), centre, float(side), detections.look[row], sure)
 
 
 def _extend(track: _Track, row: int, detections: Detections) -> None:
@@ -142,6 +145,7 @@ def _extend(track: _Track, row: int, detections: Detections) -> None:
     track.velocity = kept * track.velocity + (1 - kept) * velocity
     track.look = MEMORY * track.look + (1 - MEMORY) * detections.look[row]
     track.frame, track.centre, track.side = track.frame + frames, centre, float(side)
+    track.sure |= bool(detections.score[row] >= SURE)
     track.rows.append(row)
 
 
