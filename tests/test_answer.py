@@ -11,13 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from abaw_expr.answer.answer import equal_votes
 from abaw_expr.cli import main
 from abaw_expr.data.media import SAMPLE_RATE, read_sound, read_times
 from abaw_expr.data.synthetic import write_video
 from abaw_expr.data.voice import speak
 from abaw_expr.fusion import Decision, Vote
-from abaw_expr.outputs import Outputs, Source
 from abaw_expr.settings import ModelSettings
 from abaw_expr.tasks import EXPR
 from abaw_expr.training.run import RunFolder
@@ -177,10 +175,3 @@ def test_the_sound_of_the_annotated_video_is_the_videos(run: RunFolder, tmp_path
     assert heard is not None
     assert np.abs(heard.samples).argmax() / SAMPLE_RATE == pytest.approx(1.3, abs=0.03)
     assert len(heard.samples) / SAMPLE_RATE == pytest.approx(PICTURES / RATE, abs=0.2)
-
-
-def test_equal_votes_are_equal() -> None:
-    source = Source("run", tuple(PRIOR))
-    decision = equal_votes(Outputs(EXPR, pd.DataFrame(), "test", {"audio": source, "visual": source}))
-    assert {vote.weight for vote in decision.branches.values()} == {1}
-    assert (decision.smoothing, decision.task) == (0.0, EXPR)

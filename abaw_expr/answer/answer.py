@@ -17,9 +17,8 @@ from abaw_expr.data.store import Store, read_recording, stored_videos
 from abaw_expr.errors import UserError
 from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.files import atomic
-from abaw_expr.fusion import Decision, Vote
+from abaw_expr.fusion import Decision, equal_weights
 from abaw_expr.inference import predict, wanted_of_split
-from abaw_expr.outputs import Outputs
 from abaw_expr.tasks import Task
 from abaw_expr.training.run import RunFolder
 
@@ -71,14 +70,9 @@ def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progre
         outputs = predict(
             run, store, task, "test", wanted_of_split(store, "test"), interval, accelerator, "best", progress
         )
-    decision = asked.decision or equal_votes(outputs)
+    decision = asked.decision or equal_weights(outputs)
     decision.check(outputs)
     return [Answer(one.name, one, decision.probabilities(one), task) for one in outputs.videos()]
-
-
-def equal_votes(outputs: Outputs) -> Decision:
-    """Every branch with the weight 1, nothing smoothed, no prior corrected."""
-    return Decision({name: Vote(source.prior) for name, source in outputs.branches.items()}, task=outputs.task)
 
 
 def write_answers(answers: Sequence[Answer], faces: Faces, out: Path) -> None:
