@@ -55,7 +55,7 @@ def faces(release: Path | None = None, videos: tuple[Path, ...] = (), out: Path 
 
 
 def infer(
-    video: Annotated[Path, tyro.conf.Positional],
+    video: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")],
     run: Path,
     out: Path,
     decision: Path | None = None,
