@@ -1,22 +1,24 @@
 """Video -> detections: every face in every k-th picture, with its five points and what it looks like.
 
+Where a face comes or goes from one such picture to the next, those between are searched too.
+
 The detector is MTCNN (Zhang et al., IEEE SPL 23(10), 2016) as facenet-pytorch ships it, weights included.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from abaw_expr.faces.align import crop
-from abaw_expr.faces.detections import LOOK, Detections
+from abaw_expr.faces.detections import LOOK, SURE, Detections
 from abaw_expr.faces.pictures import read_pictures, upright
 from abaw_expr.tasks import CROP_SIDE
 
@@ -51,6 +53,8 @@ class _Picture(NamedTuple):
     """[height, width, 3], made smaller."""
     scale: float
     """Its pixels to a pixel of the video."""
+    due: bool
+    """Whether it is searched in any case."""
 
 
 def detect(path: Path, every: int, tell: Callable[[], object] = lambda: None) -> Detections:
@@ -60,14 +64,14 @@ def detect(path: Path, every: int, tell: Callable[[], object] = lambda: None) ->
     """
     found: list[tuple[int, Face, NDArray[np.float32]]] = []
     last, width, height = 0, 0, 0
-    for batch in _batches(_sampled(path, every, tell)):
-        last, pixels, scale = batch[-1]
-        height, width = (round(side / scale) for side in pixels.shape[:2])
-        for picture, faces in zip(batch, find_faces([picture.pixels for picture in batch]), strict=True):
-            image = Image.fromarray(picture.pixels)
-            for box, score, points in faces:
-                face = Face(box / picture.scale, score, points / picture.scale)
-                found.append((picture.frame, face, _look(crop(image, points))))
+    for picture, faces in _searched(_pictures(path, every, tell), every):
+        last = max(last, picture.frame)
+        height, width = (round(side / picture.scale) for side in picture.pixels.shape[:2])
+        image = Image.fromarray(picture.pixels)
+        for box, score, points in faces:
+            face = Face(box / picture.scale, score, points / picture.scale)
+            found.append((picture.frame, face, _look(crop(image, points))))
+    found.sort(key=lambda one: one[0])
     return Detections(
         frame=np.array([frame for frame, _, _ in found], np.int32),
         box=np.array([face.box for _, face, _ in found], np.float32).reshape(-1, 4),
@@ -117,30 +121,38 @@ def _look(face: Image.Image) -> NDArray[np.float32]:
     return np.asarray(small, np.float32).ravel() / np.float32(255)
 
 
-def _sampled(path: Path, every: int, tell: Callable[[], object]) -> Iterator[_Picture]:
-    last: tuple[int, av.VideoFrame] | None = None
+def _searched(pictures: Iterator[_Picture], every: int) -> Iterator[tuple[_Picture, list[Face]]]:
+    """The pictures that are searched, with their faces: those due first, then those between."""
+    before, between = 0, list[_Picture]()
+    while window := list(islice(pictures, BATCH * every)):
+        due = [picture for picture in window if picture.due]
+        faces = {picture.frame: found for picture, found in zip(due, _find(due), strict=True)}
+        more: list[_Picture] = []
+        for picture in window:
+            between.append(picture)
+            if picture.due:
+                now = sum(face.score >= SURE for face in faces[picture.frame])
+                more += between[:-1] if now != before else []
+                before, between = now, []
+        yield from ((picture, faces[picture.frame]) for picture in due)
+        yield from zip(more, _find(more), strict=True)
+
+
+def _find(pictures: Sequence[_Picture]) -> Iterator[list[Face]]:
+    """The faces of each picture, a few of one size searched at once."""
+    for _, alike in groupby((picture.pixels for picture in pictures), key=np.shape):
+        while batch := list(islice(alike, BATCH)):
+            yield from find_faces(batch)
+
+
+def _pictures(path: Path, every: int, tell: Callable[[], object]) -> Iterator[_Picture]:
+    """All pictures of a video, the last one due."""
+    held: _Picture | None = None
     for number, frame in read_pictures(path):
         tell()
-        last = (number, frame)
-        if (number - 1) % every == 0:
-            last = None
-            yield _reduced(number, frame)
-    if last is not None:
-        yield _reduced(*last)
-
-
-def _reduced(number: int, frame: av.VideoFrame) -> _Picture:
-    scale = min(1.0, SHORT_SIDE / min(frame.width, frame.height))
-    return _Picture(number, upright(frame, scale), scale)
-
-
-def _batches(pictures: Iterator[_Picture]) -> Iterator[list[_Picture]]:
-    """Pictures of one size, a few at a time."""
-    batch: list[_Picture] = []
-    for picture in pictures:
-        if batch and (len(batch) == BATCH or picture.pixels.shape != batch[0].pixels.shape):
-            yield batch
-            batch = []
-        batch.append(picture)
-    if batch:
-        yield batch
+        if held is not None:
+            yield held
+        scale = min(1.0, SHORT_SIDE / min(frame.width, frame.height))
+        held = _Picture(number, upright(frame, scale), scale, due=(number - 1) % every == 0)
+    if held is not None:
+        yield held._replace(due=True)

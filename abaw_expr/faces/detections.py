@@ -18,6 +18,8 @@ from abaw_expr.files import atomic
 
 LOOK = 8
 """Pixels of the side of a look."""
+SURE = 0.85
+"""The score of a face that is sure to be one; a track must reach it once."""
 _KEY = b"abaw_expr"
 _SHAPES = {"frame": (), "box": (4,), "score": (), "points": (5, 2), "look": (LOOK * LOOK * 3,)}
 
@@ -37,7 +39,7 @@ class Detections:
     look: NDArray[np.float32]
     """[n, LOOK * LOOK * 3]: the aligned face as a few large pixels, 0 to 1."""
     every: int
-    """Pictures from one in which faces were looked for to the next; the last was looked at too."""
+    """Pictures from one in which faces were looked for in any case to the next."""
     pictures: int
     """The number of the video's last picture."""
     width: int

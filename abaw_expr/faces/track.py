@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from abaw_expr.faces.detections import Detections
+from abaw_expr.faces.detections import SURE, Detections
 
-SURE = 0.85
-"""The score that a track must reach once."""
 REACH = 1.0
 """How far from where it was heading a face may be after a step; when it comes back it may be up to twice that."""
 DOUBTFUL_REACH, DOUBTFUL_LOOK = 0.35, 0.15
