@@ -30,7 +30,7 @@ def person(seed: int, pictures: int, away: Iterable[int] = ()) -> Faces:
 
 def straight(start: tuple[float, float], end: tuple[float, float], pictures: int) -> Way:
     """From one place to another at one speed."""
-    return lambda i: tuple((np.array(start) + (np.array(end) - start) * i / (pictures - 1)).tolist())
+    return lambda i: tuple((np.array(start) + (np.array(end) - start) * i / max(pictures - 1, 1)).tolist())
 
 
 def pictures(

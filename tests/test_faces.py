@@ -133,6 +133,16 @@ def test_the_table_keeps_what_is_known_of_other_videos(found: Path, tmp_path: Pa
     assert rows == [("anne", "main"), ("two", "left"), ("two", "right")]
 
 
+def test_boxes_are_in_the_pixels_of_the_video(tmp_path: Path) -> None:
+    """Large pictures are made smaller to look for faces, by no whole number."""
+    large = [np.asarray(Image.fromarray(p).resize((1366, 854))) for p in alone(count=1)]
+    found = detect.detect(encode(tmp_path / "large.mp4", large, "libx264", [Fraction(0)]), 5)
+    small = detect.detect(encode(tmp_path / "small.mp4", alone(count=1), "libx264", [Fraction(0)]), 5)
+    assert (found.width, found.height) == (1366, 854)
+    scale = [1366 / 320, 854 / 200] * 2
+    assert found.box[0] == pytest.approx(small.box[0] * scale, abs=0.12 * SIDE * scale[0])
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_a_phone_held_upright_gives_upright_faces(codec: str, tmp_path: Path) -> None:
     """The file holds the picture on its side, and says so: HEVC is what phones write."""

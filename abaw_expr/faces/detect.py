@@ -19,7 +19,7 @@ from PIL import Image
 
 from abaw_expr.faces.align import crop
 from abaw_expr.faces.detections import LOOK, SURE, Detections
-from abaw_expr.faces.pictures import read_pictures, upright
+from abaw_expr.faces.pictures import read_pictures, upright, upright_size
 from abaw_expr.tasks import CROP_SIDE
 
 SHORT_SIDE = 360
@@ -32,8 +32,8 @@ keeps a doubtful one only beside sure ones."""
 PYRAMID = 0.8
 """The size of a picture to that of the next larger one in which faces are looked for. With the usual 0.709 some faces
 fall between two sizes: of 300 hard ones 5 more were missed."""
-BATCH = 16
-"""Pictures that the detector sees at once."""
+BATCH, WINDOW = 16, 80
+"""Pictures that the detector sees at once, and that are held at once."""
 
 
 class Face(NamedTuple):
@@ -53,6 +53,8 @@ class _Picture(NamedTuple):
     """[height, width, 3], made smaller."""
     scale: float
     """Its pixels to a pixel of the video."""
+    size: tuple[int, int]
+    """Width and height in the video, upright."""
     due: bool
     """Whether it is searched in any case."""
 
@@ -63,10 +65,9 @@ def detect(path: Path, every: int, tell: Callable[[], object] = lambda: None) ->
     Raises av.FFmpegError for a file that is not a readable video.
     """
     found: list[tuple[int, Face, NDArray[np.float32]]] = []
-    last, width, height = 0, 0, 0
-    for picture, faces in _searched(_pictures(path, every, tell), every):
-        last = max(last, picture.frame)
-        height, width = (round(side / picture.scale) for side in picture.pixels.shape[:2])
+    last, size = 0, (0, 0)
+    for picture, faces in _searched(_pictures(path, every, tell)):
+        last, size = max(last, picture.frame), picture.size
         image = Image.fromarray(picture.pixels)
         for box, score, points in faces:
             face = Face(box / picture.scale, score, points / picture.scale)
@@ -80,8 +81,8 @@ def detect(path: Path, every: int, tell: Callable[[], object] = lambda: None) ->
         look=np.array([look for _, _, look in found], np.float32).reshape(-1, LOOK * LOOK * 3),
         every=every,
         pictures=last,
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
     )
 
 
@@ -121,10 +122,10 @@ def _look(face: Image.Image) -> NDArray[np.float32]:
     return np.asarray(small, np.float32).ravel() / np.float32(255)
 
 
-def _searched(pictures: Iterator[_Picture], every: int) -> Iterator[tuple[_Picture, list[Face]]]:
+def _searched(pictures: Iterator[_Picture]) -> Iterator[tuple[_Picture, list[Face]]]:
     """The pictures that are searched, with their faces: those due first, then those between."""
     before, between = 0, list[_Picture]()
-    while window := list(islice(pictures, BATCH * every)):
+    while window := list(islice(pictures, WINDOW)):
         due = [picture for picture in window if picture.due]
         faces = {picture.frame: found for picture, found in zip(due, _find(due), strict=True)}
         more: list[_Picture] = []
@@ -153,6 +154,6 @@ def _pictures(path: Path, every: int, tell: Callable[[], object]) -> Iterator[_P
         if held is not None:
             yield held
         scale = min(1.0, SHORT_SIDE / min(frame.width, frame.height))
-        held = _Picture(number, upright(frame, scale), scale, due=(number - 1) % every == 0)
+        held = _Picture(number, upright(frame, scale), scale, upright_size(frame), due=(number - 1) % every == 0)
     if held is not None:
         yield held._replace(due=True)

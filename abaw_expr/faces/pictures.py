@@ -52,7 +52,17 @@ def upright(frame: av.VideoFrame, scale: float = 1.0) -> NDArray[np.uint8]:
     """
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    return np.ascontiguousarray(np.rot90(pixels, _quarters(frame)))
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of a picture as it is to be seen."""
+    return (frame.height, frame.width) if _quarters(frame) % 2 else (frame.width, frame.height)
+
+
+def _quarters(frame: av.VideoFrame) -> int:
+    """Quarter turns against the clock that make a picture upright."""
+    return round(frame.rotation / 90)
 
 
 def _stamps(path: Path) -> NDArray[np.int64] | None:
