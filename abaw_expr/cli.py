@@ -13,6 +13,7 @@ import tyro
 
 from abaw_expr import console
 from abaw_expr.cli_convert import convert
+from abaw_expr.cli_faces import faces, infer
 from abaw_expr.cli_import import Tables, compare, files_of, import_outputs, read_decided
 from abaw_expr.cli_ledger import ledger
 from abaw_expr.cli_search import penalties_command
@@ -77,9 +78,11 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     base = base_settings(arguments) if arguments[:1] in (["train"], ["ablate"]) else Settings()
     return {
         "demo": demo,
+        "faces": faces,
         "prepare": prepare,
         "train": train_command(base, arguments, TASK),
         "predict": predict,
+        "infer": infer,
         "import": import_outputs,
         "tune": tune,
         "score": score,

@@ -140,7 +140,7 @@ def open_store(root: Path, task: Task) -> Store:
     """Opens a store; raises StoreError where it is incomplete, of another version or of another task."""
     manifest = read_manifest(root, task)
     folders = [Path(root) / RECORDINGS / name for name in manifest["recordings"]]
-    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in _videos(folder)))
+    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in stored_videos(folder)))
 
 
 def read_manifest(root: Path, task: Task) -> dict[str, Any]:
@@ -205,7 +205,8 @@ def tar_header(name: str, size: int) -> bytes:
     return b"".join((label.ljust(100, b"\0"), _OWNER, length, _TIME, checksum, _KIND))
 
 
-def _videos(folder: Path) -> list[StoredVideo]:
+def stored_videos(folder: Path) -> list[StoredVideo]:
+    """The videos (people) of one recording's folder."""
     recording = read_recording(folder)
     sound = recording["sound"]
     mean, std = (None if sound is None else np.array(sound[key], np.float32) for key in ("mean", "std"))

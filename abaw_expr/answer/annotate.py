@@ -1,0 +1,101 @@
+"""The video again, upright, with a box around every face, the class decided beside it, and its sound."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from heapq import merge
+from operator import itemgetter
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from abaw_expr.answer.said import Answer
+from abaw_expr.answer.timeline import COLOURS
+from abaw_expr.data.media import SAMPLE_RATE, Sound, read_sound, read_times
+from abaw_expr.faces.choose import SUFFIXES, people_of
+from abaw_expr.faces.extract import Faces
+from abaw_expr.faces.pictures import read_pictures, upright
+from abaw_expr.files import atomic
+
+CLOCK = Fraction(1, 90_000)
+"""Seconds of a picture's time stamp: fine enough for any rate."""
+_PIECE = 1024
+"""Samples of sound that are written at once."""
+
+Places = Mapping[int, NDArray[np.float32]]
+"""A person's box and five points by frame, [14]."""
+Timed = Iterator[tuple[float, av.VideoFrame | av.AudioFrame]]
+"""Pictures or pieces of sound with their seconds."""
+
+
+def annotate(
+    video: Path, faces: Faces, answers: Sequence[Answer], path: Path, progress: Callable[[int, int], None]
+) -> None:
+    """Writes the annotated video (MP4: H.264, AAC), whole or not at all; pictures and sound at their own times."""
+    people = people_of(faces.tracks, faces.chosen)
+    places = {video.stem + SUFFIXES[person]: at for person, at in people.items()}
+    found = faces.detections
+    size = (found.width // 2 * 2, found.height // 2 * 2)  # H.264 has colour for pairs of pixels
+    sound = read_sound(video)
+    with atomic(path) as temporary, av.open(str(temporary), "w", format="mp4") as out:
+        film = out.add_stream("libx264", options={"preset": "veryfast", "crf": "23"})
+        film.width, film.height, film.pix_fmt, film.codec_context.time_base = *size, "yuv420p", CLOCK
+        voice = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if sound is not None else None
+        pictures = _pictures(video, size, [(answer, places.get(answer.name, {})) for answer in answers], progress)
+        for _, frame in merge(pictures, _pieces(sound), key=itemgetter(0)):
+            if isinstance(frame, av.VideoFrame):
+                out.mux(film.encode(frame))
+            elif voice is not None:
+                out.mux(voice.encode(frame))
+        out.mux(film.encode())
+        if voice is not None:
+            out.mux(voice.encode())
+
+
+def _pictures(
+    video: Path,
+    size: tuple[int, int],
+    people: Sequence[tuple[Answer, Places]],
+    progress: Callable[[int, int], None],
+) -> Timed:
+    """Every picture, marked."""
+    times = read_times(video)
+    for number, frame in read_pictures(video):
+        image = Image.fromarray(upright(frame)).crop((0, 0, *size))
+        _mark(image, number, people)
+        time = float(times[min(number, len(times)) - 1])
+        marked = av.VideoFrame.from_image(image)
+        marked.pts, marked.time_base = round(time / CLOCK), CLOCK
+        yield time, marked
+        progress(number, len(times))
+
+
+def _pieces(sound: Sound | None) -> Timed:
+    """The sound in short pieces, as it was judged: one channel of 16 kHz on the pictures' clock."""
+    samples = np.zeros(0, np.float32) if sound is None else sound.samples
+    for start in range(0, len(samples), _PIECE):
+        piece = av.AudioFrame.from_ndarray(samples[None, start : start + _PIECE], format="fltp", layout="mono")
+        piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
+        yield start / SAMPLE_RATE, piece
+
+
+def _mark(image: Image.Image, number: int, people: Sequence[tuple[Answer, Places]]) -> None:
+    """A box for everyone whose face is in the picture; of a video without any face, the class in a corner."""
+    pen = ImageDraw.Draw(image)
+    unit = max(1, min(image.size) // 120)
+    font = ImageFont.load_default(8 * unit)
+    for answer, places in people:
+        row = min(number, len(answer.p)) - 1
+        best = int(answer.label[row])
+        text, colour = f" {answer.task.class_names[best]} {answer.p[row, best]:.0%} ", COLOURS[best]
+        corner = (0.0, 10.0 * unit)
+        if number in places:
+            left, top, right, bottom = places[number][:4].tolist()
+            pen.rectangle((left, top, right, bottom), outline=colour, width=unit)
+            corner = (max(left, 0.0), max(top, corner[1]))
+        elif answer.frames.crop.any():
+            continue
+        pen.rectangle(pen.textbbox(corner, text, font, anchor="lb"), fill=colour)
+        pen.text(corner, text, "black", font, anchor="lb")

@@ -1,0 +1,94 @@
+"""One video file of anybody's -> a run's answer for everyone in it: a table, a picture, and the video itself annotated.
+
+The way is the release's: faces are found and cropped, crops and sound prepared, both branches predicted and fused.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from abaw_expr.answer.said import Answer
+from abaw_expr.answer.timeline import draw_timeline
+from abaw_expr.data.recording import prepare_recording
+from abaw_expr.data.release import Recording, Video
+from abaw_expr.data.store import Store, read_recording, stored_videos
+from abaw_expr.errors import UserError
+from abaw_expr.faces.extract import Faces, extract_faces
+from abaw_expr.files import atomic
+from abaw_expr.fusion import Decision, equal_weights
+from abaw_expr.inference import predict, wanted_of_split
+from abaw_expr.tasks import Task
+from abaw_expr.training.run import RunFolder
+
+Progress = Callable[[int, int], None]
+
+
+class VideoError(UserError):
+    """A video of one's own cannot be answered for."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Who is asked, and how. Raises RunError, before any work, where there is no such run."""
+
+    run: RunFolder
+    decision: Decision | None
+    """None: every branch has the same vote, and nothing is smoothed."""
+    interval: float
+    """Seconds between the frames that the networks see; 0: every frame."""
+    accelerator: Literal["auto", "cpu", "cuda"]
+
+    def __post_init__(self) -> None:
+        self.run.load_settings()
+
+
+def find_people(video: Path, out: Path, every: int, progress: Progress) -> Faces:
+    """The faces of a video, cropped into `out`. Raises VideoError where there is no video to read."""
+    found = extract_faces({video.stem: video}, out, every, progress=progress)[video.stem]
+    if isinstance(found, Faces):
+        return found
+    raise VideoError(f"cannot be read as a video ({found})", path=video, remedy="Does a player show it?")
+
+
+def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progress: Progress) -> list[Answer]:
+    """What a run says of everyone in a video; where nobody is seen, of the sound alone.
+
+    Raises VideoError where the video has nothing that the run could judge by, RunError and DecisionError as `predict`
+    and `Decision.check` do.
+    """
+    people: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in faces.crops.items()}
+    people = people or {video.stem: ()}
+    videos = tuple(Video(name, "test", labels=None, crop_folders=folders) for name, folders in people.items())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "recording"
+        prepare_recording(Recording(video.stem, video, videos), folder)
+        _check(read_recording(folder), video, asked.run)
+        store = Store(folder, digest="", videos=tuple(stored_videos(folder)))
+        run, interval, accelerator = asked.run, asked.interval, asked.accelerator
+        outputs = predict(
+            run, store, task, "test", wanted_of_split(store, "test"), interval, accelerator, "best", progress
+        )
+    decision = asked.decision or equal_weights(outputs)
+    decision.check(outputs)
+    return [Answer(one.name, one, decision.probabilities(one), task) for one in outputs.videos()]
+
+
+def write_answers(answers: Sequence[Answer], faces: Faces, out: Path) -> None:
+    """Writes of everyone `<name>.csv` and `<name>.png` into a folder, each whole or not at all."""
+    for answer in answers:
+        with atomic(out / f"{answer.name}.csv") as temporary:
+            answer.table().to_csv(temporary, index=False)
+        draw_timeline(answer, faces.crops.get(answer.name), out / f"{answer.name}.png")
+
+
+def _check(prepared: dict[str, Any], video: Path, run: RunFolder) -> None:
+    """Refuses what no branch of the run could judge."""
+    has = {"audio": prepared["sound"] is not None, "visual": any(v["crops"] for v in prepared["videos"].values())}
+    branches = run.load_settings().model.branches
+    if not any(has[name] for name in branches):
+        lacking = {"audio": "sound", "visual": "face"}
+        missing = " and no ".join(lacking[name] for name in branches)
+        remedy = "A face must be as high as a tenth of the picture's shorter side; the video must have a sound stream."
+        raise VideoError(f"has no {missing} that could be judged", path=video, remedy=remedy)

@@ -1,0 +1,179 @@
+"""Videos -> crops in the release's own layout, so that `prepare` takes them for the organisers'.
+
+<out>/cropped_aligned_found/<video>/00001.jpg   a face, 112 x 112; frames without one are absent
+<out>/found_faces/tracks.csv                    who was found and under which name they are kept; to be corrected
+<out>/found_faces/<video>.parquet               all detections: corrected choices are obeyed without looking anew
+<out>/found_faces/<video>.json                  what the crops were made from
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from abaw_expr.data.release import Release
+from abaw_expr.errors import UserError
+from abaw_expr.faces.align import crop
+from abaw_expr.faces.choose import (
+    IGNORE,
+    SUFFIXES,
+    Track,
+    choices_in,
+    choose,
+    people_of,
+    read_table,
+    rows_of,
+    tracks_of,
+    write_table,
+)
+from abaw_expr.faces.detect import detect
+from abaw_expr.faces.detections import Detections, load_detections, save_detections
+from abaw_expr.faces.pictures import count_pictures, read_pictures, upright
+from abaw_expr.files import atomic, digest, read_json, write_json
+from abaw_expr.tasks import crop_name
+from abaw_expr.version import VERSION
+
+CROPS = "cropped_aligned_found"
+"""The root of crops, found by its beginning like the organisers' roots and after them."""
+FOUND = "found_faces"
+TABLE = "tracks.csv"
+EVERY = 5
+"""Pictures from one in which faces are looked for to the next."""
+QUALITY = 95
+"""JPEG quality of the crops."""
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """What was found in one video."""
+
+    detections: Detections
+    tracks: tuple[Track, ...]
+    chosen: Mapping[int, str]
+    """The choice for each track, by number."""
+    crops: Mapping[str, Path]
+    """The folder of crops of each person, by the person's video name."""
+
+    @property
+    def cropped(self) -> int:
+        """Pictures with somebody's crop."""
+        kept = [track.frames for track in self.tracks if self.chosen[track.number] != IGNORE]
+        return len(set().union(*(frames.tolist() for frames in kept)))
+
+
+def extract_faces(
+    videos: Mapping[str, Path],
+    out: Path,
+    every: int = EVERY,
+    wanted: Mapping[str, Collection[str]] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Faces | str]:
+    """Finds, follows and crops the faces of videos (by name) into `out`, and keeps the table of choices there.
+
+    Faces are looked for in every `every`-th picture. `wanted` says which people a release has in a video (of main, left
+    and right); without it whoever is there is taken. `progress` is told how many pictures have passed, twice a video,
+    and about how many there are. Run again, it does what is left, and obeys a table that was corrected. Returns what
+    was found by name; a text says why a video could not be read. Raises ReleaseError for a table that cannot be used.
+    """
+    path = out / FOUND / TABLE
+    table = read_table(path)
+    total = 2 * sum(map(count_pictures, videos.values()))
+    passed = 0
+
+    def tell() -> None:
+        nonlocal passed
+        passed += 1
+        progress(passed, max(passed, total))
+
+    found: dict[str, Faces | str] = {}
+    for name, video in videos.items():
+        if not video.is_file():
+            found[name] = "no such file"
+            continue
+        try:
+            people = None if wanted is None else wanted.get(name)
+            found[name] = faces = _extract(name, video, out, every, people, choices_in(table.get(name, [])), tell)
+            table[name] = rows_of(name, faces.tracks, faces.chosen)
+            write_table(path, table)
+        except av.FFmpegError as error:
+            found[name] = str(error.strerror)
+    return found
+
+
+def videos_without_crops(release: Release) -> tuple[dict[str, Path], dict[str, set[str]]]:
+    """The video files of a release in which somebody has no crops, by name, and who is wanted in each.
+
+    A root that this module made does not count: what is there is made again only where something changed.
+    """
+    choice = {suffix: name for name, suffix in SUFFIXES.items()}
+    videos, wanted = {}, {}
+    for recording in release.recordings:
+        whole = all(any(folder.parent.name != CROPS for folder in video.crop_folders) for video in recording.videos)
+        if recording.path is not None and not whole:
+            videos[recording.name] = recording.path
+            wanted[recording.name] = {choice[video.name.removeprefix(recording.name)] for video in recording.videos}
+    return videos, wanted
+
+
+def _extract(
+    name: str,
+    path: Path,
+    out: Path,
+    every: int,
+    wanted: Collection[str] | None,
+    corrected: Mapping[int, str],
+    tell: Callable[[], None],
+) -> Faces:
+    """One video: detections, unless they are there already; choices, unless they are made already; crops."""
+    state = path.stat()
+    source = [VERSION, path.name, state.st_size, state.st_mtime_ns]
+    kept = out / FOUND / f"{name}.parquet"
+    detections = load_detections(kept, every, source)
+    if detections is None:
+        corrected = {}  # of other tracks
+        detections = detect(path, every, tell)
+        save_detections(kept, detections, source)
+    tracks = tracks_of(detections)
+    chosen = choose(tracks, detections.width, wanted)
+    chosen |= {track: choice for track, choice in corrected.items() if track in chosen}
+    people = people_of(tracks, chosen)
+    made = {"source": source, "every": every, "frames": {person: digest(list(at)) for person, at in people.items()}}
+    crops = {name + SUFFIXES[person]: out / CROPS / (name + SUFFIXES[person]) for person in people}
+    done = out / FOUND / f"{name}.json"
+    if not (_says(done, made) and all(folder.is_dir() for folder in crops.values())):
+        done.unlink(missing_ok=True)
+        for suffix in SUFFIXES.values():
+            shutil.rmtree(out / CROPS / (name + suffix), ignore_errors=True)
+        _write_crops(path, list(crops.values()), list(people.values()), tell)
+        write_json(done, made)
+    return Faces(detections, tuple(tracks), chosen, crops)
+
+
+def _write_crops(
+    path: Path, folders: Sequence[Path], places: Sequence[Mapping[int, NDArray[np.float32]]], tell: Callable[[], None]
+) -> None:
+    """The crops of each person into their folder, by where the face is in which frame."""
+    with ExitStack() as stack:
+        targets = [stack.enter_context(atomic(folder)) for folder in folders]
+        for target in targets:
+            target.mkdir()
+        for number, frame in read_pictures(path) if targets else ():
+            tell()
+            here = [(target, place[number]) for target, place in zip(targets, places, strict=True) if number in place]
+            if here:
+                picture = Image.fromarray(upright(frame))
+                for target, place in here:
+                    crop(picture, place[4:].reshape(5, 2)).save(target / crop_name(number), quality=QUALITY)
+
+
+def _says(path: Path, value: object) -> bool:
+    try:
+        return read_json(path, UserError, "") == value
+    except UserError:
+        return False
