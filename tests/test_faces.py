@@ -239,7 +239,8 @@ def test_a_release_without_crops_is_completed(two: Path, tmp_path: Path) -> None
     assert sorted(path.name for path in (release / CROPS).iterdir()) == ["two", "two_right"]
     prepared = run(release, store)
     assert prepared.crops == PICTURES + len(frames_of(release / CROPS / "two_right")) + 2
-    assert {problem.kind for problem in prepared.problems} == {"no sound"}
+    problems = {(problem.video, problem.kind) for problem in prepared.problems}
+    assert problems == {("two", "no sound"), ("two_right", "gaps in the crops")}  # who was away
     assert (release / ANNOTATIONS).is_dir()
 
 
