@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -64,9 +65,9 @@ def search(
 ) -> Search:
     """A search with heads on 200 made-up frames of four recordings, by default on SQLite in that folder."""
     torch.set_num_threads(1)
-    heads.STEPS = 20
     shared = Shared(out, url or f"sqlite:///{out / 'study.db'}", sampler, seed, heartbeat=1)
-    return search_heads(made_up(200), Settings(), EXPR, shared, trials, batch, progress)
+    with patch.object(heads, "STEPS", 20):
+        return search_heads(made_up(200), Settings(), EXPR, shared, trials, batch, progress)
 
 
 def worker(url: str, out: Path, trials: int) -> None:

@@ -209,7 +209,7 @@ def test_a_template_gets_a_row_for_each_of_its_rows(run: RunFolder, opened: Stor
     wanted = wanted_by_name(opened, "test", {name: rows.frames for name, rows in template.videos.items()})
     rows = run_on(run, opened, "test", 1.0, wanted).table
     assert [f"{video}/{frame:05d}.jpg" for video, frame in zip(rows["video"], rows["frame"], strict=True)] == sorted(
-        template.rows
+        template.rows.to_pylist()
     )
 
 
