@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -54,6 +55,11 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
     return Features({"seed": seed}, split(), chances, split(), frames, trained, SHARES, SHARES)
 
 
+def few_steps() -> AbstractContextManager[object]:
+    """Within it heads are trained for no longer than a test needs."""
+    return patch.object(heads, "STEPS", 20)
+
+
 def search(
     out: Path,
     trials: int,
@@ -66,7 +72,7 @@ def search(
     """A search with heads on 200 made-up frames of four recordings, by default on SQLite in that folder."""
     torch.set_num_threads(1)
     shared = Shared(out, url or f"sqlite:///{out / 'study.db'}", sampler, seed, heartbeat=1)
-    with patch.object(heads, "STEPS", 20):
+    with few_steps():
         return search_heads(made_up(200), Settings(), EXPR, shared, trials, batch, progress)
 
 

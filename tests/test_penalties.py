@@ -16,7 +16,7 @@ from abaw_expr.fusion import fuse, ratios
 from abaw_expr.settings import LossSettings, Settings, load_settings
 from abaw_expr.tasks import EXPR
 from tests.fitting import AUDIO, SETTINGS, fit, opened
-from tests.searching import K, made_up, search
+from tests.searching import K, few_steps, made_up, search
 from tuning import heads as module
 from tuning.heads import probabilities, train_heads
 from tuning.penalties import CONTROLS, Shared, confirm
@@ -34,7 +34,8 @@ def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_p
 
 def test_a_trial_is_worth_its_best_ratio_exactly(tmp_path: Path) -> None:
     found, features = search(tmp_path, 4, batch=4), made_up(200)
-    heads = train_heads(features, [row.mu for row in found.rows], Settings().loss, 0.0, 0)
+    with few_steps():
+        heads = train_heads(features, [row.mu for row in found.rows], Settings().loss, 0.0, 0)
     p = probabilities(heads, features.val, K)
     truth = features.val.label.numpy()
     for trial, row in enumerate(found.rows):
