@@ -4,6 +4,8 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 """
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         console.error(error)
         return COULD_NOT_RUN
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # at exit, what is left is written too
+        return SIGNALLED + signal.SIGPIPE
     except OSError as error:
         if debug:
             raise

@@ -1,8 +1,10 @@
 """The front door: exit statuses, errors that say what to do, overrides, and answers without torch."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -563,3 +565,11 @@ def test_describe_counts_the_parameters(capsys: pytest.CaptureFixture[str], tmp_
     text = capsys.readouterr().out
     assert "513,384" in text
     assert "1,906,024" in text
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "abaw_expr", "--help"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
