@@ -167,7 +167,7 @@ class _Rows:
     def voters(self) -> Iterator[tuple[list[int], NDArray[np.intp] | slice]]:
         """For each set of branches that speak together, the frames on which they do."""
         speaks = [~np.isnan(rows[:, 0]) for rows in self.p]
-        code = sum(has.astype(np.intp) << branch for branch, has in enumerate(speaks))
+        code = np.sum([has.astype(np.intp) << branch for branch, has in enumerate(speaks)], axis=0)
         for spoken in np.flatnonzero(np.bincount(code)):
             voters = [branch for branch in range(len(speaks)) if spoken >> branch & 1]
             if voters:
