@@ -15,7 +15,6 @@ from abaw_expr.cli_bundle import runs_to_bundle, write_and_tell
 from abaw_expr.cli_import import Tables, files_of, read_all_decided
 from abaw_expr.errors import UserError, shorten
 from abaw_expr.files import check_target
-from abaw_expr.tasks import recording_of
 
 if TYPE_CHECKING:
     from submissions.faults import Verdict
@@ -131,16 +130,16 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     import av
 
     from abaw_expr.data.media import read_times
-    from abaw_expr.data.walk import VIDEO_SUFFIXES
+    from abaw_expr.data.walk import VIDEO_SUFFIXES, film_of, find_films
 
-    films = {path.stem: path for path in sorted(media.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    films = find_films(media)
     if not films:
         raise UserError("holds no videos", path=media, expected=", ".join(VIDEO_SUFFIXES))
     frames: dict[str, int] = {}
     with console.progress("Counting frames") as tell:
         for done, video in enumerate(videos):
             tell(done, len(videos))
-            film = films.get(video) or films.get(recording_of(video))
+            film = film_of(video, films)
             try:
                 count = len(read_times(film)) if film else 0
             except av.FFmpegError as problem:

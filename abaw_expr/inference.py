@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from abaw_expr.data.clocks import seconds_of
 from abaw_expr.data.store import Store, StoredVideo
 from abaw_expr.data.windows import FrameIndex
 from abaw_expr.errors import RunError, StoreError, shorten
@@ -133,8 +134,7 @@ def _table(
     frames = item.video.frames
     stored = np.minimum(item.frames, len(frames)) - 1
     beyond = item.frames > len(frames)
-    step = frames.time[-1] / max(len(frames) - 1, 1)
-    time = frames.time[stored] + step * np.maximum(item.frames - len(frames), 0)
+    time = seconds_of(item.frames, frames.time)
     columns: dict[str, object] = {
         "video": item.video.name,
         "frame": item.frames.astype(np.int32),

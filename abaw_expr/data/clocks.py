@@ -3,7 +3,6 @@
 Shapes: T frames of a video, n pictures of its file.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.data.media import read_times
-from abaw_expr.data.walk import VIDEO_SUFFIXES
+from abaw_expr.data.walk import film_of, find_films
 from abaw_expr.errors import ReleaseError, shorten
-from abaw_expr.tasks import recording_of
 
 Times = NDArray[np.float64]
 
@@ -22,16 +20,10 @@ Times = NDArray[np.float64]
 def times_of(frames: Mapping[str, NDArray[np.integer]], folder: Path) -> dict[str, Times]:
     """The seconds of each video's frames, [T], off its file at any depth of a folder.
 
-    `<id>_left` and `<id>_right` are in the file of `<id>`, if they have none themselves. Raises ReleaseError where a
-    file is absent or cannot be read.
+    Raises ReleaseError where a file is absent or cannot be read.
     """
-    files = {
-        path.stem: path
-        for parent, _, names in os.walk(folder)
-        for path in (Path(parent, name) for name in names)
-        if path.suffix.lower() in VIDEO_SUFFIXES
-    }
-    file_of = {video: files.get(video) or files.get(recording_of(video)) for video in frames}
+    films = find_films(folder)
+    file_of = {video: film_of(video, films) for video in frames}
     missing = sorted(video for video, file in file_of.items() if file is None)
     if missing:
         raise ReleaseError("lacks video files", path=folder, found=f"{len(missing)} missing: {shorten(missing)}")

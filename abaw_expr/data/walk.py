@@ -6,13 +6,13 @@ Folders may be links; one that leads back above itself is entered once. Nothing 
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
-from abaw_expr.tasks import Challenge
+from abaw_expr.tasks import Challenge, recording_of
 
 CROP_ROOTS = "cropped_aligned*"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -49,6 +49,16 @@ def walk(root: Path, task: Challenge) -> Found:
         for name in sorted(files):
             _meet(here / name, root, task, found)
     return found
+
+
+def find_films(folder: Path) -> dict[str, Path]:
+    """The video files at any depth of a folder, by name without ending."""
+    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+
+
+def film_of(video: str, films: Mapping[str, Path]) -> Path | None:
+    """A video's file: `<id>_left` and `<id>_right` are in that of `<id>`, if they have none themselves."""
+    return films.get(video) or films.get(recording_of(video))
 
 
 def matched(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
