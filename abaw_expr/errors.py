@@ -76,6 +76,10 @@ class PredictionsError(UserError):
     """A predictions file cannot be used, or cannot be written."""
 
 
+class VideoError(UserError):
+    """A video of one's own cannot be answered for."""
+
+
 class LedgerError(UserError):
     """The ledger of attempts cannot be used, or refuses an attempt."""
 

@@ -42,12 +42,6 @@ def confusion(truth: ArrayLike, predicted: ArrayLike, n_classes: int) -> Counts:
     return pairs.reshape(n_classes, n_classes)
 
 
-def confusion_by_video(truths: Sequence[ArrayLike], predictions: Sequence[ArrayLike], n_classes: int) -> Counts:
-    """One confusion matrix a video: V arrays [T], V arrays [T] -> [V, C, C]. Raises UserError as `confusion` does."""
-    counts = [confusion(truth, predicted, n_classes) for truth, predicted in zip(truths, predictions, strict=True)]
-    return np.array(counts, dtype=np.int64).reshape(-1, n_classes, n_classes)
-
-
 def sum_recordings(videos: Sequence[str], statistics: Statistics) -> Statistics:
     """Adds up the videos of each recording: [..., V, F, K] -> [..., R, F, K], recordings in order of name.
 

@@ -33,11 +33,6 @@ class Format:
         """The numbers of a line, after the image location."""
         return tuple(field for challenge in self.challenges for field in challenge.fields)
 
-    @property
-    def example(self) -> str:
-        """The numbers of a valid line."""
-        return ",".join("0" if field.whole else "0.0" for field in self.fields)
-
 
 MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, EXPR, AU))
 FORMATS = (*(Format(challenge.name, challenge.submission_header, (challenge,)) for challenge in CHALLENGES), MULTI_TASK)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from abaw_expr.errors import UserError
+from abaw_expr.kinds import kind_of
 from abaw_expr.scoring import (
     bootstrap_interval,
     confusion,
-    confusion_by_video,
     f1_by_class,
     macro_f1,
     report,
@@ -112,7 +112,7 @@ def test_a_report_holds_scikit_learns_figures() -> None:
     rng = np.random.default_rng(4)
     truths = [rng.integers(-1, C, size) for size in (40, 60, 30)] + [np.full(5, -1)]
     predictions = [rng.integers(0, C, len(truth)) for truth in truths]
-    counts = confusion_by_video(truths, predictions, C)
+    counts = kind_of(EXPR).statistics(truths, predictions)
     made = report(EXPR.class_names, ["a_left", "a", "b", "c"], counts)
 
     truth, predicted = np.concatenate(truths), np.concatenate(predictions)
@@ -130,7 +130,7 @@ def test_a_report_holds_scikit_learns_figures() -> None:
 
 
 def test_a_video_is_scored_on_the_classes_that_occur_in_it() -> None:
-    counts = confusion_by_video([[0, 0, 4, 4], [-1]], [[0, 0, 4, 4], [3]], C)
+    counts = kind_of(EXPR).statistics([np.array([0, 0, 4, 4]), np.array([-1])], [np.array([0, 0, 4, 4]), np.array([3])])
     made = report(EXPR.class_names, ["a", "b"], counts)
     assert [(one.name, one.frames, one.accuracy, one.macro_f1) for one in made.videos] == [("a", 4, 1.0, 1.0)]
     assert made.interval is None

@@ -27,8 +27,6 @@ from tuning.space import NONE, Candidate, Smoothing, Space
 
 Progress = Callable[[int, int], None]
 """Called with the number of videos done and of all videos."""
-Planes = NDArray[np.float32]
-"""[C, N], a plane a class."""
 BLOCK = 2048
 """Frames at a time: few enough for a core's own cache, many enough that Python's share is small."""
 

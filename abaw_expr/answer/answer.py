@@ -14,7 +14,7 @@ from abaw_expr.answer.timeline import draw_timeline
 from abaw_expr.data.recording import prepare_recording
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.store import Store, read_recording, stored_videos
-from abaw_expr.errors import UserError
+from abaw_expr.errors import VideoError
 from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.files import atomic
 from abaw_expr.fusion import Decision, equal_weights
@@ -23,10 +23,6 @@ from abaw_expr.tasks import Task
 from abaw_expr.training.run import RunFolder
 
 Progress = Callable[[int, int], None]
-
-
-class VideoError(UserError):
-    """A video of one's own cannot be answered for."""
 
 
 @dataclass(frozen=True)
