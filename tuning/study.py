@@ -127,15 +127,19 @@ class SharedStudy:
                 results = evaluate(trials)
         except BaseException:
             for trial in trials:
-                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                self._fail(trial._trial_id)
             raise
         for trial, result in zip(trials, results, strict=True):
-            # Given up for dead in the meantime, it is another worker's now.
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            with _unless_ended():  # given up for dead in the meantime, it is another worker's now
                 for key, value in result.attributes.items():
                     trial.set_user_attr(key, value)
-            state = TrialState.PRUNED if result.value is None else TrialState.COMPLETE
-            self._study.tell(trial, result.value, state, skip_if_finished=True)
+                state = TrialState.PRUNED if result.value is None else TrialState.COMPLETE
+                self._study.tell(trial, result.value, state, skip_if_finished=True)
+
+    def _fail(self, trial: int) -> None:
+        """Fails an attempt, by its key in the storage."""
+        with _unless_ended():
+            self._storage.set_trial_state_values(trial, TrialState.FAIL)
 
     def _take(self, size: int) -> list[Trial]:
         """Up to `size` trials that are this worker's to run; none where others have all that is left.
@@ -145,14 +149,14 @@ class SharedStudy:
         """
         self._bury()
         while slots := self._open_slots(size):
-            asked = [self._ask(slot) for slot in slots]
+            asked = [trial for slot in slots for trial in self._ask(slot)]
             live = self._trials(_LIVE)
             taken = []
             for trial in asked:
                 if _counts(trial, live):
                     taken.append(trial)
                 else:
-                    self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                    self._fail(trial._trial_id)
             if taken:
                 return taken
         return []
@@ -165,14 +169,13 @@ class SharedStudy:
         before = datetime.now() - timedelta(seconds=_MISSED * self._heartbeat)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if WORKER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before:
-                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self._fail(trial._trial_id)
 
     def _sweep(self) -> None:
         """Fails what waits or runs for slots that are done: a dead worker's, or one that its own worker fails too."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
             if trial.user_attrs.get(SLOT, 0) < self.total:
-                with suppress(optuna.exceptions.UpdateFinishedTrialError):
-                    self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                self._fail(trial._trial_id)
 
     def _open_slots(self, size: int) -> list[int]:
         """The first slots that nobody runs, up to a multiple of `size`; each now has an attempt that waits.
@@ -192,15 +195,15 @@ class SharedStudy:
                 self._study.enqueue_trial(dict(params), user_attrs={SLOT: slot})
         return slots
 
-    def _ask(self, slot: int) -> Trial:
-        """Pops a waiting trial, and signs it."""
-        with _quiet():
+    def _ask(self, slot: int) -> list[Trial]:
+        """Pops a waiting trial, and signs it; none where it was failed meanwhile by others, who had done it all."""
+        with _unless_ended(), _quiet():
             self._study.sampler = SAMPLERS[self._sampler](self._seed, slot)
             trial = self._study.ask(self._space)
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # others may have done it all by now, and swept
             self._storage.record_heartbeat(trial._trial_id)
             trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
-        return trial
+            return [trial]
+        return []
 
     def _trials(self, states: Sequence[TrialState]) -> list[FrozenTrial]:
         """The attempts in one of these states, the earliest first."""
@@ -269,6 +272,11 @@ def _open(url: str, heartbeat: int) -> RDBStorage:
                 raise UserError(f"the storage cannot be used ({reason})", found=shown, remedy=remedy) from problem
             time.sleep(0.2 * (attempt + 1))
     raise AssertionError
+
+
+def _unless_ended() -> suppress:
+    """Lets be what is said of a trial that another worker has ended: who looks first may speak second."""
+    return suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 @contextmanager
