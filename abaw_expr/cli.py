@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ TASK = EXPR
 OK, FAULTS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 SIGNALLED = 128
 """Exit status of a run that a signal ended in good order: this and the signal's number, as a shell has it."""
+OPEN_FILES = 10_240
+"""At once; no system has a lower ceiling than macOS with this."""
 
 ABOUT = """From the ABAW expression challenge's release to a checked submission file.
 
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    _allow_open_files()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         commands = _commands(arguments)
@@ -76,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.error("interrupted. What was finished is kept; run it again, train with --resume, to go on.")
         return INTERRUPTED
+
+
+def _allow_open_files() -> None:
+    """Lets this process and its workers keep the files of every recording open; many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from abaw_expr.cli import main
+from abaw_expr.cli import OPEN_FILES, main
 from abaw_expr.data.store import FORMAT
 from abaw_expr.errors import UserError
 from abaw_expr.outputs import Outputs, Source, branch_columns, write_outputs
@@ -143,6 +144,19 @@ def test_train_shows_the_values_of_the_named_settings(capsys: pytest.CaptureFixt
     assert shown == {name: load_settings(recipe(name)).optimiser.epochs for name in shown}
 
 
+def test_a_command_may_hold_as_many_files_open_as_the_system_lets_it() -> None:
+    """A store of 1,000 recordings is read by a file or two for each; many shells allow 1,024."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few, most = 256, before[1] if before[1] != resource.RLIM_INFINITY else OPEN_FILES
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(most, OPEN_FILES), before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_light_commands_stay_off_torch(files: Files, tmp_path: Path) -> None:
     """In one process, one after the other; the first command to import torch is named."""
     commands: list[list[object]] = [[command, "--help"] for command in COMMANDS]
@@ -156,7 +170,7 @@ def test_light_commands_stay_off_torch(files: Files, tmp_path: Path) -> None:
     ]
     code = f"""
 import sys
-from abaw_expr.cli import main
+from abaw_expr.cli import OPEN_FILES, main
 from abaw_expr.data.store import FORMAT
 for command in {[[str(word) for word in words] for words in commands]!r}:
     try:

@@ -1,9 +1,11 @@
 """The store gives back what the release holds: every label at its frame, every crop byte for byte."""
 
+import gc
 import io
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abaw_expr.data.media import read_times
-from abaw_expr.data.store import FORMAT, MANIFEST, Frames, StoredVideo, open_store, pack, write_frames
+from abaw_expr.data.store import (
+    FORMAT,
+    MANIFEST,
+    MAPPED_BYTES,
+    Frames,
+    StoredVideo,
+    _Mapped,
+    open_store,
+    pack,
+    write_frames,
+)
+from abaw_expr.data.windows import decode_crop
 from abaw_expr.errors import StoreError
 from abaw_expr.tasks import EXPR, crop_name, recording_of
 
@@ -41,7 +54,11 @@ def test_every_label_is_at_its_frame(release: Path, store: Path) -> None:
         assert label == expected + [-1] * (len(label) - len(expected))
 
 
-def test_every_crop_comes_back_byte_for_byte(release: Path, store: Path) -> None:
+@pytest.mark.parametrize("mapped", [MAPPED_BYTES, 0])
+def test_every_crop_comes_back_byte_for_byte(
+    mapped: int, release: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abaw_expr.data.store.MAPPED_BYTES", mapped)
     for video in open_store(store, EXPR).videos:
         crops = crops_of(release, video.name)
         assert 0 < len(crops) < len(video.frames)
@@ -49,6 +66,47 @@ def test_every_crop_comes_back_byte_for_byte(release: Path, store: Path) -> None
             stored = video.jpeg(row)
             assert stored == crops.get(row + 1)
         assert video.frames.has_crop.tolist() == [row + 1 in crops for row in range(len(video.frames))]
+
+
+def maps(store: Path) -> set[str]:
+    """Names of the tars of a store that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {Path(line.split(maxsplit=5)[-1]).name for line in lines if str(store) in line and line.endswith(".tar")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list maps")
+def test_tars_are_mapped_while_there_is_room(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()  # what other tests had mapped
+    first, second, *_ = open_store(store, EXPR).videos
+    tar, other = f"{first.name}.tar", f"{second.name}.tar"
+    room = _Mapped.bytes_mapped + max((first.folder / tar).stat().st_size, (second.folder / other).stat().st_size)
+    monkeypatch.setattr("abaw_expr.data.store.MAPPED_BYTES", room)
+    rows = [int(video.frames.has_crop.argmax()) for video in (first, second)]
+    crops = [first.jpeg(rows[0]), second.jpeg(rows[1])]
+    assert maps(store) == {tar}
+    first, second, *_ = open_store(store, EXPR).videos
+    assert [second.jpeg(rows[1]), first.jpeg(rows[0])] == crops[::-1]
+    assert maps(store) == {other}
+
+
+@pytest.mark.parametrize("mapped", [MAPPED_BYTES, 0])
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_tar_that_was_cut_short_gives_what_it_still_holds(
+    kept: float, mapped: int, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abaw_expr.data.store.MAPPED_BYTES", mapped)
+    whole = open_store(store, EXPR).videos[0]
+    video = replace(whole, folder=Path(shutil.copytree(whole.folder, tmp_path / "copy")))
+    tar = video.folder / f"{video.name}.tar"
+    size = int(kept * tar.stat().st_size)
+    with open(tar, "ab") as file:
+        file.truncate(size)
+    for row in video.frames.has_crop.nonzero()[0].tolist():
+        there = video.frames.offset[row] + video.frames.size[row] <= size
+        picture = decode_crop(video, row)
+        if there:
+            assert picture is not None
+            assert picture.tolist() == decode_crop(whole, row).tolist()  # type: ignore[union-attr]
 
 
 def test_tar_opens_with_an_ordinary_tool(release: Path, store: Path) -> None:

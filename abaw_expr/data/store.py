@@ -15,8 +15,10 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,9 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
+MAPPED_BYTES = 2**30
+"""Of crops that a process maps into memory. Pages of a map once touched count as the process's own, so that the whole
+of a large store would; crops beyond these bytes are read, which takes twice as long."""
 _AGAIN = "Run `prepare` into a new folder."
 
 
@@ -77,35 +82,63 @@ class StoredVideo:
         return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
 
     @cached_property
-    def _crops(self) -> "_Crops":
-        return _Crops(self.folder / f"{self.name}.tar", self.frames)
+    def _tar(self) -> "_Mapped | _Opened":
+        return _open_tar(self.folder / f"{self.name}.tar")
+
+    @cached_property
+    def _places(self) -> tuple[memoryview, memoryview]:
+        """Offsets and sizes; views give plain numbers in a third of the time that arrays take."""
+        return self.frames.offset.data, self.frames.size.data
 
     def jpeg(self, row: int) -> bytearray | None:
-        """Bytes of a frame's crop; None where it has none.
+        """Bytes of a frame's crop; None where it has none."""
+        offset, size = self._places
+        return self._tar.read(offset[row], size[row]) if size[row] else None
 
-        Read, not mapped: what is mapped stays with a process, and over an epoch that would be all crops there are.
-        """
-        crops = self._crops
-        size = crops.size[row]
-        if not size:
-            return None
+    def before_crop(self, row: int) -> bytearray:
+        """The header in the tar before a frame's crop."""
+        return self._tar.read(self._places[0][row] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+
+
+class _Mapped:
+    """A tar mapped into memory: once its pages are touched, a crop is a copy and no call of the system."""
+
+    bytes_mapped = 0
+    """By all of them in this process."""
+
+    def __init__(self, file: io.FileIO, length: int) -> None:
+        self._view = memoryview(mmap(file.fileno(), length, access=ACCESS_READ))
+        file.close()
+        _Mapped.bytes_mapped += length
+        finalize(self, _Mapped._unmapped, length)
+
+    def read(self, start: int, size: int) -> bytearray:
+        return bytearray(self._view[start : start + size])
+
+    @classmethod
+    def _unmapped(cls, length: int) -> None:
+        cls.bytes_mapped -= length
+
+
+class _Opened:
+    """An open tar."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file  # closed when this goes
+        self._descriptor = file.fileno()
+
+    def read(self, start: int, size: int) -> bytearray:
         data = bytearray(size)
-        os.preadv(crops.descriptor, (data,), crops.offset[row])
+        os.preadv(self._descriptor, (data,), start)
         return data
 
-    def before_crop(self, row: int) -> bytes:
-        """The header in the tar before a frame's crop."""
-        crops = self._crops
-        return os.pread(crops.descriptor, tarfile.BLOCKSIZE, crops.offset[row] - tarfile.BLOCKSIZE)
 
-
-class _Crops:
-    """An open tar and the places in it; views give plain numbers in a third of the time that arrays take."""
-
-    def __init__(self, path: Path, frames: Frames) -> None:
-        self._file = io.FileIO(path)  # closed when this goes
-        self.descriptor = self._file.fileno()
-        self.offset, self.size = frames.offset.data, frames.size.data
+def _open_tar(path: Path) -> _Mapped | _Opened:
+    """Mapped where it fits into what is left of `MAPPED_BYTES`."""
+    file = io.FileIO(path)
+    length = os.fstat(file.fileno()).st_size
+    fits = 0 < length <= MAPPED_BYTES - _Mapped.bytes_mapped
+    return _Mapped(file, length) if fits else _Opened(file)
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,7 @@ def _has_sound(video: StoredVideo) -> np.ndarray:
 def decode_crop(video: StoredVideo, row: int) -> Tensor | None:
     """A frame's crop, uint8 [3, h, w]; None where it cannot be decoded."""
     data = video.jpeg(row)
-    if data is None:
+    if not data:
         return None
     try:
         picture = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
