@@ -148,16 +148,14 @@ def prepare(
         verify: Read a finished store again instead, and name what is damaged. Needs no --release.
         decode: With --verify: decode every crop too.
     """
-    import os
     from functools import partial
 
     from abaw_expr.data.datasets.kinds import read_dataset
+    from abaw_expr.data.workers import processes
 
-    if workers < 0:
-        raise UserError("--workers cannot be used", found=workers, expected="a count, or 0 for one a core")
+    workers = processes(workers)
     if verify == (release is not None) or (decode and not verify):
         raise UserError("prepare needs --store with --release, or --store with --verify [--decode]")
-    workers = workers or os.cpu_count() or 1
     if release is None:
         return _verify(store, workers, decode)
     return _make(release, store, partial(read_dataset, kind, options=options), workers, skip_broken)

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 TASK = EXPR
 
 
-def faces(release: Path | None = None, videos: tuple[Path, ...] = (), out: Path | None = None, every: int = 5) -> int:
+def faces(
+    release: Path | None = None,
+    videos: tuple[Path, ...] = (),
+    out: Path | None = None,
+    every: int = 5,
+    workers: int = 0,
+) -> int:
     """Finds the faces of videos that have no crops: detects, follows and aligns them, 112 x 112.
 
     Give --release, to complete a release before `prepare`, or --videos with --out.
@@ -34,11 +40,16 @@ def faces(release: Path | None = None, videos: tuple[Path, ...] = (), out: Path 
         videos: Video files of any format, frame rate and rotation.
         out: With --videos: the folder to write.
         every: Pictures from one in which faces are looked for to the next; between them they are followed.
+        workers: Processes at work, each on a video of its own; 0: one a core, or one in all where there is a GPU.
     """
+    import torch
+
     from abaw_expr.data.release import read_release
+    from abaw_expr.data.workers import processes
     from abaw_expr.faces.extract import extract_faces, videos_without_crops
 
     _check_every(every)
+    workers = processes(workers or int(torch.cuda.is_available()))
     if release is not None and not videos and out is None:
         files, wanted = videos_without_crops(read_release(release, TASK))
         folder = release
@@ -50,7 +61,7 @@ def faces(release: Path | None = None, videos: tuple[Path, ...] = (), out: Path 
         console.OUT.print("All videos of the release have crops: there is nothing to do.")
         return 0
     with console.progress("Finding faces") as tell:
-        found = extract_faces(files, folder, every, wanted, tell)
+        found = extract_faces(files, folder, every, wanted, tell, workers)
     return _report(found, folder)
 
 

@@ -228,6 +228,23 @@ def test_a_video_that_is_none_is_named_and_stepped_over(
     assert "two_left, two_right" in captured.out
 
 
+def test_several_workers_find_what_one_does(two: Path, found: Path, tmp_path: Path) -> None:
+    other, broken = tmp_path / "anne.mp4", tmp_path / "broken.mp4"
+    write_video(other, RATE, alone(count=12), None)
+    broken.write_bytes(b"no video")
+    written, told = [], list[tuple[int, int]]()
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        videos = {path.stem: path for path in (other, broken, tmp_path / "nothing.mp4", two)}
+        faces = extract_faces(videos, out, 3, progress=lambda *passed: told.append(passed), workers=workers)
+        assert [*faces] == [*videos]
+        assert [isinstance(one, Faces) for one in faces.values()] == [True, False, False, True]
+        assert told[-1] == (2 * (12 + PICTURES),) * 2
+        written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert written[0] == written[1]
+    assert written[0][Path(FOUND, "two.parquet")] == (found / FOUND / "two.parquet").read_bytes()
+
+
 def test_a_release_without_crops_is_completed(two: Path, tmp_path: Path) -> None:
     """Where the release has two people in a video, those two are looked for; `prepare` takes the crops as they are."""
     release, store = tmp_path / "release", tmp_path / "store"
@@ -244,6 +261,8 @@ def test_a_release_without_crops_is_completed(two: Path, tmp_path: Path) -> None
     assert (release / ANNOTATIONS).is_dir()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--release", "r", "--out", "o"], ["--videos", "v.mp4"], ["--every", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--release", "r", "--out", "o"], ["--videos", "v.mp4"], ["--every", "0"], ["--workers", "-1"]]
+)
 def test_flags_that_do_not_go_together_are_refused(arguments: list[str]) -> None:
     assert main(["faces", *arguments]) == 2

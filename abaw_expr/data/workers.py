@@ -10,10 +10,17 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
-from abaw_expr.errors import StoreError
+from abaw_expr.errors import StoreError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def processes(asked: int) -> int:
+    """How many worker processes `--workers` asks for: 0 is one a core. Raises UserError below 0."""
+    if asked < 0:
+        raise UserError("--workers cannot be used", found=asked, expected="a count, or 0 for one a core")
+    return asked or os.cpu_count() or 1
 
 
 def share(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from abaw_expr.data.release import Release
+from abaw_expr.data.workers import share
 from abaw_expr.errors import UserError
 from abaw_expr.faces.align import crop
 from abaw_expr.faces.choose import (
@@ -67,43 +69,55 @@ class Faces:
         return len(set().union(*(frames.tolist() for frames in kept)))
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One video to be looked through."""
+
+    name: str
+    path: Path
+    wanted: Collection[str] | None
+    corrected: Mapping[int, str]
+    """What the table says, by track."""
+
+
 def extract_faces(
     videos: Mapping[str, Path],
     out: Path,
     every: int = EVERY,
     wanted: Mapping[str, Collection[str]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int = 1,
 ) -> dict[str, Faces | str]:
     """Finds, follows and crops the faces of videos (by name) into `out`, and keeps the table of choices there.
 
     Faces are looked for in every `every`-th picture. `wanted` says which people a release has in a video (of main, left
     and right); without it whoever is there is taken. `progress` is told how many pictures have passed, twice a video,
-    and about how many there are. Run again, it does what is left, and obeys a table that was corrected. Returns what
-    was found by name; a text says why a video could not be read. Raises ReleaseError for a table that cannot be used.
+    and about how many there are; with several `workers`, of whole videos. Run again, it does what is left, and obeys a
+    table that was corrected. Returns what was found by name; a text says why a video could not be read. Raises
+    ReleaseError for a table that cannot be used, StoreError where a worker process dies.
     """
     path = out / FOUND / TABLE
     table = read_table(path)
-    total = 2 * sum(map(count_pictures, videos.values()))
-    passed = 0
+    pictures = {name: 2 * count_pictures(video) for name, video in videos.items()}
+    total, passed = sum(pictures.values()), 0
 
-    def tell() -> None:
+    def tell(count: int = 1) -> None:
         nonlocal passed
-        passed += 1
+        passed += count
         progress(passed, max(passed, total))
 
+    people = wanted or {}
+    jobs = [_Job(name, videos[name], people.get(name), choices_in(table.get(name, []))) for name in videos]
+    alone = min(workers, len(jobs)) <= 1
     found: dict[str, Faces | str] = {}
-    for name, video in videos.items():
-        if not video.is_file():
-            found[name] = "no such file"
-            continue
-        try:
-            people = None if wanted is None else wanted.get(name)
-            found[name] = faces = _extract(name, video, out, every, people, choices_in(table.get(name, [])), tell)
-            table[name] = rows_of(name, faces.tracks, faces.chosen)
+    for job, faces in share(partial(_faces_of, out, every, tell if alone else _silent), jobs, workers):
+        found[job.name] = faces
+        if isinstance(faces, Faces):
+            table[job.name] = rows_of(job.name, faces.tracks, faces.chosen)
             write_table(path, table)
-        except av.FFmpegError as error:
-            found[name] = str(error.strerror)
-    return found
+        if not alone:
+            tell(pictures[job.name])
+    return {name: found[name] for name in videos}
 
 
 def videos_without_crops(release: Release) -> tuple[dict[str, Path], dict[str, set[str]]]:
@@ -121,16 +135,23 @@ def videos_without_crops(release: Release) -> tuple[dict[str, Path], dict[str, s
     return videos, wanted
 
 
-def _extract(
-    name: str,
-    path: Path,
-    out: Path,
-    every: int,
-    wanted: Collection[str] | None,
-    corrected: Mapping[int, str],
-    tell: Callable[[], None],
-) -> Faces:
+def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Faces | str:
+    """What was found in a video, or why it could not be read."""
+    if not job.path.is_file():
+        return "no such file"
+    try:
+        return _extract(job, out, every, tell)
+    except av.FFmpegError as error:
+        return str(error.strerror)
+
+
+def _silent() -> None:
+    """For workers, whose progress is that of whole videos."""
+
+
+def _extract(job: _Job, out: Path, every: int, tell: Callable[[], None]) -> Faces:
     """One video: detections, unless they are there already; choices, unless they are made already; crops."""
+    name, path, corrected = job.name, job.path, job.corrected
     state = path.stat()
     source = [VERSION, path.name, state.st_size, state.st_mtime_ns]
     kept = out / FOUND / f"{name}.parquet"
@@ -140,7 +161,7 @@ def _extract(
         detections = detect(path, every, tell)
         save_detections(kept, detections, source)
     tracks = tracks_of(detections)
-    chosen = choose(tracks, detections.width, wanted)
+    chosen = choose(tracks, detections.width, job.wanted)
     chosen |= {track: choice for track, choice in corrected.items() if track in chosen}
     people = people_of(tracks, chosen)
     made = {"source": source, "every": every, "frames": {person: digest(list(at)) for person, at in people.items()}}
