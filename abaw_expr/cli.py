@@ -19,7 +19,7 @@ from abaw_expr.cli_convert import convert
 from abaw_expr.cli_faces import faces, infer
 from abaw_expr.cli_import import Tables, compare, files_of, import_outputs, read_decided
 from abaw_expr.cli_ledger import ledger
-from abaw_expr.cli_search import penalties_command
+from abaw_expr.cli_search import penalties_command, refit_command
 from abaw_expr.cli_submissions import check, submit
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
 from abaw_expr.data.datasets.options import ClipOptions, Kind
@@ -110,6 +110,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "ledger": ledger,
         "ablate": ablate_command(base, TASK),
         "penalties": penalties_command(TASK),
+        "refit": refit_command(TASK),
         "describe": describe,
     }
 

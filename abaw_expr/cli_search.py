@@ -1,9 +1,11 @@
-"""The command that searches the penalties of the coarse-fine loss.
+"""The commands that train classification heads again: for the penalties that are searched, and once for a run.
 
-Heavy modules are imported inside the command, so that `--help` answers at once.
+Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +13,8 @@ from abaw_expr import console
 from abaw_expr.cli_training import Stores
 from abaw_expr.errors import UserError
 from abaw_expr.tasks import Task
+
+BEST_RUN = "best-run"
 
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
@@ -32,10 +36,11 @@ def penalties_command(task: Task) -> Callable[..., int]:
         interval: float = 0.2,
         accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     ) -> int:
-        """Searches the six penalties mu of the coarse-fine loss, and writes best.yaml, settings for `train`.
+        """Searches the six penalties mu of the coarse-fine loss, and writes best-run, to predict with, and best.yaml.
 
         Every trial trains the classification heads of a run again, on its cached features, which takes a second or
-        two; with --full the best are then confirmed by whole trainings.
+        two; best-run is the run with the heads of the best trial. With --full the best are then confirmed by whole
+        trainings, and best.yaml, settings for `train`, is the best of those.
 
         No penalties, the default ones and a uniform one are always tried. Run again, it does what is left to do.
 
@@ -45,7 +50,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
         Args:
             store: The store, or stores with their shares, that the run was trained on.
             run: The trained run whose heads are trained again, and whose settings all trials share.
-            out: The folder of the search: features, study, runs, best.yaml, best.json, pictures.
+            out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, pictures.
             trials: Trials of the heads in all, the three controls among them; 0: none.
             full: Whole trainings beside those of the three controls; 0: none at all.
             sampler: Where points come from: Bayesian (TPE), random, or a low-discrepancy sequence.
@@ -61,10 +66,9 @@ def penalties_command(task: Task) -> Callable[..., int]:
         from tuning.penalties import Shared, save_best
         from tuning.penalty_pictures import draw_penalties
 
-        for flag, value, least in (("trials", trials, 0), ("full", full, 0), ("batch", batch, 1), ("seed", seed, 0)):
-            _require(value >= least, flag, value, f"a whole number, at least {least}")
-        _require(heartbeat >= 1, "heartbeat", heartbeat, "whole seconds, at least 1")
-        _require(0 <= interval < float("inf"), "interval", interval, "seconds, 0 or more")
+        _require_counts(0, trials=trials, full=full, seed=seed)
+        _require_counts(1, batch=batch, heartbeat=heartbeat)
+        _require_interval(interval)
         url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
         shared = Shared(out, url, sampler, seed, heartbeat, interval, accelerator)
         searches = _search(store, RunFolder(run), task, shared, trials, full, batch)
@@ -72,10 +76,62 @@ def penalties_command(task: Task) -> Callable[..., int]:
         for search in searches:
             _print(search)
             draw_penalties(search, out)
-        console.note(f"Best: {best.name} ({best.fidelity}). Train with it: --settings {out / 'best.yaml'}")
+        heads = f"Predict with the best heads: --run {out / BEST_RUN}\n" if trials else ""
+        console.note(f"{heads}Best: {best.name} ({best.fidelity}). Train with it: --settings {out / 'best.yaml'}")
         return 0
 
     return penalties
+
+
+def refit_command(task: Task) -> Callable[..., int]:
+    def refit(
+        store: Stores,
+        run: Path,
+        out: Path,
+        settings: Path | None = None,
+        seed: int = 0,
+        interval: float = 0.2,
+        accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    ) -> int:
+        """Trains the classification heads of a run again, on its features as it left them, and writes a run with them.
+
+        It takes a pass over the frames and some seconds. `predict --run` takes the new run as it would the old one.
+
+        Args:
+            store: The store, or stores with their shares, that the run was trained on.
+            run: The trained run; it stays as it is.
+            out: The folder of the new run.
+            settings: A settings file, such as the best.yaml of `penalties`, whose loss the heads are trained with;
+                without it the run's own.
+            seed: Seed of the frames that are drawn.
+            interval: Seconds between the frames that the heads learn from; 0: every frame.
+            accelerator: Device of the networks; auto takes a GPU where there is one.
+        """
+        from abaw_expr.data.mixture import open_mixture
+        from abaw_expr.settings import load_settings
+        from abaw_expr.training.run import RunFolder
+        from tuning.features import cached_features
+        from tuning.refit import compare_heads
+        from tuning.refit import refit as write_refit
+
+        _require_counts(0, seed=seed)
+        _require_interval(interval)
+        _require(not out.exists(), "out", out, "a new folder for the run")
+        before = RunFolder(run)
+        wanted = before.load_settings() if settings is None else load_settings(settings)
+        opened = open_mixture(store, task)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".features-") as folder:
+            with console.progress("Seeing features") as tell:
+                cache = Path(folder) / "features.pt"
+                features = cached_features(cache, before, opened, task, interval, accelerator, tell)
+            heads = write_refit(before, features, wanted, task, seed, out)
+            rows = compare_heads(features, heads, task)
+        console.table("Macro F1 on validation", ("heads", "equal votes", "best ratio", "nested"), rows)
+        console.OUT.print("The best ratio m:n was chosen on these very frames; nested, on the other recordings.")
+        return 0
+
+    return refit
 
 
 def _search(
@@ -85,6 +141,7 @@ def _search(
     from abaw_expr.data.mixture import open_mixture
     from tuning.features import cached_features
     from tuning.penalties import confirm, search_heads
+    from tuning.refit import refit
 
     _require(trials or full, "trials", trials, "trials of the heads, or --full")
     opened, settings, found = open_mixture(store, task), run.load_settings(), []
@@ -96,10 +153,21 @@ def _search(
             )
         with console.progress("Trials of the heads") as tell:
             found.append(search_heads(features, settings, task, shared, trials, batch, tell))
+        best = replace(settings, loss=settings.loss.with_mu(found[0].best.mu))
+        refit(run, features, best, task, shared.seed, shared.out / BEST_RUN)
     if full:
         with console.progress("Training steps") as tell:
             found.append(confirm(found[0] if found else None, opened, settings, task, shared, full, tell))
     return found
+
+
+def _require_counts(least: int, **counts: int) -> None:
+    for flag, value in counts.items():
+        _require(value >= least, flag, value, f"a whole number, at least {least}")
+
+
+def _require_interval(seconds: float) -> None:
+    _require(0 <= seconds < float("inf"), "interval", seconds, "seconds, 0 or more")
 
 
 def _require(holds: object, flag: str, found: object, expected: str) -> None:

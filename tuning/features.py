@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from abaw_expr.data.store import Store
 from abaw_expr.data.windows import FrameIndex
@@ -121,7 +121,7 @@ def _collect(
     progress: Progress,
 ) -> Features:
     """Runs the network on both splits."""
-    heads = {name: _linear(branch) for name, branch in _branches(network).items()}
+    heads = {name: _weights(branch) for name, branch in branches(network).items()}
     fabric = build_fabric(settings)
     fold_batch_norm(fabric.to_device(network))
     train, val = (usable_frames(store, split, settings) for split in ("train", "val"))
@@ -159,25 +159,32 @@ def _see(
 
     hooks = [
         branch.head.register_forward_pre_hook(lambda head, inputs, name=name: catch(name, inputs))
-        for name, branch in _branches(network).items()
+        for name, branch in branches(network).items()
     ]
     p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
     for hook in hooks:
         hook.remove()
     present = {name: torch.from_numpy(~np.isnan(rows[:, 0])) for name, rows in p.items()}
     features = {}
-    for name, branch in _branches(network).items():
-        rows = torch.cat([*caught[name], torch.empty(0, _linear(branch)["weight"].shape[1])])
+    for name, branch in branches(network).items():
+        rows = torch.cat([*caught[name], torch.empty(0, linear_of(branch).in_features)])
         views = max(len(rows) // max(int(present[name].sum()), 1), 1)
         features[name] = torch.zeros(len(places), views, rows.shape[1])
         features[name][present[name]] = rows.unflatten(0, (-1, views))
     return Samples(features, present, torch.from_numpy(index.label[places]).long())
 
 
-def _branches(network: Network) -> dict[str, Branch]:
+def branches(network: Network) -> dict[str, Branch]:
+    """The branches of a network, by name."""
     return {name: branch for name, branch in network.branches.items() if isinstance(branch, Branch)}
 
 
-def _linear(branch: Branch) -> dict[str, Tensor]:
-    """The weights of a branch's head."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in branch.head[-1].named_parameters()}
+def linear_of(branch: Branch) -> nn.Linear:
+    """The layer that is a branch's head, behind its dropout."""
+    layer = branch.head[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _weights(branch: Branch) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in linear_of(branch).named_parameters()}

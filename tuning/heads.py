@@ -7,7 +7,7 @@ Shapes: Q trials, N samples, V pictures a sample, K classes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,16 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from abaw_expr.losses import cross_entropy, fuse_log, weight_table
+from abaw_expr.outputs import Outputs, Source, branch_columns
 from abaw_expr.settings import LossSettings
+from abaw_expr.tasks import Task
 from tuning.features import Features, Samples
 
 STEPS = 200
 """Steps from the run's own heads; with `ROWS`, less than 3 passes over 600,000 frames."""
 ROWS = 8192
 """Samples a step, or all there are."""
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-2
 """Of the first step; it falls to 0 in a line."""
 _CHUNK = 16384
 """Samples in hand at a time where nothing is learnt."""
@@ -112,6 +114,20 @@ def probabilities(heads: Heads, samples: Samples, n_classes: int) -> dict[str, n
         for name, log_p in heads.log_p(batch.features, n_classes).items():
             found[name].append(log_p.exp().masked_fill(~batch.present[name][:, None], torch.nan))
     return {name: torch.cat(parts, dim=1).numpy() for name, parts in found.items()}
+
+
+def said_of_validation(features: Features, heads: Heads, task: Task) -> Iterator[Outputs]:
+    """What the heads of each trial say of the validation frames, as a table of outputs."""
+    frames = features.frame_table()
+    p = probabilities(heads, features.val, task.n_classes)
+    for trial in range(len(next(iter(p.values())))):
+        columns = {
+            column: values
+            for name, rows in p.items()
+            for column, values in zip(branch_columns(name, task), rows[trial].T, strict=True)
+        }
+        sources = dict.fromkeys(p, Source("", tuple(features.prior)))
+        yield Outputs(task, frames.assign(**columns), "val", sources)
 
 
 def take(samples: Samples, rows: Tensor) -> Samples:

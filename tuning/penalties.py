@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
-import pandas as pd
 from optuna.distributions import FloatDistribution
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -25,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from abaw_expr.data.store import Store
 from abaw_expr.files import digest, write_json
 from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import Outputs, Source, branch_columns
+from abaw_expr.outputs import Outputs
 from abaw_expr.scoring import Counts
 from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings, signature
 from abaw_expr.tasks import EXPR, Task
@@ -124,13 +123,10 @@ def outputs_of_heads(
     features: "Features", mus: Sequence[Mu], settings: Settings, task: Task, seed: int
 ) -> Iterator[Outputs]:
     """Trains heads with each of these penalties, at once; what each says of the validation frames."""
-    from tuning.heads import probabilities, train_heads
+    from tuning.heads import said_of_validation, train_heads
 
-    frames = features.frame_table()
     heads = train_heads(features, mus, settings.loss, settings.optimiser.weight_decay, seed)
-    p = probabilities(heads, features.val, task.n_classes)
-    for i in range(len(mus)):
-        yield _outputs(frames, {name: rows[i] for name, rows in p.items()}, features.prior, task)
+    yield from said_of_validation(features, heads, task)
 
 
 def confirm(
@@ -205,16 +201,6 @@ def _study(
     return SharedStudy(
         shared.storage, name, SPACE, total, parameters, shared.sampler, shared.seed, shared.heartbeat, pruner
     )
-
-
-def _outputs(frames: pd.DataFrame, p: Mapping[str, np.ndarray], prior: Sequence[float], task: Task) -> Outputs:
-    """A table of outputs from probabilities [k, C] a branch."""
-    columns = {
-        column: values
-        for name, rows in p.items()
-        for column, values in zip(branch_columns(name, task), rows.T, strict=True)
-    }
-    return Outputs(task, frames.assign(**columns), "val", dict.fromkeys(p, Source("", tuple(prior))))
 
 
 def _result(outputs: Outputs) -> Result:
