@@ -21,7 +21,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 def test_every_stage_has_its_command() -> None:
     assert {name for name, _ in COMMANDS} == {
         "demo", "prepare", "train", "predict", "import", "tune", "score", "submit", "check", "ledger add",
-        "ledger score", "ledger list", "convert", "faces", "infer"
+        "ledger score", "ledger list", "convert", "faces", "infer", "refit", "penalties"
     }  # fmt: skip
 
 

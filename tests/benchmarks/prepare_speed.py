@@ -198,7 +198,7 @@ def benchmark(most: int = 1_000_000) -> int:
     """Runs all four, prints the tables and the verdict, and returns the exit status.
 
     Args:
-        most: Crops of the largest release; a tenth and a hundredth of it are the others.
+        most: Crops of the largest release, at least 1,000,000; a tenth and a hundredth of it are the others.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
