@@ -1,6 +1,7 @@
 """Settings of all tests, and the small corpus that many of them share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ settings.load_profile("shared")
 
 # Small tensors on a shared machine: threads that wait for each other cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores Ctrl-C
 
 
 @pytest.fixture(scope="session")
