@@ -14,11 +14,11 @@ from abaw_expr.cli_training import Stores
 from abaw_expr.errors import UserError
 from abaw_expr.tasks import Task
 
-BEST_RUN = "best-run"
-
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
     from tuning.penalties import Search, Shared
+
+BEST_RUN = "best-run"
 
 
 def penalties_command(task: Task) -> Callable[..., int]:

@@ -105,6 +105,9 @@ def test_a_run_that_is_not_done_is_refused(
     assert main(["refit", *words]) == 2
     assert "Train it to its end first." in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "new").exists()
+    assert main(["penalties", *words]) == 2
+    assert "Train it to its end first." in " ".join(capsys.readouterr().err.split())
+    assert not [*(tmp_path / "new").iterdir()]  # before any trial
 
 
 def test_the_search_writes_its_best_trial_as_a_run(

@@ -83,10 +83,12 @@ def cached_features(
 ) -> Features:
     """The features of one frame an interval (seconds; 0: every frame), from the file if it holds these, else made anew.
 
-    They come from the run's last weights: the best were chosen on validation. Raises RunError where the run has no
-    checkpoint or was trained on another store.
+    They come from the run's last weights: the best were chosen on validation. Raises RunError where the run is not
+    complete or was trained on another store.
     """
     settings = run.load_settings()
+    if run.last.exists() and not run.complete:
+        raise RunError("is not complete", path=run.root, remedy="Train it to its end first.")
     trained = load_checkpoint(run.last)
     if trained.signature != signature(settings, store.digest):
         remedy = "Name the store that it was trained on."

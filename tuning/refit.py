@@ -46,7 +46,7 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
         network=network.state_dict(),
         average=network.state_dict() if trained.average else {},
     )
-    summary = read_json(run.manifest, RunError, "Train it to its end first.")
+    summary = read_json(run.manifest, RunError, "")
     with atomic(out) as folder:
         made = RunFolder(folder)
         folder.mkdir()
