@@ -38,6 +38,7 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
         run: Path,
         settings: Path = DEFAULT_RECIPE,
         resume: Flag = False,
+        start: tuple[Path, ...] = (),
         overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
     ) -> int:
         """Trains the networks on a store.
@@ -53,6 +54,8 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
             run: The folder of this run: settings, metrics.csv, checkpoints.
             settings: A YAML file, or the name of a shipped one: paper, modern, demo.
             resume: Go on with the run in the folder; without --settings it keeps its own.
+            start: Runs, or checkpoints, whose networks this one begins with, each for the branches that it has, in
+                place of weights drawn from the seed: to go on from what was learnt on other data.
         """
         from abaw_expr.data.mixture import open_mixture
         from abaw_expr.training.loop import train as fit
@@ -74,6 +77,7 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
                 resume,
                 console.print_epoch,
                 tell,
+                start,
             )
         best = best_epoch(history)
         rows = [("audio", best.audio_f1), ("visual", best.visual_f1), ("fused", best.fused_f1)]

@@ -310,14 +310,14 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, yaml.safe_dump(dump_settings(settings), sort_keys=False))
 
 
-def signature(settings: Settings, data: str) -> str:
+def signature(settings: Settings, data: str, start: str | None = None) -> str:
     """The identity of a run: a hash of what decides its result, without devices, workers and paths.
 
-    `data` is the store's digest.
+    `data` is the store's digest, `start` that of the weights that it begins with, where it draws them not itself.
     """
     values = dump_settings(settings)
     del values["compute"]
-    return digest({"settings": values, "data": data})
+    return digest({"settings": values, "data": data} | ({} if start is None else {"start": start}))
 
 
 def _plain(value: Any) -> Any:

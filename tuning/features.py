@@ -20,7 +20,7 @@ from abaw_expr.errors import RunError
 from abaw_expr.files import file_digest
 from abaw_expr.inference import load_network
 from abaw_expr.models.network import Branch, Network, fold_batch_norm
-from abaw_expr.settings import Settings, signature
+from abaw_expr.settings import Settings
 from abaw_expr.tasks import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric
@@ -90,7 +90,7 @@ def cached_features(
     if run.last.exists() and not run.complete:
         raise RunError("is not complete", path=run.root, remedy="Train it to its end first.")
     trained = load_checkpoint(run.last)
-    if trained.signature != signature(settings, store.digest):
+    if trained.signature != run.identity(settings, store.digest):
         remedy = "Name the store that it was trained on."
         raise RunError("was trained on another store, or its settings were changed", path=run.root, remedy=remedy)
     key = {"run": trained.signature, "weights": file_digest(run.last), "store": store.digest, "interval": interval}

@@ -6,8 +6,9 @@ of epoch, step and process, so a run that is resumed after any step ends as the 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from abaw_expr.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
 from abaw_expr.models.network import build_network
 from abaw_expr.models.norm import share_batch_norm
 from abaw_expr.scoring import confusion, f1_by_class, macro_f1
-from abaw_expr.settings import Settings, signature
+from abaw_expr.settings import Settings
 from abaw_expr.tasks import Task, frame_name
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
@@ -31,6 +32,7 @@ from abaw_expr.training.optimiser import Average, build_optimiser, set_learning_
 from abaw_expr.training.parallel import add_up, is_first
 from abaw_expr.training.run import Epoch, RunFolder, best_epoch
 from abaw_expr.training.sampling import draw_epoch, flatten, split_steps, usable_frames
+from abaw_expr.training.starting import keep_start, take_start
 from abaw_expr.training.stopping import StopRequest, stop_on_signals
 from abaw_expr.training.watch import Watch, draw_curves
 from abaw_expr.version import VERSION
@@ -67,17 +69,21 @@ def train(
     resume: bool,
     on_epoch: Callable[[Epoch], None],
     progress: Callable[[int, int], None],
+    start: Sequence[Path] = (),
 ) -> list[Epoch]:
     """Trains into a run folder and returns its epochs; a complete run is returned as it is.
 
-    `progress(steps done, steps in all)` is told after every step. Raises RunError where the folder holds another run or
-    the loss stops being a number, StoreError where the store has nothing to train or validate on, StoppedError when a
-    signal ended the run, which can then be resumed.
+    `progress(steps done, steps in all)` is told after every step. `start` are checkpoints whose weights the networks
+    begin with. Raises RunError where the folder holds another run, the start does not fit the networks or the loss
+    stops being a number, StoreError where the store has nothing to train or validate on, StoppedError when a signal
+    ended the run, which can then be resumed.
     """
     check_accelerator(settings)
     settings = replace(settings, precision=native_precision(settings))
     if is_first():
         run.start(settings, store.digest, resume)
+        if start:
+            keep_start(run, start, settings.model, task)
     with stop_on_signals() as stop:
         training = Training(store, run, settings, task, stop, progress)
         if not run.complete:
@@ -98,10 +104,13 @@ class Training:
         progress: Callable[[int, int], None],
     ) -> None:
         self._run, self._settings, self._task, self._stop, self._progress = run, settings, task, stop, progress
-        self._store, self._identity = store, signature(settings, store.digest)
-        self._fabric = build_fabric(settings)
+        self._store = store
+        self._fabric = build_fabric(settings)  # all processes meet here, so what the first wrote is there
+        self._identity = run.identity(settings, store.digest)
         torch.manual_seed(settings.seed)
         self._network = build_network(settings.model, task.n_classes)
+        if run.begun_with.exists() and not run.last.exists():
+            take_start(self._network, run.begun_with)
         if self._fabric.world_size > 1:
             share_batch_norm(self._network, self._fabric.device)
         if settings.compute.compile:

@@ -2,7 +2,7 @@
 
 settings.yaml        every setting, resolved
 metrics.csv          a row an epoch
-checkpoints/         last.pt and best.pt
+checkpoints/         last.pt and best.pt; start.pt where the run began with weights of others
 tensorboard/         the same rows, and the loss of every step, for TensorBoard
 curves.png           losses and F1 over the epochs, at the end
 manifest.json        written last: its presence means complete
@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from abaw_expr.errors import RunError
-from abaw_expr.files import atomic, write_json
+from abaw_expr.files import atomic, file_digest, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
 from abaw_expr.tasks import Task
@@ -79,6 +79,10 @@ class RunFolder:
         return self.root / "checkpoints" / "best.pt"
 
     @property
+    def begun_with(self) -> Path:
+        return self.root / "checkpoints" / "start.pt"
+
+    @property
     def events(self) -> Path:
         return self.root / "tensorboard"
 
@@ -100,6 +104,10 @@ class RunFolder:
             raise RunError("is not a run folder", path=self.root, expected="a folder with settings.yaml in it")
         return load_settings(self.settings)
 
+    def identity(self, settings: Settings, data: str) -> str:
+        """The signature of a run of these settings in this folder; `data` is the store's digest."""
+        return sign(settings, data, file_digest(self.begun_with) if self.begun_with.exists() else None)
+
     def start(self, settings: Settings, data: str, resume: bool) -> None:
         """Makes the folder, or makes sure that the run in it is this one; one without a checkpoint starts anew.
 
@@ -108,6 +116,8 @@ class RunFolder:
         """
         if not self.last.exists():
             self._check_new()
+            if not resume:
+                self.begun_with.unlink(missing_ok=True)
             save_settings(settings, self.settings)
             return
         if not resume:
