@@ -18,8 +18,9 @@ from abaw_expr.tasks import EXPR
 from tests.fitting import AUDIO, SETTINGS, fit, opened
 from tests.searching import K, few_steps, made_up, search
 from tuning import heads as module
+from tuning import trainings
 from tuning.heads import probabilities, train_heads
-from tuning.penalties import CONTROLS, Shared, confirm
+from tuning.penalties import CONTROLS, Shared
 
 
 def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_path: Path) -> None:
@@ -93,8 +94,6 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With trainings that never were: their F1 is that of their penalties' sum, the larger the worse."""
-    from abaw_expr import inference
-    from abaw_expr.training import loop
     from tests.test_outputs import make_outputs, make_video
 
     told: dict[float, int] = {}
@@ -105,11 +104,11 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
             told[sum(settings.loss.mu)] = epoch
             on_epoch(SimpleNamespace(epoch=epoch, fused_f1=1 - sum(settings.loss.mu) / 6))
 
-    monkeypatch.setattr(loop, "train", train)
-    monkeypatch.setattr(inference, "predict", lambda *_: make_outputs([make_video("a", 60), make_video("b", 60)]))
+    monkeypatch.setattr(trainings, "train", train)
+    monkeypatch.setattr(trainings, "predict", lambda *_: make_outputs([make_video("a", 60), make_video("b", 60)]))
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=9))
     shared = Shared(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1)
-    found = confirm(None, opened(store), settings, EXPR, shared, 5, lambda done, total: None)
+    found = trainings.full(settings, opened(store), EXPR, shared).search(None, 5, lambda done, total: None)
     assert len(found.rows) == 8
     assert all(row.macro_f1 is not None for row in found.controls)
     assert all(told[sum(row.mu)] == 9 for row in found.controls)
@@ -138,7 +137,7 @@ def test_the_command_searches_confirms_and_writes_settings(
     assert best["fidelity"] == "full"
     top = max(best["trials"][3:6], key=lambda trial: trial["macro_f1"])
     assert best["trials"][-1]["mu"] == top["mu"]
-    trained = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/last.pt")}
+    trained = {path: path.stat().st_mtime_ns for path in out.glob("full/*/checkpoints/last.pt")}
     assert len(trained) == 4
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained

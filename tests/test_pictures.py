@@ -85,7 +85,8 @@ def trials(f1: Callable[[tuple[float, ...]], float | None]) -> penalties.Search:
     names = [*penalties.CONTROLS, *map(str, range(60))]
     return penalties.Search(
         tuple(
-            penalties.Row(n, "heads", tuple(mu), f1(tuple(mu)), None, (1, 1)) for n, mu in zip(names, mus, strict=True)
+            penalties.Row(n, "heads", tuple(mu), f1(tuple(mu)), None, (1, 1), 1.8)
+            for n, mu in zip(names, mus, strict=True)
         ),
         None,
     )
