@@ -27,7 +27,6 @@ def penalties_command(task: Task) -> Callable[..., int]:
         run: Path,
         out: Path,
         trials: int = 200,
-        further: int = 0,
         full: int = 0,
         sampler: Literal["tpe", "random", "qmc"] = "tpe",
         batch: int = 16,
@@ -40,9 +39,8 @@ def penalties_command(task: Task) -> Callable[..., int]:
         """Searches the six penalties mu of the coarse-fine loss, and writes best-run, to predict with, and best.yaml.
 
         Every trial trains the classification heads of a run again, on its cached features, which takes a second or
-        two; best-run is the run with the heads of the best trial. What these penalties do to the rest of a network is
-        another matter: --further trains it one epoch more with the best of them, --full anew. best.yaml, settings for
-        `train`, is the best of the last of these that is asked for.
+        two; best-run is the run with the heads of the best trial, by macro F1. best.yaml, settings for `train`, has the
+        penalties with the lowest cross-entropy, by which a new training agrees; with --full, that of whole trainings.
 
         No penalties, the default ones and a uniform one are always tried. Run again, it does what is left to do.
 
@@ -54,9 +52,7 @@ def penalties_command(task: Task) -> Callable[..., int]:
             run: The trained run whose heads are trained again, and whose settings all trials share.
             out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, pictures.
             trials: Trials of the heads in all, the three controls among them; 0: none.
-            further: Penalties, the best of those before, with which the run is trained one epoch more, beside the three
-                controls, and judged by cross-entropy; 0: none at all.
-            full: Penalties with which a run is trained from its beginning, beside the three controls; 0: none at all.
+            full: Whole trainings beside those of the three controls; 0: none at all.
             sampler: Where points come from: Bayesian (TPE), random, or a low-discrepancy sequence.
             batch: Trials of the heads that are asked for, and trained, at once.
             seed: Seed of points and draws; one worker with the same seed makes the same study.
@@ -69,12 +65,12 @@ def penalties_command(task: Task) -> Callable[..., int]:
         from abaw_expr.training.run import RunFolder
         from tuning.penalties import Shared
 
-        _require_counts(0, trials=trials, further=further, full=full, seed=seed)
+        _require_counts(0, trials=trials, full=full, seed=seed)
         _require_counts(1, batch=batch, heartbeat=heartbeat)
         _require_interval(interval)
         url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
         shared = Shared(out, url, sampler, seed, heartbeat, interval, accelerator)
-        searches = _search(store, RunFolder(run), task, shared, trials, further, full, batch)
+        searches = _search(store, RunFolder(run), task, shared, trials, full, batch)
         _report(searches, RunFolder(run), out)
         return 0
 
@@ -133,16 +129,15 @@ def refit_command(task: Task) -> Callable[..., int]:
 
 
 def _search(
-    store: Stores, run: "RunFolder", task: Task, shared: "Shared", trials: int, further: int, full: int, batch: int
+    store: Stores, run: "RunFolder", task: Task, shared: "Shared", trials: int, full: int, batch: int
 ) -> "list[Search]":
-    """The search with heads, and those of trainings, as far as they are asked for."""
+    """The search with heads, and that of whole trainings, as far as they are asked for."""
     from abaw_expr.data.mixture import open_mixture
-    from tuning import trainings
     from tuning.features import cached_features
-    from tuning.penalties import search_heads
+    from tuning.penalties import confirm, search_heads
     from tuning.refit import refit
 
-    _require(trials or further or full, "trials", trials, "trials of the heads, --further or --full")
+    _require(trials or full, "trials", trials, "trials of the heads, or --full")
     opened, settings, found = open_mixture(store, task), run.load_settings(), []
     shared.out.mkdir(parents=True, exist_ok=True)
     if trials:
@@ -154,13 +149,9 @@ def _search(
             found.append(search_heads(features, settings, task, shared, trials, batch, tell))
         best = replace(settings, loss=settings.loss.with_mu(found[0].best.mu))
         refit(run, features, best, task, shared.seed, shared.out / BEST_RUN)
-    for count, begin in (
-        (further, lambda: trainings.further(run, opened, task, shared)),
-        (full, lambda: trainings.full(settings, opened, task, shared)),
-    ):
-        if count:
-            with console.progress("Training steps") as tell:
-                found.append(begin().search(found[-1] if found else None, count, tell))
+    if full:
+        with console.progress("Training steps") as tell:
+            found.append(confirm(found[0] if found else None, opened, settings, task, shared, full, tell))
     return found
 
 
@@ -169,12 +160,13 @@ def _report(searches: "list[Search]", run: "RunFolder", out: Path) -> None:
     from tuning.penalties import save_best
     from tuning.penalty_pictures import draw_penalties
 
-    best = save_best(out, run.load_settings(), searches)
+    chosen = save_best(out, run.load_settings(), searches)
     for search in searches:
         _print(search)
         draw_penalties(search, out)
-    heads = f"Predict with the best heads: --run {out / BEST_RUN}\n" if searches[0].best.fidelity == "heads" else ""
-    console.note(f"{heads}Best: {best.name} ({best.fidelity}). Train with it: --settings {out / 'best.yaml'}")
+    if (out / BEST_RUN).exists():
+        console.note(f"Predict with the heads of the best macro F1: --run {out / BEST_RUN}")
+    console.note(f"Train anew with the lowest cross-entropy ({chosen.name}): --settings {out / 'best.yaml'}")
 
 
 def _require_counts(least: int, **counts: int) -> None:
@@ -192,31 +184,29 @@ def _require(holds: object, flag: str, found: object, expected: str) -> None:
 
 
 def _print(search: "Search") -> None:
-    """The controls and the best of a search, of trainings all."""
-    from tuning.penalties import FURTHER
-
-    best = search.best
-    heads, further = best.fidelity == "heads", best.fidelity == FURTHER
+    """The controls and the best of a search, of whole trainings all."""
+    best, surest, full = search.best, search.surest, search.best.fidelity == "full"
+    shown = search.rows if full else dict.fromkeys((*search.controls, best, surest))
     rows = [
         (
-            row.name + (" (best)" if row is best else ""),
+            row.name,
             " ".join(f"{mu:.2f}".lstrip("0")[:3] for mu in row.mu),  # .25, 1.0: the table fits 80 columns
             "-" if row.ratio is None else ":".join(map(str, row.ratio)),
-            *("pruned" if figure is None else f"{figure:.4f}" for figure in (row.cross_entropy, row.macro_f1)),
+            "pruned" if row.cross_entropy is None else f"{row.cross_entropy:.4f}{'*' if row is surest else ' '}",
+            "pruned" if row.macro_f1 is None else f"{row.macro_f1:.4f}{'*' if row is best else ' '}",
             row.nested,
         )
-        for row in (dict.fromkeys((*search.controls, best)) if heads else search.rows)
+        for row in shown
     ]
-    what = "trials of the heads" if heads else "networks trained an epoch more" if further else "whole trainings"
+    what = "whole trainings" if full else "trials of the heads"
     console.table(
-        f"{len(search.rows)} {what}: cross-entropy and macro F1 on the validation frames that chose them",
+        f"{len(search.rows)} {what}: cross-entropy and macro F1 on validation (* best)",
         ("", "mu12 13  14  23  24  34", "m:n", "entropy", "tuned", "nested"),
         rows,
     )
     console.OUT.print(
-        f"Tuned figures flatter: the ratio is the best of 19 on these very frames, and the best trial, by "
-        f"{'cross-entropy' if further else 'macro F1'}, the best of {len(search.rows)}. Nested, the other recordings "
-        f"choose the ratio by which a recording is decided.\n"
+        f"Tuned figures flatter: the ratio is the best of 19 on these very frames, and the best trial the best of "
+        f"{len(search.rows)}. Nested, the other recordings choose the ratio by which a recording is decided.\n"
         f"Where they choose the trial too, the search as a whole is worth {console.show(search.nested)}: quote that.",
         soft_wrap=True,
     )

@@ -43,7 +43,7 @@ LAYERS = (
 """From the ground up: a module imports from its own layer and those before it."""
 
 FRONT_DOOR = tuple(name for name in LAYERS[-1] if name.startswith("abaw_expr.cli"))
-NETWORKS = ("features", "heads", "refit", "trainings")
+NETWORKS = ("features", "heads", "refit")
 """The modules of tuning that run networks."""
 WITHOUT_TORCH = (
     *FRONT_DOOR,

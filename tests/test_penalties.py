@@ -6,8 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 
 from abaw_expr.cli import main
 from abaw_expr.errors import UserError
@@ -17,10 +18,10 @@ from abaw_expr.settings import LossSettings, Settings, load_settings
 from abaw_expr.tasks import EXPR
 from tests.fitting import AUDIO, SETTINGS, fit, opened
 from tests.searching import K, few_steps, made_up, search
+from tests.test_outputs import make_outputs, make_video
 from tuning import heads as module
-from tuning import trainings
 from tuning.heads import probabilities, train_heads
-from tuning.penalties import CONTROLS, Shared
+from tuning.penalties import CONTROLS, Shared, confirm, cross_entropy
 
 
 def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_path: Path) -> None:
@@ -54,6 +55,10 @@ def test_a_trial_is_worth_its_best_ratio_exactly(tmp_path: Path) -> None:
         assert row.macro_f1 == pytest.approx(max(f1.values()))
         assert f1[row.ratio] == pytest.approx(row.macro_f1)
         assert row.nested is not None
+        equal = fuse([p["audio"][trial], p["visual"][trial]], (1, 1)).astype(float)
+        expected = log_loss(truth, equal / equal.sum(axis=1, keepdims=True), labels=range(K))
+        assert row.cross_entropy == pytest.approx(expected, rel=1e-6)
+    assert found.surest.cross_entropy == min(row.cross_entropy or 9.0 for row in found.rows)
 
 
 def test_the_seed_makes_the_study(tmp_path: Path) -> None:
@@ -84,6 +89,19 @@ def test_interrupted_and_asked_for_more_it_goes_on(tmp_path: Path, monkeypatch: 
     assert search(tmp_path / "parts", 12, batch=4) == search(tmp_path / "whole", 12, batch=4)
 
 
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 5)])
+def test_cross_entropy_is_that_of_scikit_learn_with_the_weights_of_the_loss(m: int, n: int) -> None:
+    """Of frames some of which lack a modality, or both, or are not annotated."""
+    videos = [make_video(name, 60) for name in ("a", "b_left", "c")]
+    p = np.concatenate([fuse([*video.p.values()], (m, n)) for video in videos]).astype(float)
+    assert np.isnan(p).any()
+    p = np.where(np.isnan(p), 1 / K, p / p.sum(axis=1, keepdims=True))
+    truth = np.concatenate([video.label for video in videos])
+    expected = log_loss(truth[truth >= 0], p[truth >= 0], labels=range(K))
+    found = cross_entropy(make_outputs(videos), LossSettings(m=m, n=n, mu13=1.0))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_other_samplers_by_name(sampler: str, tmp_path: Path) -> None:
     rows = search(tmp_path, 8, sampler=sampler).rows
@@ -94,7 +112,8 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With trainings that never were: their F1 is that of their penalties' sum, the larger the worse."""
-    from tests.test_outputs import make_outputs, make_video
+    from abaw_expr import inference
+    from abaw_expr.training import loop
 
     told: dict[float, int] = {}
 
@@ -104,11 +123,11 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
             told[sum(settings.loss.mu)] = epoch
             on_epoch(SimpleNamespace(epoch=epoch, fused_f1=1 - sum(settings.loss.mu) / 6))
 
-    monkeypatch.setattr(trainings, "train", train)
-    monkeypatch.setattr(trainings, "predict", lambda *_: make_outputs([make_video("a", 60), make_video("b", 60)]))
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(inference, "predict", lambda *_: make_outputs([make_video("a", 60), make_video("b", 60)]))
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=9))
     shared = Shared(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1)
-    found = trainings.full(settings, opened(store), EXPR, shared).search(None, 5, lambda done, total: None)
+    found = confirm(None, opened(store), settings, EXPR, shared, 5, lambda done, total: None)
     assert len(found.rows) == 8
     assert all(row.macro_f1 is not None for row in found.controls)
     assert all(told[sum(row.mu)] == 9 for row in found.controls)
@@ -135,9 +154,11 @@ def test_the_command_searches_confirms_and_writes_settings(
     assert dict(zip(best["mu"], settings.loss.mu, strict=True)) == best["mu"]
     assert replace(settings, loss=run.load_settings().loss) == run.load_settings()
     assert best["fidelity"] == "full"
-    top = max(best["trials"][3:6], key=lambda trial: trial["macro_f1"])
+    top = min(best["trials"][3:6], key=lambda trial: trial["cross_entropy"])
     assert best["trials"][-1]["mu"] == top["mu"]
-    trained = {path: path.stat().st_mtime_ns for path in out.glob("full/*/checkpoints/last.pt")}
+    chosen = min(best["trials"][6:], key=lambda trial: trial["cross_entropy"])
+    assert [*best["mu"].values()] == chosen["mu"]
+    trained = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/last.pt")}
     assert len(trained) == 4
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained

@@ -87,8 +87,8 @@ def cached_features(
     complete or was trained on another store.
     """
     settings = run.load_settings()
-    if run.last.exists():
-        run.require_complete()
+    if run.last.exists() and not run.complete:
+        raise RunError("is not complete", path=run.root, remedy="Train it to its end first.")
     trained = load_checkpoint(run.last)
     if trained.signature != run.identity(settings, store.digest):
         remedy = "Name the store that it was trained on."

@@ -1,12 +1,16 @@
 """The search over the six penalties of the coarse-fine loss, mu in [0, 1]^6.
 
-A trial's macro F1 is that of the best of the 19 ratios m:n on validation, counted exactly, so the search has six
-dimensions and not eight. Three fidelities: `heads` trains the classification heads alone, on the cached features of a
-run, many trials at once; `further` and `full` train networks (`tuning.trainings`). No penalties, the default ones and
-six equal ones are trials of every study: a 2026 study found a uniform cost as good as one by the circumplex.
+What a trial is worth is the best macro F1 over the 19 ratios m:n on validation, counted exactly, so the search has six
+dimensions and not eight. Penalties for another training are chosen by cross-entropy: by macro F1, whole trainings of
+two seeds do not rank them alike (`tests.benchmarks.faithful`). Two fidelities: `heads` trains the classification heads
+alone, on the cached features of a run, many trials at once; `full` trains whole networks, and ends those early that
+fall behind (successive halving, Jamieson and Talwalkar, AISTATS 2016; asynchronous, Li et al., MLSys 2020). No
+penalties, the default ones and six equal ones are trials of every study: a 2026 study found a uniform cost as good as
+one by the circumplex.
 """
 
 import base64
+import csv
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,23 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import optuna
 from optuna.distributions import FloatDistribution
-from optuna.pruners import BasePruner
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from abaw_expr.data.store import Store
 from abaw_expr.files import digest, write_json
 from abaw_expr.fusion import fuse
 from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs
-from abaw_expr.scoring import Counts, sum_recordings
-from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings
+from abaw_expr.scoring import Counts
+from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings, signature
 from abaw_expr.tasks import EXPR, Task
-from tuning.selection import Choose, highest, nested_figure, search
+from tuning.selection import nested_figure, search
 from tuning.space import RATIOS_ONLY
-from tuning.study import Result, SharedStudy
+from tuning.study import SLOT, Result, SharedStudy
 
 if TYPE_CHECKING:
+    from abaw_expr.training.run import RunFolder
     from tuning.features import Features
 
 Mu = tuple[float, ...]
@@ -46,11 +52,11 @@ CONTROLS: Mapping[str, Mu] = {
     "uniform": (float(np.mean(_DEFAULT)),) * len(NAMES),
 }
 """The first trials of every study; the uniform one is as large as the default is on average."""
-FURTHER = "further"
-"""The fidelity whose trials are judged by cross-entropy, which tells penalties apart where macro F1 tells seeds."""
+_KEPT = 3
+"""Of so many whole trainings, successive halving lets one go on at each rung."""
+_CONFUSIONS, _ENTROPY = "confusions", "cross_entropy"
 _FORMAT = 2
 """Of what a trial keeps."""
-_F1, _NESTED, _RATIO, _CONFUSIONS, _LOSSES = "macro_f1", "nested", "ratio", "confusions", "losses"
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,7 @@ class Row:
     ratio: tuple[int, ...] | None
     """m, n."""
     cross_entropy: float | None
-    """Of the vote that the networks are trained through, in nats a frame, without penalties."""
-
-    @property
-    def worth(self) -> float:
-        """What its fidelity judges it by, the higher the better."""
-        if self.macro_f1 is None or self.cross_entropy is None:
-            return -np.inf
-        return -self.cross_entropy if self.fidelity == FURTHER else self.macro_f1
+    """Of the vote that the loss is computed on, without penalties, in nats a frame."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,13 @@ class Search:
 
     @property
     def best(self) -> Row:
-        """The first, so a control, of equals."""
-        return max(self.rows, key=lambda row: row.worth)
+        """The highest; the first, so a control, of equals."""
+        return max(self.rows, key=lambda row: -1.0 if row.macro_f1 is None else row.macro_f1)
+
+    @property
+    def surest(self) -> Row:
+        """The lowest cross-entropy, by which penalties are chosen for another training; the first of equals."""
+        return min(self.rows, key=_entropy)
 
     @property
     def controls(self) -> tuple[Row, ...]:
@@ -119,13 +123,13 @@ def search_heads(
     """Searches with heads trained on the features of a run of these settings, `batch` trials at a time."""
 
     def evaluate(asked: Sequence[Trial]) -> list[Result]:
-        mus = [mu_of(trial.params) for trial in asked]
+        mus = [_mu(trial.params) for trial in asked]
         found = outputs_of_heads(features, mus, settings, task, shared.seed)
-        return [result_of("heads", outputs, settings.loss) for outputs in found]
+        return [_result(outputs, settings.loss) for outputs in found]
 
-    study = study_of("heads", features.key, list(CONTROLS.values()), shared, trials)
+    study = _study("heads", features.key, list(CONTROLS.values()), shared, trials)
     study.work(batch, evaluate, progress)
-    return search_of("heads", study.done())
+    return _search("heads", study.done())
 
 
 def outputs_of_heads(
@@ -138,16 +142,62 @@ def outputs_of_heads(
     yield from said_of_validation(features, heads, task)
 
 
+def confirm(
+    found: Search | None,
+    store: Store,
+    settings: Settings,
+    task: Task,
+    shared: Shared,
+    count: int,
+    progress: Progress,
+) -> Search:
+    """Trains whole networks: the controls, and `count` more, the best of the heads' search as far as that goes.
+
+    Each is a run of its own under `runs`, with these settings but for the penalties, and is resumed where it stopped.
+    A control is never ended early. Scored are the last weights, by one frame an interval (seconds), those between
+    interpolated. `progress(steps done, steps in all)` is that of the run under way.
+    """
+    from abaw_expr.inference import predict, wanted_of_split
+    from abaw_expr.training.run import RunFolder
+
+    settings = replace(settings, compute=replace(settings.compute, accelerator=shared.accelerator))
+    top, wanted = _top(found, count), wanted_of_split(store, "val")
+
+    def evaluate(asked: Sequence[Trial]) -> list[Result]:
+        (trial,) = asked
+        mu = _mu(trial.params)
+        run = RunFolder(shared.out / "runs" / digest(mu))
+        try:
+            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), task, progress)
+        except optuna.TrialPruned:
+            return [Result(None)]
+        where = shared.interval, shared.accelerator
+        outputs = predict(run, store, task, "val", wanted, *where, "last", lambda done, total: None)
+        return [_result(outputs, settings.loss)]
+
+    identity = {"run": signature(settings, store.digest), "interval": shared.interval}
+    planned = [*CONTROLS.values(), *(row.mu for row in top)]
+    epochs = settings.optimiser.epochs
+    pruner = SuccessiveHalvingPruner(min_resource=max(epochs // _KEPT**2, 1), reduction_factor=_KEPT)
+    study = _study("full", identity, planned, shared, len(CONTROLS) + count, pruner)
+    study.work(1, evaluate)
+    return _search("full", study.done(), [row.name for row in top])
+
+
 def save_best(out: Path, settings: Settings, searches: Sequence[Search]) -> Row:
-    """Writes best.yaml, settings for `train`, and best.json, all figures; returns the best trial of the last search."""
-    best = searches[-1].best
+    """Writes best.yaml, settings for `train`, and best.json, all figures; returns the trial whose penalties they have.
+
+    It is that of the last search with the lowest cross-entropy.
+    """
+    best = searches[-1].surest
     save_settings(replace(settings, loss=settings.loss.with_mu(best.mu)), out / "best.yaml")
     value = {
         "mu": dict(zip(NAMES, best.mu, strict=True)),
         "best": best.name,
         "fidelity": best.fidelity,
+        "cross_entropy": best.cross_entropy,
         "macro_f1": best.macro_f1,
-        "caveat": "macro_f1 is the best of all trials on the validation frames that chose it; quote search_nested",
+        "caveat": "figures of trials are on the validation frames that chose them; quote search_nested of the best F1",
         "search_nested": {search.best.fidelity: search.nested for search in searches},
         "trials": [asdict(row) for search in searches for row in search.rows],
     }
@@ -155,13 +205,13 @@ def save_best(out: Path, settings: Settings, searches: Sequence[Search]) -> Row:
     return best
 
 
-def study_of(
+def _study(
     fidelity: str,
     identity: Mapping[str, object],
     planned: Sequence[Mu],
     shared: Shared,
     total: int,
-    pruner: BasePruner | None = None,
+    pruner: SuccessiveHalvingPruner | None = None,
 ) -> SharedStudy:
     """The study of this name and of all that its figures depend on: workers of one search meet in it, others do not."""
     whole = {**identity, "planned": planned, "sampler": shared.sampler, "seed": shared.seed, "format": _FORMAT}
@@ -172,74 +222,79 @@ def study_of(
     )
 
 
-def result_of(fidelity: str, outputs: Outputs, loss: LossSettings) -> Result:
-    """What a trial is told to be worth: the best ratio on these outputs, exactly, and the cross-entropy."""
-    found = search(outputs, RATIOS_ONLY)  # counts [ratios, R, C, C]
-    place, losses = int(found.choose(found.figures)), cross_entropies(outputs, loss)
-    f1, total = float(found.figures[place]), losses.sum(axis=0)
-    attributes = {
-        _F1: f1,
-        _RATIO: found.space.candidates()[place].weights,
-        _NESTED: found.nested,
-        _CONFUSIONS: _packed(found.counts),
-        _LOSSES: losses.tolist(),
-    }
-    return Result(-float(total[0] / total[1]) if fidelity == FURTHER else f1, attributes)
+def cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
+    """Mean cross-entropy of the annotated frames, in nats, of the vote that the loss is computed on, without penalties.
 
-
-def cross_entropies(outputs: Outputs, loss: LossSettings) -> NDArray[np.float64]:
-    """Sum of the cross-entropies of a recording's frames, in nats, and how many are annotated, [R, 2].
-
-    Of the vote that the loss is computed on, without its penalties. A frame that lacks every modality has all classes
-    alike.
+    A frame that lacks every modality has all classes alike.
     """
     weights = [{"audio": loss.m, "visual": loss.n}[name] for name in outputs.branches]
-    sums, videos = [], outputs.videos()
-    for video in videos:
+    losses = []
+    for video in outputs.videos():
         p = fuse([*video.p.values()], weights)
         p[np.isnan(p[:, 0])] = 1 / p.shape[1]
         known = np.flatnonzero(video.label >= 0)
-        true = p[known, video.label[known]].astype(np.float64)
-        sums.append([[-np.log(true.clip(np.finfo(np.float32).tiny)).sum(), len(known)]])
-    return sum_recordings([video.name for video in videos], np.array(sums))[:, 0]
+        losses.append(-np.log(p[known, video.label[known]].clip(np.finfo(np.float32).tiny)))
+    return float(np.concatenate(losses).mean(dtype=np.float64))
 
 
-def search_of(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str] = ()) -> Search:
+def _result(outputs: Outputs, loss: LossSettings) -> Result:
+    """The best ratio on these outputs, exactly, and their cross-entropy."""
+    found = search(outputs, RATIOS_ONLY)  # counts [ratios, R, C, C]
+    place = int(found.choose(found.figures))
+    attributes = {
+        "ratio": found.space.candidates()[place].weights,
+        "nested": found.nested,
+        _CONFUSIONS: _packed(found.counts),
+        _ENTROPY: cross_entropy(outputs, loss),
+    }
+    return Result(float(found.figures[place]), attributes)
+
+
+def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, task: Task, progress: Progress) -> None:
+    """Trains a run, or what is left of it. Raises TrialPruned where it falls behind."""
+    from abaw_expr.training.loop import train
+
+    control = trial.user_attrs[SLOT] < len(CONTROLS)
+
+    def report(epoch: int, f1: float) -> None:
+        trial.report(f1, epoch)
+        if trial.should_prune() and not control:
+            raise optuna.TrialPruned
+
+    if run.metrics.exists():
+        with open(run.metrics) as file:
+            for row in csv.DictReader(file):
+                report(int(row["epoch"]), float(row["fused_f1"]))
+    train(store, run, settings, task, True, lambda epoch: report(epoch.epoch, epoch.fused_f1), progress)
+
+
+def _top(found: Search | None, count: int) -> list[Row]:
+    """The best of a search beside its controls."""
+    rows = () if found is None else found.rows[len(CONTROLS) :]
+    return sorted(rows, key=_entropy)[:count]
+
+
+def _entropy(row: Row) -> float:
+    return np.inf if row.cross_entropy is None else row.cross_entropy
+
+
+def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str] = ()) -> Search:
     """What the trials of a study gave; `names` are those of the first slots after the controls."""
     named = dict(enumerate([*CONTROLS, *names]))
     rows = tuple(_row(named.get(slot, f"trial {slot}"), fidelity, trial) for slot, trial in done.items())
-    whole = [trial.user_attrs for trial in done.values() if _CONFUSIONS in trial.user_attrs]
-    counts = np.array([_unpacked(values[_CONFUSIONS]) for values in whole])  # [trials, ratios, R, C, C]
-    losses = np.array([values[_LOSSES] for values in whole])  # [trials, R, 2]
-    choose = _by_cross_entropy(losses) if fidelity == FURTHER else highest
-    return Search(rows, nested_figure(counts.reshape(-1, *counts.shape[2:]), kind_of(EXPR), choose))
-
-
-def _by_cross_entropy(losses: NDArray[np.float64]) -> Choose:
-    """Chooses the trial whose cross-entropy on the other recordings is lowest, then its ratio, of [trials, R, 2]."""
-    rest = losses.sum(axis=1)[:, None] - losses
-    trial = (rest[..., 0] / rest[..., 1]).argmin(axis=0)  # [R]
-
-    def choose(figures: NDArray[np.float64]) -> NDArray[np.intp]:
-        of_trials = figures.reshape(len(losses), -1, len(trial))  # [trials, ratios, R]
-        ratios = of_trials.shape[1]
-        return trial * ratios + of_trials[trial, :, np.arange(len(trial))].argmax(axis=1)
-
-    return choose
-
-
-def mu_of(params: Mapping[str, float]) -> Mu:
-    """The penalties among a trial's parameters."""
-    return tuple(params[name] for name in NAMES)
+    tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values() if _CONFUSIONS in trial.user_attrs]
+    return Search(rows, nested_figure(np.concatenate(tensors), kind_of(EXPR)))
 
 
 def _row(name: str, fidelity: str, trial: FrozenTrial) -> Row:
-    values = trial.user_attrs
-    if trial.state == TrialState.PRUNED:
-        return Row(name, fidelity, mu_of(trial.params), None, None, None, None)
-    total, frames = np.sum(values[_LOSSES], axis=0)
-    ratio = tuple(values[_RATIO])
-    return Row(name, fidelity, mu_of(trial.params), values[_F1], values[_NESTED], ratio, float(total / frames))
+    pruned = trial.state == TrialState.PRUNED
+    ratio, nested, entropy = (trial.user_attrs.get(name) for name in ("ratio", "nested", _ENTROPY))
+    value = None if pruned else trial.value
+    return Row(name, fidelity, _mu(trial.params), value, nested, ratio and tuple(ratio), entropy)
+
+
+def _mu(params: Mapping[str, float]) -> Mu:
+    return tuple(params[name] for name in NAMES)
 
 
 def _packed(tensor: Counts) -> dict[str, Any]:

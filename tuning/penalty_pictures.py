@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from tuning.penalties import FURTHER, NAMES, SPACE, Row, Search
+from tuning.penalties import NAMES, SPACE, Row, Search
 from tuning.pictures import save
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ _LABELS = tuple(f"µ{name.removeprefix('mu')}" for name in NAMES)
 def draw_penalties(found: Search, folder: Path) -> list[Path]:
     """Draws importance and parallel coordinates of a search into a folder, and returns the PNG files.
 
-    No files where the trials do not differ, or where they are not judged by macro F1: there is nothing to see.
+    No files where the trials do not differ: there is nothing to see.
     """
     rows = [row for row in found.rows if row.macro_f1 is not None]
-    fidelity = found.best.fidelity
-    if fidelity == FURTHER or len({row.macro_f1 for row in rows}) < 2:
+    if len({row.macro_f1 for row in rows}) < 2:
         return []
+    fidelity = found.best.fidelity
     return [
         save(lambda figure: draw_importance(figure, importance(rows), len(rows)), folder / f"importance-{fidelity}"),
         save(lambda figure: draw_parallel(figure, rows), folder / f"parallel-{fidelity}"),

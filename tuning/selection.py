@@ -103,12 +103,11 @@ class Search:
         return sums / sizes.reshape(-1, *[1] * (figures.ndim - 1))
 
 
-def highest(figures: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Chooses the highest figure; the first of equals."""
+def _highest(figures: NDArray[np.float64]) -> NDArray[np.intp]:
     return figures.argmax(axis=0)
 
 
-def nested_figure(counts: Statistics, kind: Kind, choose: Choose = highest) -> float | None:
+def nested_figure(counts: Statistics, kind: Kind, choose: Choose = _highest) -> float | None:
     """The figure where each recording is decided by the candidate that the others choose, of [candidates, R, F, K].
 
     `choose` is told figures [candidates, R] without each recording, and returns places [R]. None of one recording.

@@ -23,7 +23,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, NopPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -67,7 +67,7 @@ class SharedStudy:
     """A study of `total` slots. Raises UserError where the storage cannot be had.
 
     `planned` are the parameters of the first slots; those of the others come from the sampler. `heartbeat` is in
-    seconds. Without a `pruner` no trial is ended early.
+    seconds.
     """
 
     def __init__(
@@ -88,11 +88,7 @@ class SharedStudy:
         with _quiet():
             self._storage = _open(url, heartbeat)
             self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=pruner or NopPruner(),
+                storage=self._storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
             )
 
     def work(

@@ -98,11 +98,6 @@ class RunFolder:
     def complete(self) -> bool:
         return self.manifest.exists()
 
-    def require_complete(self) -> None:
-        """Raises RunError where the training in it is not done."""
-        if not self.complete:
-            raise RunError("is not complete", path=self.root, remedy="Train it to its end first.")
-
     def load_settings(self) -> Settings:
         """The settings that the run was started with. Raises RunError where this is no run folder."""
         if not self.settings.exists():
