@@ -164,7 +164,7 @@ def _report(searches: "list[Search]", run: "RunFolder", out: Path) -> None:
     for search in searches:
         _print(search)
         draw_penalties(search, out)
-    if (out / BEST_RUN).exists():
+    if searches[0].best.fidelity == "heads":
         console.note(f"Predict with the heads of the best macro F1: --run {out / BEST_RUN}")
     console.note(f"Train anew with the lowest cross-entropy ({chosen.name}): --settings {out / 'best.yaml'}")
 
@@ -185,6 +185,8 @@ def _require(holds: object, flag: str, found: object, expected: str) -> None:
 
 def _print(search: "Search") -> None:
     """The controls and the best of a search, of whole trainings all."""
+    from tuning.penalties import NAMES
+
     best, surest, full = search.best, search.surest, search.best.fidelity == "full"
     shown = search.rows if full else dict.fromkeys((*search.controls, best, surest))
     rows = [
@@ -199,9 +201,10 @@ def _print(search: "Search") -> None:
         for row in shown
     ]
     what = "whole trainings" if full else "trials of the heads"
+    others = "  ".join(name.removeprefix("mu") for name in NAMES[1:])
     console.table(
         f"{len(search.rows)} {what}: cross-entropy and macro F1 on validation (* best)",
-        ("", "mu12 13  14  23  24  34", "m:n", "entropy", "tuned", "nested"),
+        ("", f"{NAMES[0]} {others}", "m:n", "entropy", "tuned", "nested"),
         rows,
     )
     console.OUT.print(

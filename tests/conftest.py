@@ -3,9 +3,13 @@
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from abaw_expr.data.store import Store
 
 # The machines that run the tests are shared and slow at times: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
@@ -36,3 +40,11 @@ def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus") / "store"
     prepare(release, root, EXPR, workers=1, progress=lambda done, total: None)
     return root
+
+
+@pytest.fixture(scope="module")
+def corpus(store: Path) -> "Store":
+    """The store, opened."""
+    from tests.fitting import opened
+
+    return opened(store)

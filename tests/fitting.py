@@ -50,9 +50,10 @@ def fit(
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    start: Sequence[Path] = (),
 ) -> RunFolder:
     run = RunFolder(root)
-    train(store, run, settings, EXPR, resume, on_epoch, progress)
+    train(store, run, settings, EXPR, resume, on_epoch, progress, start)
     return run
 
 

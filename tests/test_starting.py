@@ -1,11 +1,12 @@
 """A run that begins with the weights of others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from abaw_expr.cli import main
 from abaw_expr.data.store import Store
@@ -15,9 +16,8 @@ from abaw_expr.models.network import build_network
 from abaw_expr.settings import ModelSettings, OptimiserSettings, Settings, save_settings, signature
 from abaw_expr.tasks import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.loop import train
 from abaw_expr.training.run import RunFolder
-from tests.fitting import AUDIO, SETTINGS, STEPS, assert_same_run, fit, opened, stopped_train
+from tests.fitting import AUDIO, SETTINGS, STEPS, assert_same_run, fit, stopped_train
 from tuning.features import cached_features
 
 STILL = replace(SETTINGS, optimiser=OptimiserSettings("sgd", 1e-30, 1e-30, momentum=0.0, epochs=1, batch_size=64))
@@ -25,54 +25,46 @@ STILL = replace(SETTINGS, optimiser=OptimiserSettings("sgd", 1e-30, 1e-30, momen
 
 
 @pytest.fixture(scope="module")
-def corpus(store: Path) -> Store:
-    return opened(store)
-
-
-@pytest.fixture(scope="module")
 def audio(corpus: Store, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return fit(corpus, tmp_path_factory.mktemp("starting") / "audio", AUDIO)
 
 
-def begin(store: Store, root: Path, settings: Settings, start: Sequence[Path], resume: bool = False) -> RunFolder:
-    train(store, RunFolder(root), settings, EXPR, resume, lambda epoch: None, lambda done, total: None, start)
-    return RunFolder(root)
-
-
-def parameters(settings: Settings) -> set[str]:
-    return {name for name, _ in build_network(settings.model, EXPR.n_classes).named_parameters()}
+def assert_begun(last: Mapping[str, Tensor], begun: Mapping[str, Tensor], settings: Settings) -> None:
+    """Where nothing is learnt, all weights are those that were begun with."""
+    for name, _ in build_network(settings.model, EXPR.n_classes).named_parameters():
+        assert torch.allclose(last[name], begun[name], rtol=0.0, atol=1e-20), name
 
 
 def test_the_branch_of_another_run_is_taken_and_the_other_drawn_from_the_seed(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    made = begin(corpus, tmp_path / "run", STILL, [audio.root])
+    made = fit(corpus, tmp_path / "run", STILL, start=[audio.root])
     last, lent = load_checkpoint(made.last).network, load_checkpoint(audio.best).network
     torch.manual_seed(STILL.seed)
     drawn = build_network(STILL.model, EXPR.n_classes).state_dict()
-    for name in parameters(STILL):
-        begun = lent[name] if "audio" in name else drawn[name]
-        assert torch.allclose(last[name], begun, rtol=0.0, atol=1e-20), name
+    assert_begun(last, {name: (lent if "audio" in name else drawn)[name] for name in drawn}, STILL)
 
 
 def test_two_runs_lend_a_branch_each(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
     pictures = replace(AUDIO, model=ModelSettings(branches=("visual",)), seed=5)
     visual = fit(corpus, tmp_path / "visual", pictures)
-    made = begin(corpus, tmp_path / "run", STILL, [audio.root, visual.last])
+    made = fit(corpus, tmp_path / "run", STILL, start=[audio.root, visual.last])
     last = load_checkpoint(made.last).network
     lent = load_checkpoint(audio.best).network | load_checkpoint(visual.last).network
-    assert all(torch.allclose(last[name], lent[name], rtol=0.0, atol=1e-20) for name in parameters(STILL))
+    assert_begun(last, lent, STILL)
 
 
 def test_the_moving_mean_of_a_run_is_what_it_lends(corpus: Store, tmp_path: Path) -> None:
     lender = load_checkpoint(fit(corpus, tmp_path / "lender", STEPS).last)
-    made = begin(corpus, tmp_path / "run", replace(STILL, model=AUDIO.model), [tmp_path / "lender/checkpoints/last.pt"])
+    made = fit(
+        corpus, tmp_path / "run", replace(STILL, model=AUDIO.model), start=[tmp_path / "lender/checkpoints/last.pt"]
+    )
     last = load_checkpoint(made.last).network
-    assert all(torch.allclose(last[name], lender.average[name], rtol=0.0, atol=1e-20) for name in parameters(AUDIO))
+    assert_begun(last, lender.average, AUDIO)
 
 
 def test_what_it_begins_with_is_part_of_its_identity(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
-    made = begin(corpus, tmp_path / "run", AUDIO, [audio.root])
+    made = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
     found = read_json(made.manifest, RunError, "")["signature"]
     assert found == load_checkpoint(made.last).signature == made.identity(AUDIO, corpus.digest)
     assert found != signature(AUDIO, corpus.digest) == audio.identity(AUDIO, corpus.digest)
@@ -83,7 +75,7 @@ def test_what_it_begins_with_is_part_of_its_identity(corpus: Store, audio: RunFo
 def test_it_is_resumed_as_if_nothing_had_happened(
     corpus: Store, store: Path, audio: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = begin(corpus, tmp_path / "whole", STEPS, [audio.root])
+    whole = fit(corpus, tmp_path / "whole", STEPS, start=[audio.root])
     save_settings(STEPS, tmp_path / "steps.yaml")
     where = ["--store", store, "--run", tmp_path / "cut"]
     new = [*where, "--settings", tmp_path / "steps.yaml", "--start", audio.root]
@@ -95,25 +87,25 @@ def test_it_is_resumed_as_if_nothing_had_happened(
 def test_a_run_killed_before_its_first_checkpoint_keeps_what_it_began_with_if_resumed(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    run = begin(corpus, tmp_path / "run", AUDIO, [audio.root])
+    run = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
     begun = run.begun_with.read_bytes()
     for path in (run.last, run.best, run.manifest):
         path.unlink()
-    assert begin(corpus, run.root, AUDIO, [], resume=True).begun_with.read_bytes() == begun
+    assert fit(corpus, run.root, AUDIO, resume=True, start=[]).begun_with.read_bytes() == begun
     for path in (run.last, run.best, run.manifest):
         path.unlink()
-    assert not begin(corpus, run.root, AUDIO, []).begun_with.exists()
+    assert not fit(corpus, run.root, AUDIO, start=[]).begun_with.exists()
 
 
 def test_resuming_with_the_same_start_is_fine_and_with_another_is_not(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    run = begin(corpus, tmp_path / "run", AUDIO, [audio.root])
-    begin(corpus, run.root, AUDIO, [audio.root], resume=True)
+    run = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
+    fit(corpus, run.root, AUDIO, resume=True, start=[audio.root])
     with pytest.raises(RunError, match=r"run: began with other weights\. Resume without --start"):
-        begin(corpus, run.root, AUDIO, [run.root], resume=True)
+        fit(corpus, run.root, AUDIO, resume=True, start=[run.root])
     with pytest.raises(RunError, match="began with other weights"):
-        begin(corpus, audio.root, AUDIO, [run.root], resume=True)
+        fit(corpus, audio.root, AUDIO, resume=True, start=[run.root])
 
 
 def test_starts_that_do_not_fit(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
@@ -129,5 +121,5 @@ def test_starts_that_do_not_fit(corpus: Store, audio: RunFolder, tmp_path: Path)
         (grouped, [audio.root], r"best.pt: has other layers than this run.*Give the settings under `model`"),
     ):
         with pytest.raises(RunError, match=message):
-            begin(corpus, tmp_path / "run", settings, start)
+            fit(corpus, tmp_path / "run", settings, start=start)
     assert not (tmp_path / "run" / "checkpoints").exists()

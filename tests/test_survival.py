@@ -29,11 +29,6 @@ BOTH = replace(STEPS, model=replace(STEPS.model, branches=("audio", "visual")))
 
 
 @pytest.fixture(scope="module")
-def corpus(store: Path) -> Store:
-    return opened(store)
-
-
-@pytest.fixture(scope="module")
 def undisturbed(corpus: Store, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return fit(corpus, tmp_path_factory.mktemp("survival") / "run", STEPS)
 

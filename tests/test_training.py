@@ -14,12 +14,7 @@ from abaw_expr.settings import ComputeSettings, ModelSettings, OptimiserSettings
 from abaw_expr.tasks import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import Epoch, RunFolder
-from tests.fitting import AUDIO, SETTINGS, assert_same_run, fit, metrics, opened
-
-
-@pytest.fixture(scope="module")
-def corpus(store: Path) -> Store:
-    return opened(store)
+from tests.fitting import AUDIO, SETTINGS, assert_same_run, fit, metrics
 
 
 @pytest.fixture(scope="module")

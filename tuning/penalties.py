@@ -228,13 +228,10 @@ def cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
     A frame that lacks every modality has all classes alike.
     """
     weights = [{"audio": loss.m, "visual": loss.n}[name] for name in outputs.branches]
-    losses = []
-    for video in outputs.videos():
-        p = fuse([*video.p.values()], weights)
-        p[np.isnan(p[:, 0])] = 1 / p.shape[1]
-        known = np.flatnonzero(video.label >= 0)
-        losses.append(-np.log(p[known, video.label[known]].clip(np.finfo(np.float32).tiny)))
-    return float(np.concatenate(losses).mean(dtype=np.float64))
+    label, p = outputs.label(), fuse([outputs.branch(name) for name in outputs.branches], weights)
+    p[np.isnan(p[:, 0])] = 1 / p.shape[1]
+    known = np.flatnonzero(label >= 0)
+    return float(-np.log(p[known, label[known]].clip(np.finfo(np.float32).tiny)).mean(dtype=np.float64))
 
 
 def _result(outputs: Outputs, loss: LossSettings) -> Result:

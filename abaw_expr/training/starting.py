@@ -22,7 +22,7 @@ def keep_start(run: RunFolder, sources: Sequence[Path], settings: ModelSettings,
     Branches that none has are drawn from the seed. Raises RunError where two have the same branch, none has any that
     the run trains, a branch has other layers, or the run began with other weights already.
     """
-    weights: dict[str, Tensor] = {}
+    network, weights = build_network(settings, task.n_classes), dict[str, Tensor]()
     for source in sources:
         path = RunFolder(source).best if source.is_dir() else source
         checkpoint = load_checkpoint(path)
@@ -34,7 +34,7 @@ def keep_start(run: RunFolder, sources: Sequence[Path], settings: ModelSettings,
         if twice := {_branch(key) for key in found} & {_branch(key) for key in weights}:
             remedy = "Name one run for each branch."
             raise RunError(f"has the branch {', '.join(sorted(twice))}, as another start has", path=path, remedy=remedy)
-        _put(build_network(settings, task.n_classes), found, path)
+        _put(network, found, path)
         weights |= found
     if run.last.exists():
         _check_same(run, weights)

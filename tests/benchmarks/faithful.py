@@ -69,8 +69,7 @@ def judged(outputs: Outputs, loss: LossSettings) -> tuple[float, float, float]:
 
 def area_under_curve(outputs: Outputs) -> float:
     """Mean over classes of the area under the curve of hits against false alarms, of equal votes."""
-    label = np.concatenate([video.label for video in outputs.videos()])
-    p = np.concatenate([fuse([*video.p.values()], (1, 1)) for video in outputs.videos()])
+    label, p = outputs.label(), fuse([outputs.branch(name) for name in outputs.branches], (1, 1))
     known = (label >= 0) & ~np.isnan(p[:, 0])
     of_classes = [roc_auc_score(label[known] == place, p[known, place]) for place in range(EXPR.n_classes)]
     return float(np.mean(of_classes))
