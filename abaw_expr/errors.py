@@ -4,8 +4,15 @@ An error states the value found, the value expected, where, and what to do. The 
 paragraph and exits with `exit_status`.
 """
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
+
+_MACHINE = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE, errno.EBUSY),
+    *(errno.ETIMEDOUT, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN),
+}
+"""What a system says when it cannot serve anybody just then, whatever the file is."""
 
 
 class UserError(Exception):
@@ -89,6 +96,16 @@ def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str 
     if remedy is None and isinstance(problem, FileNotFoundError):
         remedy = "Check the path."
     return kind(f"cannot be read ({problem.strerror or problem})", path=path, remedy=remedy)
+
+
+def of_machine(error: BaseException) -> bool:
+    """Whether the machine refused (no file handles, no memory, a failing disk), and the file may be as good as ever.
+
+    Such an error ends a command; it is never written down as a defect of a file. True of MemoryError and of errors
+    with such a number, av's included; FFmpeg also says EIO of files that end early, so reading the file plainly must
+    tell the two apart.
+    """
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINE
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 
 from abaw_expr.errors import UserError, unreadable
 
+LONGEST_NAME = 200
+"""Bytes of a name out of a file; file systems take 255, and endings and unfinished files need some of them."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -44,6 +47,23 @@ def check_target(out: Path, *inputs: Path | None) -> None:
     if any(path is not None and path.resolve() == out.resolve() for path in inputs):
         raise UserError("is read by this command and cannot be its --out", path=out, remedy="Name another file.")
     out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_name(name: str, error: type[UserError], path: Path, line: int | None = None) -> str:
+    """Returns a name out of a file, which may now be joined to a path; every such name passes here first.
+
+    Raises `error`, with the file and line that say the name, where a folder or file could not be called that, or where
+    it would lie elsewhere: separators, `.` and `..`, a dot at the beginning (files that the system hides, and our own
+    unfinished ones), control characters, what UTF-8 cannot write, more than `LONGEST_NAME` bytes.
+    """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        length = LONGEST_NAME + 1
+    if not 0 < length <= LONGEST_NAME or name[0] == "." or any(c in "/\\" or not c.isprintable() for c in name):
+        expected = f"a name of 1 to {LONGEST_NAME} bytes without / and \\, control characters and a first dot"
+        raise error("cannot be the name of a file or folder", path=path, line=line, found=name, expected=expected)
+    return name
 
 
 def write_text(path: Path, text: str) -> None:
