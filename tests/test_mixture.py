@@ -168,7 +168,7 @@ def test_chances_sum_to_each_stores_share(
     frames = usable_frames(store, "train", settings)
     for step in (1, 2):
         places = np.arange(0, len(frames.index), step)
-        chances = frames.chances(settings.data, places)
+        chances = frames.chances(settings.data, places, 0)
         assert np.bincount(store_of(frames, places), chances) == pytest.approx(shares)
     classes = frames.class_shares(settings.data, EXPR)
     assert sum(classes) == pytest.approx(1)

@@ -126,6 +126,17 @@ def test_every_interval_with_a_usable_frame_gives_its_first(
     assert everything.tolist() == np.flatnonzero(good).tolist()
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("rate", [7.5, 10, 12.5, 15, 24_000 / 1001, 25, 30_000 / 1001, 30, 50, 60])
+@pytest.mark.parametrize("phase", [0.0, 0.1, 1 / 3, 0.5, 0.9, 0.999])
+def test_an_interval_of_whole_frames_loses_none(tmp_path: Path, rate: float, every: int, phase: float) -> None:
+    """Whatever the last bits of a time are: 25 frames a second at 0.04 s are all frames."""
+    index = FrameIndex([stored(tmp_path, (np.arange(1500) / rate).tolist())])
+    places = index.at_intervals(np.ones(1500, bool), every / rate, phase)
+    first = 0 if phase == 0 else int(np.ceil((1 - phase) * every - 1e-6))
+    assert places.tolist() == sorted({0, *range(first, 1500, every)})
+
+
 @pytest.mark.parametrize("rate", [7.5, 15.45, 24_000 / 1001, 30_000 / 1001, 30])
 def test_frames_are_an_interval_apart(tmp_path: Path, rate: float) -> None:
     """As near to it as whole frames allow, whatever the rate; a phase moves all but the first."""

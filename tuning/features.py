@@ -135,7 +135,7 @@ def _collect(
     return Features(
         key=key,
         train=seen,
-        chances=torch.from_numpy(train.chances(settings.data, t_places)),
+        chances=torch.from_numpy(train.chances(settings.data, t_places, key["interval"])),
         val=held_out,
         frames={
             "videos": [video.name for video in val.index.videos],

@@ -138,10 +138,26 @@ class FrameIndex:
         places = np.flatnonzero(usable)
         if seconds == 0:
             return places
-        video, cell = self.video[places], np.floor(self.time[places] / seconds + phase)
+        video, cell = self.video[places], np.floor(self._intervals(places, seconds) + phase)
         first = np.ones(len(places), bool)  # of its interval: time never goes back in a video
         first[1:] = (video[1:] != video[:-1]) | (cell[1:] != cell[:-1])
         return places[first]
+
+    def frequency(self, usable: np.ndarray, seconds: float) -> np.ndarray:
+        """float64 [n]: how often `at_intervals` takes each frame, as a mean over phases; 0 where it is not usable.
+
+        It is the first of its interval where a border lies between it and the usable frame before it.
+        """
+        places = np.flatnonzero(usable)
+        often = usable.astype(np.float64)
+        if seconds:
+            apart = np.diff(self._intervals(places, seconds)).clip(0, 1)
+            often[places[1:]] = np.where(self.video[places[1:]] == self.video[places[:-1]], apart, 1.0)
+        return often
+
+    def _intervals(self, places: np.ndarray, seconds: float) -> np.ndarray:
+        """Times in intervals. Rounded, so that one at a border is in the same interval whatever its last bits are."""
+        return np.round(self.time[places] / seconds, 6)
 
     def window_start(self, places: np.ndarray) -> np.ndarray:
         """int64: the step at which the window of sound around each frame begins; below 0 early in a recording."""

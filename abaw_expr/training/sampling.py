@@ -36,25 +36,31 @@ class Frames:
         """int [k], which store each place is of."""
         return np.searchsorted([first for first, _ in self.extras], places, side="right")
 
-    def chances(self, data: DataSettings, places: np.ndarray) -> np.ndarray:
-        """How likely each of these usable places is drawn, [k].
+    def chances(self, data: DataSettings, places: np.ndarray, interval: float) -> np.ndarray:
+        """How likely an epoch draws each of these usable places, which are a grid of this interval (seconds), [k].
 
         They sum to a store's share over its places. Within it a chance goes by the size of the frame's video to the
         power of minus `video_balance`, and by that of its class, in all stores together, so that the classes drawn are
-        their sizes to the power of 1 - `balance`, as far as the shares allow.
+        their sizes to the power of 1 - `balance`, as far as the shares allow. A size is how many frames the epochs'
+        grids hold, as a mean over their phases: a video of many frames a second has no more of them than another. A
+        place counts as much more as the epochs' grids hold it more often than its own grid does.
         """
         label, video = self.index.label, self.index.video
-        used, store = np.flatnonzero(self.usable), self.store(places)
-        counts = np.zeros((len(self.shares), label.max() + 1))
-        np.add.at(counts, (self.store(used), label[used]), 1)
-        weights = _evened(counts, self.shares, data.balance)[store, label[places]]
-        weights *= np.bincount(video[used], minlength=len(self.index.videos))[video[places]] ** -data.video_balance
+        used, held = np.flatnonzero(self.usable), self.index.frequency(self.usable, data.interval)
+        sizes = np.zeros((len(self.shares), label.max() + 1))
+        np.add.at(sizes, (self.store(used), label[used]), held[used])
+        lengths = np.bincount(video, held, len(self.index.videos))
+        store = self.store(places)
+        weights = _evened(sizes, self.shares, data.balance)[store, label[places]]
+        weights *= np.maximum(lengths, 1)[video[places]] ** -data.video_balance
+        weights *= held[places] / self.index.frequency(self.usable, interval)[places]
         return weights * (self.shares / np.bincount(store, weights, len(self.shares)))[store]
 
     def class_shares(self, data: DataSettings, task: Task) -> list[float]:
-        """Share of each class among the frames that training draws."""
+        """Share of each class among the frames that training draws, as a mean over the phases of its grid."""
         used = np.flatnonzero(self.usable)
-        return np.bincount(self.index.label[used], self.chances(data, used), minlength=task.n_classes).tolist()
+        chances = self.chances(data, used, interval=0)
+        return np.bincount(self.index.label[used], chances, minlength=task.n_classes).tolist()
 
 
 def usable_frames(store: Store, split: str, settings: Settings) -> Frames:
@@ -85,14 +91,18 @@ def draw_epoch(frames: Frames, settings: Settings, epoch: int) -> Draws:
     data = settings.data
     rng = np.random.default_rng([settings.seed, epoch])
     places = frames.index.at_intervals(frames.usable, data.interval, rng.random())
-    chances = frames.chances(data, places) if data.balance or data.video_balance else None
+    balanced = bool(data.balance or data.video_balance)
+    chances = frames.chances(data, places, data.interval) if balanced else None
     store, size = frames.store(places), data.neighbours
     groups, pieces = -(-np.count_nonzero(store == 0) // size), []
     for number, share in enumerate(frames.shares):
         mine = np.flatnonzero(store == number)
-        count = round(groups * share / frames.shares[0])
-        anchors = _anchors(rng, len(mine), None if chances is None else chances[mine], count, size)
-        pieces.append(places[mine][_groups(frames.index.video[places[mine]], anchors, size)])
+        count, video = round(groups * share / frames.shares[0]), frames.index.video[places[mine]]
+        if chances is None:
+            first = _in_turns(rng, video, count, size)
+        else:
+            first = _drawn(rng, video, chances[mine], count, size)
+        pieces.append(places[mine][_groups(video, first, size)])
     order = np.concatenate(pieces)
     if frames.extras:
         order = rng.permutation(order.reshape(-1, size)).ravel()
@@ -100,42 +110,48 @@ def draw_epoch(frames: Frames, settings: Settings, epoch: int) -> Draws:
     return Draws(order, draw_noise(rng, len(order)), np.arange(len(order)) // size)
 
 
-def _evened(counts: np.ndarray, shares: np.ndarray, balance: float) -> np.ndarray:
-    """Weight of a frame by store and class, [s, c]: see `Frames.chances`.
+def _evened(sizes: np.ndarray, shares: np.ndarray, balance: float) -> np.ndarray:
+    """Weight of a frame by store and class, [s, c], from how many frames each has: see `Frames.chances`.
 
     By iterative proportional fitting (Deming and Stephan 1940). Where only small stores have a class, it stays below
     what it should be.
     """
-    fitted = natural = counts / counts.sum(axis=1, keepdims=True) * shares[:, None]
+    fitted = natural = sizes / sizes.sum(axis=1, keepdims=True) * shares[:, None]
     there = natural.sum(axis=0) > 0
     wanted = np.where(there, natural.sum(axis=0), 1.0) ** (1 - balance) * there
     wanted /= wanted.sum()
     for _ in range(100 if balance else 0):
         fitted = fitted * wanted / np.where(there, fitted.sum(axis=0), 1.0)
         fitted = fitted * (shares / fitted.sum(axis=1))[:, None]
-    return fitted / np.maximum(counts, 1)
+    return np.divide(fitted, sizes, out=np.zeros_like(fitted), where=sizes > 0)
 
 
-def _anchors(rng: np.random.Generator, places: int, chances: np.ndarray | None, count: int, size: int) -> np.ndarray:
-    """int [count], near which of a store's places its groups lie: drawn by their chances, or the grid in turns."""
-    if chances is not None:
-        anchors = rng.choice(places, count, p=chances / chances.sum())
-        return anchors - rng.integers(size, size=count)  # the frame drawn may be any of its group
-    groups = -(-places // size)
-    turns = [rng.permutation(groups) for _ in range(max(-(-count // groups), 1))]
-    return np.concatenate(turns)[:count] * size
+def _drawn(rng: np.random.Generator, video: np.ndarray, chances: np.ndarray, count: int, size: int) -> np.ndarray:
+    """int [count], where groups of a store's places [k] begin: around places that are drawn by their chances.
+
+    The place drawn may be any of its group, and the group lies in its video.
+    """
+    drawn = rng.choice(len(video), count, p=chances / chances.sum())
+    begin = np.searchsorted(video, video[drawn], side="left")
+    return np.maximum(drawn - rng.integers(size, size=count), begin)
 
 
-def _groups(video: np.ndarray, anchors: np.ndarray, size: int) -> np.ndarray:
-    """int [groups x size]: runs of `size` places from near each anchor, moved so that they stay in one video.
+def _in_turns(rng: np.random.Generator, video: np.ndarray, count: int, size: int) -> np.ndarray:
+    """int [count], where groups of a store's places [k] begin that cover every video, all once before any again."""
+    _, begin, length = np.unique(video, return_index=True, return_counts=True)
+    first = np.concatenate([start + np.arange(0, n, size) for start, n in zip(begin, length, strict=True)])
+    turns = [rng.permutation(len(first)) for _ in range(max(-(-count // len(first)), 1))]
+    return first[np.concatenate(turns)[:count]]
+
+
+def _groups(video: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
+    """int [groups x size]: runs of `size` places from each first one, moved so that they end in its video.
 
     In a video of fewer places the last of them is repeated.
     """
-    anchors = anchors.clip(0)
-    ends = np.searchsorted(video, video[anchors], side="right")
-    begins = np.searchsorted(video, video[anchors], side="left")
-    first = np.maximum(np.minimum(anchors, ends - size), begins)
-    return np.minimum(first[:, None] + np.arange(size), ends[:, None] - 1).ravel()
+    begin, end = (np.searchsorted(video, video[first], side=side) for side in ("left", "right"))
+    moved = np.maximum(np.minimum(first, end - size), begin)
+    return np.minimum(moved[:, None] + np.arange(size), end[:, None] - 1).ravel()
 
 
 def split_steps(draws: Draws, settings: Settings, process: int, processes: int) -> list[list[Draws]]:
