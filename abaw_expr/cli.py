@@ -23,7 +23,7 @@ from abaw_expr.cli_search import penalties_command, refit_command
 from abaw_expr.cli_submissions import check, submit
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
 from abaw_expr.data.datasets.options import ClipOptions, Kind
-from abaw_expr.errors import StoppedError, UserError
+from abaw_expr.errors import StoppedError, UserError, shorten
 from abaw_expr.files import check_target
 from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks import EXPR, Task
@@ -238,6 +238,11 @@ def predict(
             RunFolder(run), opened, TASK, split, wanted, interval, accelerator, checkpoint, tell
         )
     write_outputs(out, outputs)
+    if seen := next(iter(outputs.branches.values())).seen:
+        console.note(
+            f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "
+            "What they score says little of recordings that are new to it."
+        )
     frames = outputs.table
     rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
     console.table(f"Outputs {out}", ("", "count"), rows_)
@@ -249,7 +254,8 @@ def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", 
 
     Of action units each one's threshold as well. Prior correction is of expressions' classes alone.
 
-    The nested figure is the honest one: each recording scored by what the others choose. Quote that.
+    The nested figure is the one to quote: each recording is scored by what the others choose. Where it is too high too,
+    as on outputs of the best epoch, that is said; predict with --checkpoint last for validation and test.
 
     Args:
         outputs: The validation split's outputs tables, one or several, all their branches voting. NAME= gives a

@@ -161,6 +161,7 @@ def _fitting(table: "Outputs", decision: Path | None) -> "Decision":
     else:
         chosen = Decision.load(decision, table.task)
         chosen.check(table)
+        console.strangers(decision, chosen.strangers(table))
     return chosen
 
 

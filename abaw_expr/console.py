@@ -72,6 +72,15 @@ def problems(title: str, found: "Sequence[Problem]") -> None:
         OUT.print(f"      {alike[0].detail}. {remedy}", soft_wrap=True)
 
 
+def strangers(decision: object, found: Sequence[str]) -> None:
+    """Says that a decision is applied to other outputs than it was tuned on, where it is."""
+    if found:
+        note(
+            f"Warning: {decision} was tuned on other outputs: {'; '.join(found)}. Its weights, smoothing and prior "
+            "correction are those of what it was tuned on. Tune again on the validation outputs of the same run."
+        )
+
+
 def print_epoch(epoch: "Epoch") -> None:
     """Prints a line an epoch, under a header at the first line of a run."""
     if epoch.epoch == 1:
@@ -98,13 +107,16 @@ def print_decision(name: str, decision: "Decision") -> None:
     rows = [(f"{branch} alone, nothing tuned", figure) for branch, figure in figures["alone"].items()]
     rows += [("equal weights, nothing tuned", figures["equal"]), ("tuned", figures[kind.figure_key])]
     rows += [("tuned, frames with a crop", figures[f"{kind.figure_key}_with_crop"])]
-    rows += [("nested (honest)", estimate[f"nested_{kind.figure_key}"])]
+    caveats = estimate.get("caveats", [])
+    rows += [("nested (too high, see below)" if caveats else "nested", estimate[f"nested_{kind.figure_key}"])]
     rows += [("optimism: tuned - nested", estimate["optimism"])]
     table(f"{kind.figure_title} on these frames", ("", kind.figure_name), rows)
     if estimate["interval"]:
         low, high = estimate["interval"]
         again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
         OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
+    for caveat in caveats:
+        note(f"Warning: all these figures, nested too, are too high: {caveat}.")
     for branch, figure in figures["alone"].items():
         if (figure or 0) > (figures[kind.figure_key] or 0):
             note(f"{branch} alone beats every fusion: the others need more training, or more data.")

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from abaw_expr.errors import DecisionError
 from abaw_expr.files import read_json, write_json
 from abaw_expr.kinds import Kind, Rows, kind_of
-from abaw_expr.outputs import Outputs, VideoOutputs
+from abaw_expr.outputs import Outputs, Source, VideoOutputs
 from abaw_expr.scoring import Statistics, with_crop
 from abaw_expr.tasks import EXPR, Challenge
 from abaw_expr.version import VERSION
@@ -271,6 +271,26 @@ class Decision:
                 "the outputs lack a branch", path=outputs.path, found=found, expected=expected, remedy=remedy
             )
 
+    def strangers(self, outputs: Outputs) -> list[str]:
+        """What outputs come from that it was not tuned on, in words; nothing where it was not tuned.
+
+        Imported numbers have a file for each split; they are known again by their priors.
+        """
+        tuned, found = self.outputs or {}, []
+        for name, vote in self.branches.items():
+            source = outputs.branches[name]
+            run, checkpoint = (_told(tuned, key, name) for key in ("runs", "checkpoints"))
+            if run is None:
+                continue
+            before = Source(run, vote.prior, checkpoint)
+            if run != source.run and (before.of_run or source.of_run):
+                found.append(f"{name} is of {source.run}, not of {run}")
+            elif checkpoint and source.checkpoint != checkpoint:
+                found.append(f"{name} is of checkpoint {source.checkpoint}, not of {checkpoint}")
+            elif not np.allclose(source.prior, vote.prior, atol=1e-6):
+                found.append(f"{name} has another prior")
+        return found
+
     def __str__(self) -> str:
         """In words: `audio 2 : visual 3, mean of 2 s, tau 0.5 : 0`."""
         weights = " : ".join(f"{name} {vote.weight}" for name, vote in self.branches.items())
@@ -349,6 +369,13 @@ def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
     """The figure over the annotated frames of all videos; None where there is none."""
     pooled = decision.statistics(videos).sum(axis=0)
     return float(decision.kind.figure(pooled)) if pooled.any() else None
+
+
+def _told(tuned: Mapping[str, Any], key: str, branch: str) -> str | None:
+    """What a decision says of the outputs that a branch was tuned on; None where it does not."""
+    by_branch = tuned.get(key)
+    value = by_branch.get(branch) if isinstance(by_branch, Mapping) else None
+    return value if isinstance(value, str) else None
 
 
 def _vote(name: str, value: object) -> Vote:

@@ -15,7 +15,7 @@ from abaw_expr.errors import RunError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
 from abaw_expr.outputs import Outputs, Source, branch_columns
 from abaw_expr.settings import Settings
-from abaw_expr.tasks import Task
+from abaw_expr.tasks import Task, recording_of
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric
 from abaw_expr.training.run import RunFolder
@@ -64,12 +64,13 @@ def predict(
 ) -> Outputs:
     """Runs a run's checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
 
-    Raises RunError where there is no checkpoint, or one that the run's settings do not fit.
+    Raises RunError where there is no checkpoint, or one that was trained with other settings than the run's.
     """
     settings = run.load_settings()
-    settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
+    run.check(settings, trained, path)
+    settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
     fabric = build_fabric(settings)
     network = fabric.to_device(fold_batch_norm(load_network(path, settings, trained, task)))
     wanted = sorted(wanted, key=lambda item: item.video.name)
@@ -80,8 +81,14 @@ def predict(
         _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
     ]
     table = pd.concat(tables, ignore_index=True)
-    source = Source(trained.signature, tuple(trained.prior))
+    seen = () if split == "train" else _seen(trained.videos, [item.video.name for item in wanted])
+    source = Source(trained.signature, tuple(trained.prior), checkpoint, seen)
     return Outputs(task, table, split, dict.fromkeys(settings.model.branches, source))
+
+
+def _seen(trained: Sequence[str], videos: Sequence[str]) -> tuple[str, ...]:
+    """The recordings of some videos that training saw, be it with another person."""
+    return tuple(sorted({recording_of(name) for name in trained} & {recording_of(name) for name in videos}))
 
 
 def load_network(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:

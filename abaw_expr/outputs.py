@@ -17,7 +17,9 @@ column each instead of `label`: `label_valence` (float32, -5 where nobody annota
 
 The Parquet schema carries JSON under the key `abaw_expr`: task (the challenge), class_names (the header), split,
 version, and branches, which gives by name where each comes from: run (its signature) and prior (what its training saw:
-the share of each class or of each unit's active frames, the mean valence and arousal). A branch is whatever votes: a
+the share of each class or of each unit's active frames, the mean valence and arousal). What would make an estimate on
+these frames too high may stand beside them: checkpoint (`best`: its epoch was chosen on validation frames) and seen
+(recordings of the table that the run was trained on, be it with another person). A branch is whatever votes: a
 modality of our networks, or any other model. Any program that writes this can be tuned, scored and submitted.
 """
 
@@ -43,6 +45,7 @@ from abaw_expr.tasks import CHALLENGES, COMPOUND, EXPR, Challenge, Field, Task, 
 from abaw_expr.version import VERSION
 
 KEY = b"abaw_expr"
+_SIGNATURE = re.compile("[0-9a-f]{16}")
 _BRANCH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
 
@@ -73,6 +76,21 @@ class Source:
     """The signature of the run that made them, or the name of the file that they were imported from."""
     prior: tuple[float, ...]
     """What training saw on average: the share of each class or of each unit's active frames, or the mean values."""
+    checkpoint: str | None = None
+    """Of a run of ours, `best` or `last`."""
+    seen: tuple[str, ...] = ()
+    """Recordings of the table that the run was trained on, be it with another person."""
+
+    @property
+    def of_run(self) -> bool:
+        """Whether a run of ours made it, whose signature `run` is."""
+        return _SIGNATURE.fullmatch(self.run) is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the table's metadata has it; what is not known is left out."""
+        known = {"checkpoint": self.checkpoint, "seen": list(self.seen)}
+        said = {name: value for name, value in known.items() if value}
+        return {"run": self.run, "prior": [float(share) for share in self.prior]} | said
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,10 +304,7 @@ def _metadata(outputs: Outputs) -> dict[str, Any]:
         "task": outputs.task.name,
         "class_names": list(outputs.task.columns),
         "split": outputs.split,
-        "branches": {
-            name: {"run": source.run, "prior": [float(share) for share in source.prior]}
-            for name, source in outputs.branches.items()
-        },
+        "branches": {name: source.to_json() for name, source in outputs.branches.items()},
         "version": VERSION,
     }
 
@@ -332,7 +347,10 @@ def _check_metadata(metadata: dict[str, Any], task: Challenge, path: Path) -> No
         raise OutputsError("names no branches", path=path, found=branches, expected="branches by name", remedy=REMEDY)
     for name, source in branches.items():
         check_branch_name(name, path)
-        prior = source.get("prior") if isinstance(source, dict) and "run" in source else None
+        prior = source.get("prior") if isinstance(source, dict) and isinstance(source.get("run"), str) else None
+        if prior is not None and not _are_optional(source):
+            expected = "checkpoint: best or last; seen: a list of names"
+            raise OutputsError(f"the branch {name} has unknown metadata", path=path, found=source, expected=expected)
         if not kind.is_prior(prior):
             expected = f"run, and prior: {kind.prior_expected}"
             raise OutputsError(
@@ -340,8 +358,15 @@ def _check_metadata(metadata: dict[str, Any], task: Challenge, path: Path) -> No
             )
 
 
+def _are_optional(source: dict[str, Any]) -> bool:
+    """Whether what may stand in a branch's metadata is of its kind."""
+    seen = source.get("seen", [])
+    listed = isinstance(seen, list) and all(isinstance(name, str) for name in seen)
+    return listed and source.get("checkpoint") in (None, "best", "last")
+
+
 def _source(value: dict[str, Any]) -> Source:
-    return Source(value["run"], tuple(value["prior"]))
+    return Source(value["run"], tuple(value["prior"]), value.get("checkpoint"), tuple(value.get("seen", ())))
 
 
 def _check_columns(names: list[str], columns: pa.Schema, path: Path) -> None:

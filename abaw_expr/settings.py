@@ -203,7 +203,7 @@ class OptimiserSettings(_Strict):
 
 @dataclass(frozen=True)
 class ComputeSettings(_Strict):
-    """Where the work is done; no part of the run's signature."""
+    """Where the work is done; no part of the run's signature but for a batch in parts, which BN normalises apart."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto takes a GPU where there is one."""
@@ -310,14 +310,24 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, yaml.safe_dump(dump_settings(settings), sort_keys=False))
 
 
-def signature(settings: Settings, data: str, start: str | None = None) -> str:
+def signature(settings: Settings, data: str, start: str | None = None, heads: Any = None) -> str:
     """The identity of a run: a hash of what decides its result, without devices, workers and paths.
 
-    `data` is the store's digest, `start` that of the weights that it begins with, where it draws them not itself.
+    `data` is the store's digest, `start` that of the weights that it begins with, where it draws them not itself, and
+    `heads` what its heads were trained again on, where they were.
     """
     values = dump_settings(settings)
     del values["compute"]
-    return digest({"settings": values, "data": data} | ({} if start is None else {"start": start}))
+    others = {"start": start, "heads": heads, "parts": _parts(settings)}
+    return digest({"settings": values, "data": data} | {name: value for name, value in others.items() if value})
+
+
+def _parts(settings: Settings) -> int | None:
+    """In how many parts a batch is normalised by BN; None where it is whole, however many devices share it."""
+    compute = settings.compute
+    share = -(-settings.optimiser.batch_size // (compute.devices * compute.nodes))
+    parts = -(-share // (compute.part or share))
+    return parts if parts > 1 else None
 
 
 def _plain(value: Any) -> Any:

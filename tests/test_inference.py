@@ -89,7 +89,10 @@ def exact(run: RunFolder, opened: Store) -> Outputs:
 def test_the_table_keeps_the_contract(exact: Outputs, opened: Store, tmp_path: Path) -> None:
     write_outputs(tmp_path / "outputs.parquet", exact)
     read = read_outputs(tmp_path / "outputs.parquet")
-    assert (read.split, read.branches) == ("train", dict.fromkeys(BRANCHES, Source("the signature", tuple(PRIOR))))
+    assert (read.split, read.branches) == (
+        "train",
+        dict.fromkeys(BRANCHES, Source("the signature", tuple(PRIOR), "best")),
+    )
     videos = {video.name: video.frames for video in opened.split("train")}
     assert [video.name for video in read.videos()] == sorted(videos)
     for video in read.videos():

@@ -38,7 +38,9 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
             layer.weight.copy_(heads.weight[name])
             layer.bias.copy_(heads.bias[name][:, 0])
     settings = replace(before, loss=settings.loss)
-    identity = signature(settings, str(features.key["store"]))
+    decay = settings.optimiser.weight_decay
+    heads_of = {name: features.key[name] for name in ("run", "weights", "interval")} | {"decay": decay, "seed": seed}
+    identity = signature(settings, str(features.key["store"]), heads=heads_of)
     checkpoint = replace(
         trained,
         signature=identity,
@@ -54,7 +56,6 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
         save_checkpoint(made.last, checkpoint)
         save_checkpoint(made.best, replace(checkpoint, average={}, optimiser={}))
         made.write_metrics([Epoch(**row) for row in trained.history], task)
-        heads_of = {"run": features.key["run"], "interval": features.key["interval"], "seed": seed}
         write_json(made.manifest, summary | {"signature": identity, "heads": heads_of})
     return heads
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw_expr.errors import OutputsError
+from abaw_expr.errors import OutputsError, shorten
 from abaw_expr.files import file_digest
 from abaw_expr.fusion import Decision, figures
 from abaw_expr.kinds import Kind, kind_of
@@ -147,16 +147,42 @@ def decide(outputs: Outputs, found: Search) -> Decision:
     )
     estimate = asdict(found.estimate)
     nested = {f"nested_{found.kind.figure_key}": estimate.pop("nested")}
+    warned = {"caveats": told} if (told := caveats(outputs)) else {}
     if estimate["interval"] is not None:
         estimate["interval"] = list(estimate["interval"])  # as JSON has it
     return replace(
         decision,
         outputs=_sources(outputs),
         figures=figures(decision, outputs.videos()),
-        estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate},
+        estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate, **warned},
     )
+
+
+def caveats(outputs: Outputs) -> list[str]:
+    """Why figures on these outputs, the nested one too, are higher than on recordings that nobody has seen."""
+    found = []
+    if outputs.split == "train":
+        found.append("these are the frames that were trained on")
+    if best := [name for name, source in outputs.branches.items() if source.checkpoint == "best"]:
+        chosen = f"the epoch of {', '.join(best)} was chosen on validation frames"
+        found.append(f"{chosen}: predict with --checkpoint last, here and for the test")
+    for seen, names in _by_seen(outputs).items():
+        recordings = f"{len(seen)} recordings were trained on by {', '.join(names)}, or another person in them was"
+        found.append(f"{recordings}: {shorten(seen)}")
+    return found
+
+
+def _by_seen(outputs: Outputs) -> dict[tuple[str, ...], list[str]]:
+    """The branches by what their runs saw, of those that saw anything."""
+    branches: dict[tuple[str, ...], list[str]] = {}
+    for name, source in outputs.branches.items():
+        if source.seen:
+            branches.setdefault(source.seen, []).append(name)
+    return branches
 
 
 def _sources(outputs: Outputs) -> dict[str, Any]:
     files = [{"file": path.name, "digest": file_digest(path)} for path in outputs.paths]
-    return {"files": files, "runs": {name: source.run for name, source in outputs.branches.items()}}
+    runs = {name: source.run for name, source in outputs.branches.items()}
+    checkpoints = {name: source.checkpoint for name, source in outputs.branches.items() if source.checkpoint}
+    return {"files": files, "runs": runs} | ({"checkpoints": checkpoints} if checkpoints else {})

@@ -36,6 +36,10 @@ class Checkpoint:
     """The moving mean of the weights; empty where the run keeps none."""
     optimiser: dict[str, Any]
     """Empty in a checkpoint that is only predicted from."""
+    data: str = ""
+    """The digest of the store that it was trained on."""
+    videos: tuple[str, ...] = ()
+    """The names of the videos that it was trained on, of all stores; none where they are not known."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

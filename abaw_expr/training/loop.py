@@ -293,6 +293,8 @@ class Training:
             network=self._network.state_dict(),
             average={} if self._average is None else self._average.network.state_dict(),
             optimiser=self._optimiser.state_dict(),
+            data=self._store.digest,
+            videos=tuple(video.name for video in self._training.index.videos),
         )
 
     def _save_last(self) -> None:

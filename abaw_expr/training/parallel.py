@@ -60,6 +60,9 @@ def strategy_of(settings: ComputeSettings) -> dict[str, Any]:
     if asked not in (1, everywhere):
         found = f"{everywhere} processes, and settings for {asked}"
         raise SettingsError("torchrun and the settings do not agree", found=found, remedy="Leave out --devices.")
+    if settings.part and asked < everywhere:  # how many parts a batch has is part of the run's signature
+        remedy = "Say how many processes there are: --devices (a machine) and --nodes."
+        raise SettingsError("--compute.part needs the number of processes", found=everywhere, remedy=remedy)
     # BN's statistics are the same everywhere already: buffers need no sending.
     strategy = DDPStrategy(broadcast_buffers=False)
     return {"devices": here, "num_nodes": everywhere // here, "strategy": strategy}

@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from abaw_expr.errors import RunError
-from abaw_expr.files import atomic, file_digest, write_json
+from abaw_expr.files import atomic, file_digest, read_json, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
 from abaw_expr.tasks import Task
+from abaw_expr.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,29 @@ class RunFolder:
 
     def identity(self, settings: Settings, data: str) -> str:
         """The signature of a run of these settings in this folder; `data` is the store's digest."""
-        return sign(settings, data, file_digest(self.begun_with) if self.begun_with.exists() else None)
+        start = file_digest(self.begun_with) if self.begun_with.exists() else None
+        return sign(settings, data, start, self.summary().get("heads"))
+
+    def summary(self) -> dict[str, Any]:
+        """What the manifest says; nothing where the run is not complete. Raises RunError where it cannot be read."""
+        if not self.complete:
+            return {}
+        value = read_json(self.manifest, RunError, "Name another run, or train again.")
+        if not isinstance(value, dict):
+            raise RunError("is no manifest of a run", path=self.manifest, remedy="Name another run, or train again.")
+        return value
+
+    def check(self, settings: Settings, checkpoint: Checkpoint, path: Path) -> None:
+        """Raises RunError where a checkpoint, which is at `path`, was not trained with these settings of the run."""
+        data = checkpoint.data or str(self.summary().get("store", ""))
+        if data and self.identity(settings, data) != checkpoint.signature:
+            raise RunError(
+                "says other settings than the checkpoint was trained with",
+                path=self.settings,
+                found=f"signature {self.identity(settings, data)}",
+                expected=f"{checkpoint.signature}, as {path.name} has it",
+                remedy="Put back the settings.yaml that it was trained with, or train again.",
+            )
 
     def start(self, settings: Settings, data: str, resume: bool) -> None:
         """Makes the folder, or makes sure that the run in it is this one; one without a checkpoint starts anew.
