@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if arguments[:1] == ["--"]:  # which tells torchrun that the flags after it are ours
+        del arguments[0]
     _allow_open_files()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:

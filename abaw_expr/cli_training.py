@@ -58,10 +58,12 @@ def train_command(base: Settings, arguments: Sequence[str], task: Task) -> Calla
                 place of weights drawn from the seed: to go on from what was learnt on other data.
         """
         from abaw_expr.data.mixture import open_mixture
+        from abaw_expr.training.launch import is_first, join_slurm_step, start_processes, started_by_torchrun
         from abaw_expr.training.loop import train as fit
-        from abaw_expr.training.parallel import start_processes, started_by_torchrun
         from abaw_expr.training.run import RunFolder, best_epoch
 
+        join_slurm_step()
+        console.speak(is_first())
         if overrides.compute.devices > 1 and not started_by_torchrun():
             return start_processes(arguments, overrides.compute.devices)
         if resume and not RunFolder(run).last.exists():

@@ -26,6 +26,11 @@ ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=_PR
 """Progress, notes and errors, so that a pipe gets results only."""
 
 
+def speak(first: bool) -> None:
+    """Says whether this is the process that speaks, where that turns out after the start."""
+    OUT.quiet = ERR.quiet = not first
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with time left; the function it gives is told (done, total)."""

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abaw_expr.errors import StoreError
+from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import read_json
 from abaw_expr.tasks import Task
 
@@ -36,6 +36,13 @@ RECORDING_FILE = "recording.json"
 MAPPED_BYTES = 2**30
 """Of crops that a process maps into memory. Pages of a map once touched count as the process's own, so that the whole
 of a large store would; crops beyond these bytes are read, which takes twice as long."""
+_WITHOUT = {
+    "train": "Is the release complete?",
+    "val": "Is the release complete? Of another data set, prepare it anew with --val-share above 0: a run is validated "
+    "on its first store. Only a store that is mixed into another, as STORE=SHARE, needs none.",
+    "test": "Add the organisers' list of test videos to the release and run `prepare` again.",
+}
+"""What to do where a split is empty."""
 _AGAIN = "Run `prepare` into a new folder."
 
 
@@ -156,7 +163,8 @@ class Store:
         """The videos of train, val or test. Raises StoreError where there is none."""
         chosen = tuple(video for video in self.videos if video.split == name)
         if not chosen:
-            raise StoreError(f"holds no {name} video", path=self.root, remedy="Is the release complete?")
+            held = shorten(sorted({video.split for video in self.videos})) or "nothing"
+            raise StoreError(f"holds no {name} video", path=self.root, found=held, remedy=_WITHOUT.get(name))
         return chosen
 
 

@@ -28,8 +28,9 @@ from abaw_expr.settings import Settings
 from abaw_expr.tasks import Task, frame_name
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
+from abaw_expr.training.launch import is_first
 from abaw_expr.training.optimiser import Average, build_optimiser, set_learning_rates
-from abaw_expr.training.parallel import add_up, is_first
+from abaw_expr.training.parallel import add_up
 from abaw_expr.training.run import Epoch, RunFolder, best_epoch
 from abaw_expr.training.sampling import draw_epoch, flatten, split_steps, usable_frames
 from abaw_expr.training.starting import keep_start, take_start

@@ -1,7 +1,6 @@
-"""Several processes of one run: how they are started, who is first, and what they tell each other."""
+"""Several processes of one run: what Fabric is to know of them, and what they tell each other."""
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,43 +11,7 @@ from torch import distributed
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.settings import ComputeSettings
-
-
-def started_by_torchrun() -> bool:
-    """Whether this is one of several processes of a run."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def start_processes(arguments: Sequence[str], count: int) -> int:
-    """Runs the command line in `count` processes of this machine and returns the exit status of the first to fail."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    threads = max((os.cpu_count() or 1) // count, 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id="train",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.1,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "abaw_expr", *arguments)
-    except ChildFailedError as error:
-        return min(failure.exitcode for failure in error.failures.values()) if error.failures else 1
-    except SignalException as error:  # passed on to the processes, which have saved and told so
-        return 128 + error.sigval
-    return 0
+from abaw_expr.training.launch import started_by_torchrun
 
 
 def strategy_of(settings: ComputeSettings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ manifest.json        written last: its presence means complete
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,7 +20,9 @@ from abaw_expr.files import atomic, file_digest, read_json, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
 from abaw_expr.tasks import Task
-from abaw_expr.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from abaw_expr.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class RunFolder:
             raise RunError("is no manifest of a run", path=self.manifest, remedy="Name another run, or train again.")
         return value
 
-    def check(self, settings: Settings, checkpoint: Checkpoint, path: Path) -> None:
+    def check(self, settings: Settings, checkpoint: "Checkpoint", path: Path) -> None:
         """Raises RunError where a checkpoint, which is at `path`, was not trained with these settings of the run."""
         data = checkpoint.data or str(self.summary().get("store", ""))
         if data and self.identity(settings, data) != checkpoint.signature:
