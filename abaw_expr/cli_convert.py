@@ -101,8 +101,6 @@ def _to_table(
         frames = {video: own.frames for video, own in labels.items()}
         rows_of = frames_of(wanted, "test", frames, times_of_frames(frames, videos, rate))
     joined = join_branch(_given(source, wanted, labels), source, BRANCH, rows_of, kind_of(wanted).unknown_prior, True)
-    if not joined.used:
-        raise UserError("predicts no frame of the table", path=source, remedy=f"Is {like} of the same videos?")
     write_outputs(out, joined.outputs)
     rows = [("rows of the table", joined.used + joined.silent), ("rows with predictions", joined.used)]
     return [*rows, ("rows without: no vote", joined.silent), ("rows of other frames, left out", joined.beyond)]

@@ -8,7 +8,7 @@ import tyro
 
 from abaw_expr import console
 from abaw_expr.cli_training import Flag
-from abaw_expr.errors import DecisionError, UserError
+from abaw_expr.errors import DecisionError, UserError, shorten
 from abaw_expr.files import check_target, read_json
 from abaw_expr.tasks import Challenge
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from abaw_expr.fusion import Decision
-    from abaw_expr.kinds import Kind
+    from abaw_expr.importing import Imported
     from abaw_expr.outputs import Outputs
     from abaw_expr.scoring import Statistics
 
@@ -74,10 +74,22 @@ def import_outputs(
         raise UserError("is of another challenge", path=where, found=rows_of.task.name, expected=challenge)
     imported = import_branch(source, name, rows_of, logits, prior, incomplete)
     write_outputs(out, imported.outputs)
+    _report(f"Outputs {out}, branch {name}, {rows_of.task.name}", imported)
+    return 0
+
+
+def _report(title: str, imported: "Imported") -> None:
+    """Says how the rows of a source met those of the table."""
     rows = [("rows of the table", imported.used + imported.silent), ("rows with numbers", imported.used)]
     rows += [("rows without: no vote", imported.silent), ("rows of other frames, left out", imported.beyond)]
-    console.table(f"Outputs {out}, branch {name}, {rows_of.task.name}", ("", "count"), rows)
-    return 0
+    rows += [("rows made to sum to 1, as they were rounded", imported.scaled)] if imported.scaled else []
+    console.table(title, ("", "count"), rows)
+    if imported.spelt:
+        names = [f"{theirs} for {ours}" for theirs, ours in imported.spelt.items()]
+        console.note(f"{len(names)} videos are written otherwise, and were understood: {shorten(names)}.")
+    if imported.strangers:
+        count = len(imported.strangers)
+        console.note(f"{count} videos are not in the table, and were left out: {shorten(imported.strangers)}.")
 
 
 def compare(outputs: Tables, decision: Path, other_outputs: Tables, other_decision: Path) -> int:
@@ -91,14 +103,15 @@ def compare(outputs: Tables, decision: Path, other_outputs: Tables, other_decisi
         other_outputs: The outputs tables of the second; the same where only the decision differs.
         other_decision: The decision file of the second.
     """
+    from abaw_expr.comparison import check_same_annotations
     from abaw_expr.scoring import bootstrap_difference, bootstrap_interval
 
-    first, names, kind = _by_recording(outputs, decision)
-    second, other_names, other_kind = _by_recording(other_outputs, other_decision)
-    counted = kind is other_kind and names == other_names
-    if not counted or (kind.annotated(first) != kind.annotated(second)).any():
-        remedy = "Compare outputs of the same split."
-        raise UserError("the two are not of the same annotated frames", path=other_outputs[0], remedy=remedy)
+    (table, chosen), (other, other_chosen) = (
+        read_decided(outputs, decision),
+        read_decided(other_outputs, other_decision),
+    )
+    check_same_annotations(table, other)
+    kind, first, second = chosen.kind, _by_recording(table, chosen), _by_recording(other, other_chosen)
     if len(first) < 2:
         raise UserError("there is nothing to resample", found="1 recording", expected="at least 2")
     figure = kind.figure
@@ -165,14 +178,12 @@ def _fitting(table: "Outputs", decision: Path | None) -> "Decision":
     return chosen
 
 
-def _by_recording(outputs: Sequence[Path], decision: Path) -> "tuple[Statistics, list[str], Kind]":
-    """Statistics a recording, [R, F, K], the videos, and the kind of their numbers."""
+def _by_recording(table: "Outputs", decision: "Decision") -> "Statistics":
+    """Statistics a recording, [R, F, K]."""
     from abaw_expr.scoring import sum_recordings
 
-    table, chosen = read_decided(outputs, decision)
     videos = table.videos()
-    names = [video.name for video in videos]
-    return sum_recordings(names, chosen.statistics(videos)), names, chosen.kind
+    return sum_recordings([video.name for video in videos], decision.statistics(videos))
 
 
 def _frames(

@@ -130,7 +130,8 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     import av
 
     from abaw_expr.data.media import read_times
-    from abaw_expr.data.walk import VIDEO_SUFFIXES, film_of, find_films
+    from abaw_expr.data.walk import film_of, find_films
+    from abaw_expr.spellings import VIDEO_SUFFIXES
 
     films = find_films(media)
     if not films:

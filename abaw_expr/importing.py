@@ -8,7 +8,8 @@ A source is one of
 
 Of action units there is a column a unit (`AU1`), the probability that it is active; of valence and arousal their
 `values`, under their names. Frames count from 1. The rows of the table are those of another table, the one that it is
-to be tuned or submitted with, or those of annotations or a template (`frames_of`).
+to be tuned or submitted with, or those of annotations or a template (`frames_of`). Names of videos are text, whatever
+they look like, and the usual other spellings of the table's names are understood (`abaw_expr.spellings`).
 Shapes: N rows of the source, T of a video, C numbers of a row.
 """
 
@@ -26,9 +27,12 @@ from numpy.typing import NDArray
 from abaw_expr.errors import OutputsError, shorten, unreadable
 from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs, Source, branch_columns, check_branch_name, label_columns
+from abaw_expr.spellings import meant_names
 from abaw_expr.tasks import IMAGE_COLUMN, Challenge
 
-IMAGE = r"^(?P<video>.+)/0*(?P<frame>\d+)\.jpg$"
+IMAGE = r"(?i)^\s*(?P<video>.+)[/\\]0*(?P<frame>\d+)\.(?:jpe?g|png)\s*$"
+_CLOSE_TO_1 = 0.05
+"""Rows that sum to 1 this nearly, of numbers from 0 to 1, are no logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Given:
     """The rows of a source, as it has them."""
 
     video: NDArray[np.object_]
-    """[N]"""
+    """[N], text; None where it is none."""
     frame: NDArray[np.float64]
     """[N], NaN where it is no number."""
     p: NDArray[np.float64]
@@ -44,6 +48,8 @@ class Given:
     logits: bool
     where: Callable[[int], tuple[Path, int]]
     """The file of a row, and its line or row there, from 1."""
+    cells: NDArray[np.object_] | None = None
+    """[N], what says which frame a row is of, as it is written; None: video and frame do."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ class Imported:
     """Rows of videos or frames that the table does not have."""
     silent: int
     """Rows of the table that the source says nothing of: the branch has no vote there."""
+    scaled: int
+    """Rows whose probabilities, rounded as the source has them, were made to sum to 1."""
+    spelt: Mapping[str, str]
+    """Names of the source that are written otherwise in the table, with the table's."""
+    strangers: tuple[str, ...]
+    """Names of the source's videos that the table does not have."""
 
 
 def import_branch(
@@ -83,21 +95,30 @@ def join_branch(
 ) -> Imported:
     """The rows of a source, which is at `path`, as the branch `name`; otherwise as `import_branch`."""
     task, kind = like.task, kind_of(like.task)
-    _check(given, task)
+    names = list(dict.fromkeys(like.table["video"].astype(str)))
+    given, spelt = _spelt_as(given, names)
+    scaled = given.p if given.logits else kind.rounded(given.p)
+    changed = int((~np.isclose(scaled, given.p, rtol=0, atol=1e-9, equal_nan=True)).any(axis=1).sum())
+    given = replace(given, p=scaled.astype(np.float64))
+    _check(given, path, task)
     p = kind.from_logits(given.p) if given.logits else given.p
     rows = pd.MultiIndex.from_arrays([given.video, given.frame.astype(np.int64)])
     wanted = pd.MultiIndex.from_arrays([like.table["video"].astype(object), like.table["frame"].astype(np.int64)])
-    if not incomplete:
-        _check_videos(path, given, like)
+    strangers = tuple(sorted(set(given.video) - set(names)))
+    _check_videos(path, given, names, strangers, incomplete)
     place = rows.get_indexer(wanted)
     found = place >= 0
+    if not found.any():
+        numbers = [f"{int(column.min())} to {int(column.max())}" for column in (given.frame, like.table["frame"])]
+        remedy = "Frames count from 1 within each video."
+        raise OutputsError("has no frame of the table", path=path, found=numbers[0], expected=numbers[1], remedy=remedy)
     aligned = np.where(found[:, None], p[place], np.nan).astype(np.float32)
     columns = dict(zip(branch_columns(name, task), aligned.T, strict=True))
     labels = {column: like.table[column] for column in label_columns(task)}
     table = like.table[["video", "frame", "time", "crop"]].assign(**columns, **labels)
     used = int(found.sum())
     outputs = replace(like, table=table, branches={name: Source(path.name, prior)}, paths=())
-    return Imported(outputs, used, len(p) - used, len(found) - used)
+    return Imported(outputs, used, len(p) - used, len(found) - used, changed, spelt, strangers)
 
 
 def frames_of(
@@ -122,39 +143,77 @@ def frames_of(
 
 
 def _read(path: Path, task: Challenge, logits: bool) -> Given:
+    parquet = path.suffix.lower() == ".parquet"
     try:
         if path.is_dir():
             return _read_folder(path, task, logits)
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, skipinitialspace=True)
+        table = pd.read_parquet(path) if parquet else _read_csv(path)
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
     except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
-        raise OutputsError(f"is not a {kind} file ({error})", path=path) from error
-    first_line = 1 if path.suffix == ".parquet" else 2  # after the header
-    return _from_table(table, path, task, logits, first_line)
+        raise OutputsError(f"is not a {'Parquet' if parquet else 'CSV'} file ({error})", path=path) from error
+    return _from_table(table, path, task, logits, first=1 if parquet else 2)  # after the header
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV whose identifiers are text: a video may be called 0012, NA or 1e5."""
+    header = pd.read_csv(path, nrows=0, skipinitialspace=True).columns
+    text = {column: str for column in header if _plain(column) in ("video", "frame", IMAGE_COLUMN)}
+    return pd.read_csv(path, skipinitialspace=True, dtype=text, keep_default_na=False, na_values={})
 
 
 def _from_table(table: pd.DataFrame, path: Path, task: Challenge, logits: bool, first: int) -> Given:
-    known = {str(column).strip().lower(): column for column in table.columns}
+    known = {_plain(column): column for column in table.columns}
     classes = [known.get(name.lower()) for name in task.columns]
     if None in classes:
         _refuse_classes(path, [str(column) for column in table.columns], task)
     if {"video", "frame"} <= known.keys():
-        video, frame = table[known["video"]].astype(str), table[known["frame"]]
+        video, frame = _texts(table[known["video"]], path), table[known["frame"]]
+        cells = _joined_cells(table[[known["video"], known["frame"]]])
     elif IMAGE_COLUMN in known:
-        parts = table[known[IMAGE_COLUMN]].astype(str).str.extract(IMAGE)
-        video, frame = parts["video"], parts["frame"]
+        cells = _texts(table[known[IMAGE_COLUMN]], path)
+        parts = pd.Series(cells).str.extract(IMAGE)
+        video, frame = _without(parts["video"], parts["video"].isna()), parts["frame"]
     else:
         expected = f"columns video and frame, or {IMAGE_COLUMN} with video/00001.jpg"
         raise OutputsError("does not say which frames its rows are of", path=path, found=list(known), expected=expected)
     numbers = table[classes].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     frames = pd.to_numeric(frame, errors="coerce").to_numpy(np.float64)
-    return Given(video.to_numpy(object), frames, numbers, logits, lambda row: (path, row + first))
+    return Given(video, frames, numbers, logits, lambda row: (path, row + first), cells)
+
+
+def _plain(column: object) -> str:
+    return str(column).strip().lower()
+
+
+def _joined_cells(columns: pd.DataFrame) -> NDArray[np.object_]:
+    rows = zip(columns.iloc[:, 0].map(_cell_text), columns.iloc[:, 1].map(_cell_text), strict=True)
+    return np.array([", ".join(row) for row in rows], object)
+
+
+def _cell_text(value: object) -> str:
+    return "" if value is None or value != value else str(value)
+
+
+def _texts(column: pd.Series, path: Path) -> NDArray[np.object_]:
+    """A column of names as text, None where a cell is empty. Raises OutputsError where it holds other than names."""
+    if pd.api.types.is_float_dtype(column) or pd.api.types.is_bool_dtype(column):
+        found = f"{column.name}, {column.dtype}"
+        raise OutputsError("has names that are no text", path=path, found=found, remedy="Write that column as text.")
+    text = column.astype(str)
+    empty = column.isna() | (text.str.strip() == "")
+    return _without(text, empty)
+
+
+def _without(text: pd.Series, empty: pd.Series) -> NDArray[np.object_]:
+    """Text, None where it is empty."""
+    found = text.to_numpy(object)
+    found[empty.to_numpy()] = None
+    return found
 
 
 def _read_folder(folder: Path, task: Challenge, logits: bool) -> Given:
-    files = sorted(folder.glob("*.npz"))
+    files = sorted(folder.glob("[!.]*.npz"))
     if not files:
         raise OutputsError("holds no .npz file", path=folder, expected="<video>.npz for every video")
     parts = [_read_npz(file, task) for file in files]
@@ -198,39 +257,77 @@ def _read_npz(file: Path, task: Challenge) -> tuple[NDArray[np.float64], NDArray
     return p[:, order].astype(np.float64), frames, kind == "logits"
 
 
-def _check(given: Given, task: Challenge) -> None:
+def _spelt_as(given: Given, names: Sequence[str]) -> tuple[Given, dict[str, str]]:
+    """The source with the table's names, and the names that are written otherwise there."""
+    found = list(dict.fromkeys(video for video in given.video if video is not None))
+    meant = {name: other for name, other in meant_names(found, names).items() if name != other}
+    if not meant:
+        return given, meant
+    return replace(given, video=np.array([meant.get(video, video) for video in given.video], object)), meant
+
+
+def _check(given: Given, path: Path, task: Challenge) -> None:
     """Raises OutputsError for the first row that cannot be used."""
-    p, frame = given.p, given.frame
+    p, frame, kind = given.p, given.frame, kind_of(task)
+    if given.logits and kind.distribution and _are_probabilities(p):
+        remedy = "Leave out --logits: it would take the softmax of probabilities."
+        raise OutputsError("holds probabilities, no logits", path=path, found=_shown(p[0]), remedy=remedy)
     whole = np.isfinite(frame) & (frame >= 1) & (frame == np.floor(frame))
     known = np.array([isinstance(video, str) for video in given.video], bool)
     rows = pd.MultiIndex.from_arrays([given.video, frame])
-    which = "a video and a frame counted from 1"
+    which = "a video and a frame counted from 1, such as VIDEO/00001.jpg"
+    numbers, cells = (lambda row: _shown(p[row])), (lambda row: _cell(given, row))
     faults = [
-        ("does not say which frame it is of", which, "", ~(whole & known)),
-        ("occurs twice", "one row a frame", "", np.asarray(rows.duplicated())),
-        ("holds what is no number", f"{task.n_columns} numbers", "", ~np.isfinite(p).all(axis=1)),
+        ("does not say which frame it is of", which, "", ~(whole & known), cells),
+        ("occurs twice", "one row a frame", "", np.asarray(rows.duplicated()), cells),
+        ("holds what is no number", f"{task.n_columns} numbers", "", ~np.isfinite(p).all(axis=1), numbers),
     ]
     if not given.logits:
-        kind = kind_of(task)
-        faults += [(problem, expected, kind.remedy, wrong) for problem, expected, wrong in kind.row_faults(p)]
-    for problem, expected, remedy, wrong in faults:
+        faults += [(problem, expected, kind.remedy, wrong, numbers) for problem, expected, wrong in kind.row_faults(p)]
+    for problem, expected, remedy, wrong, found in faults:
         if wrong.any():
             row, count = int(wrong.argmax()), int(wrong.sum())
-            path, line = given.where(row)
-            of = f"video {given.video[row]}, frame {frame[row]:g}: the row {problem}"
+            file, line = given.where(row)
+            of = f"video {given.video[row]}, frame {frame[row]:g}: " if whole[row] and known[row] else ""
             more = f"{count - 1} more rows like it. " if count > 1 else ""
-            found = np.round(p[row], 4).tolist()
             raise OutputsError(
-                of, path=path, line=line, found=found, expected=expected, remedy=f"{more}{remedy}".strip()
+                f"{of}the row {problem}",
+                path=file,
+                line=line,
+                found=found(row),
+                expected=expected,
+                remedy=f"{more}{remedy}".strip(),
             )
 
 
-def _check_videos(path: Path, given: Given, like: Outputs) -> None:
-    missing = sorted(set(like.table["video"].astype(str)) - set(given.video))
-    if missing:
-        found = f"{len(missing)} missing: {shorten(missing)}"
-        remedy = "Add them, or say --incomplete: the branch then has no vote in them."
-        raise OutputsError("lacks videos", path=path, found=found, remedy=remedy)
+def _cell(given: Given, row: int) -> str:
+    """What says which frame a row is of, as it is written."""
+    return f"{given.video[row]}, {given.frame[row]:g}" if given.cells is None else str(given.cells[row])
+
+
+def _are_probabilities(p: NDArray[np.float64]) -> bool:
+    """Whether all rows look like shares of one whole."""
+    return bool(len(p)) and bool(((p >= 0) & (p <= 1)).all() and (np.abs(p.sum(axis=1) - 1) <= _CLOSE_TO_1).all())
+
+
+def _shown(row: NDArray[np.float64]) -> list[float]:
+    shown: list[float] = np.round(row, 4).tolist()
+    return shown
+
+
+def _check_videos(path: Path, given: Given, names: Sequence[str], strangers: Sequence[str], incomplete: bool) -> None:
+    """Raises OutputsError where the source lacks videos of the table; all of them, whatever may be incomplete."""
+    there = set(given.video)
+    missing = sorted(set(names) - there)
+    if not missing or (incomplete and len(missing) < len(set(names))):
+        return
+    found = f"{len(missing)} missing: {shorten(missing)}"
+    others = f"It has others: {shorten(strangers)}. " if strangers else ""
+    if len(missing) == len(set(names)):
+        remedy = f"{others}Name them as the table does: a branch without numbers has nothing to vote with."
+        raise OutputsError("holds no video of the table", path=path, found=found, remedy=remedy)
+    remedy = f"{others}Add them, or say --incomplete: the branch then has no vote in them."
+    raise OutputsError("lacks videos", path=path, found=found, remedy=remedy)
 
 
 def _refuse_classes(path: Path, found: Sequence[str], task: Challenge) -> None:

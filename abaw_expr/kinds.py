@@ -30,6 +30,8 @@ from abaw_expr.tasks import Challenge, Task
 
 SUM_TOLERANCE = 1e-3
 """How far a row of class probabilities may be from 1: room for a model that computes in 16 bits."""
+DECIMALS = (1, 2, 3, 4)
+"""Those of probabilities that were rounded when they were written."""
 ACTIVE = 0.5
 """The probability from which on a unit counts as active, where no threshold was tuned."""
 Rows = NDArray[np.floating]
@@ -78,6 +80,10 @@ class Kind(ABC):
     @abstractmethod
     def row_faults(self, rows: Rows) -> Iterator[RowFault]:
         """The faults of rows that are not missing; NaN has none."""
+
+    def rounded(self, rows: Rows) -> Rows:
+        """Rows that were rounded when they were written, as a branch's: [T, C]."""
+        return rows
 
     @abstractmethod
     def from_logits(self, rows: Rows) -> Rows:
@@ -148,6 +154,7 @@ class Classes(Kind):
     """One class a frame, of which a model gives probabilities."""
 
     figure_name, figure_key, columns_are, distribution = "macro F1", "macro_f1", "classes", True
+    remedy = "Say --logits only where they are logits; probabilities are to be divided by the sum of their row."
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -163,6 +170,16 @@ class Classes(Kind):
         yield "has a negative probability", "0 or more", np.any(rows < 0, axis=1)
         off = np.abs(rows.sum(axis=1, dtype=np.float64) - 1) > SUM_TOLERANCE
         yield "does not sum to 1", f"a sum within {SUM_TOLERANCE} of 1", off
+
+    def rounded(self, rows: Rows) -> Rows:
+        """Rows that rounding to so few decimals can keep from summing to 1 are divided by their sum."""
+        decimals = next((d for d in DECIMALS if np.allclose(rows * 10**d, np.round(rows * 10**d), atol=1e-4)), None)
+        if decimals is None:
+            return rows
+        sums = rows.sum(axis=1, keepdims=True)
+        near = np.abs(sums - 1) <= rows.shape[1] / 2 * 10.0**-decimals + SUM_TOLERANCE
+        scaled = near & (sums > 0) & (rows >= 0).all(axis=1, keepdims=True)
+        return np.where(scaled, rows / np.where(scaled, sums, 1), rows)
 
     def from_logits(self, rows: Rows) -> Rows:
         e = np.exp(rows - rows.max(axis=1, keepdims=True))

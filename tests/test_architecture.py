@@ -15,9 +15,9 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 MODULES = [path for path in FILES if path.name != "__init__.py"]
 
 LAYERS = (
-    ("abaw_expr.tasks", "abaw_expr.errors", "abaw_expr.version", "abaw_expr.files"),
+    ("abaw_expr.tasks", "abaw_expr.errors", "abaw_expr.version", "abaw_expr.files", "abaw_expr.spellings"),
     ("abaw_expr.scoring", "abaw_expr.concordance", "abaw_expr.units", "abaw_expr.kinds"),
-    ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.importing", "abaw_expr.fusion"),
+    ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.comparison", "abaw_expr.importing", "abaw_expr.fusion"),
     ("abaw_expr.data",),
     ("abaw_expr.faces",),
     ("abaw_expr.models", "abaw_expr.losses"),

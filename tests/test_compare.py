@@ -8,9 +8,10 @@ import pytest
 
 from abaw_expr.cli import main
 from abaw_expr.fusion import Decision, Vote
-from abaw_expr.outputs import Outputs, write_outputs
+from abaw_expr.outputs import Outputs, label_columns, read_outputs, write_outputs
 from abaw_expr.scoring import bootstrap_difference
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks import EXPR, VA, Challenge
+from tests import challenges
 from tests.test_outputs import PRIOR, make_outputs, make_video
 
 C = EXPR.n_classes
@@ -25,6 +26,11 @@ def knowing(seed: int, share: float) -> Outputs:
         p = np.where(known[:, None], np.eye(C)[np.maximum(video.label, 0)], video.p["visual"]).astype(np.float32)
         made.append(replace(video, p={"visual": p}))
     return make_outputs(made)
+
+
+def numbers_of(challenge: Challenge) -> Outputs:
+    """Three videos of another challenge."""
+    return challenges.make_table(challenge, [challenges.make_video(challenge, name, 60) for name in "abc"])
 
 
 @pytest.fixture
@@ -74,3 +80,40 @@ def test_other_frames_are_not_compared(
     write_outputs(tmp_path / "few.parquet", make_outputs([make_video("a", 200, branches=("visual",))]))
     assert compare((good, decision), (tmp_path / "few.parquet", decision)) == 2
     assert "not of the same annotated frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["expr", "va"])
+def test_other_annotations_of_the_same_frames_are_not_compared(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal counts of each class, on other frames."""
+    challenge, table = {"expr": (EXPR, knowing(0, 0.7)), "va": (VA, numbers_of(VA))}[task]
+    first, *others = label_columns(challenge)
+    swapped = table.table.copy()
+    column = swapped[first].to_numpy()
+    known = np.flatnonzero((swapped[[first, *others]] >= -1).all(axis=1) & (swapped["video"] == "a") & (column != -1))
+    one, two = known[0], next(row for row in known if column[row] != column[known[0]])
+    swapped.loc[[one, two], [first, *others]] = swapped.loc[[two, one], [first, *others]].to_numpy()
+    paths = [tmp_path / "first.parquet", tmp_path / "swapped.parquet"]
+    write_outputs(paths[0], table)
+    write_outputs(paths[1], replace(table, table=swapped))
+    decision = tmp_path / "decision.json"
+    Decision({"visual": Vote(next(iter(table.branches.values())).prior)}, task=challenge).save(decision)
+    assert compare((paths[0], decision), (paths[1], decision)) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"video a, frame {swapped['frame'][one]}: the annotation differs from the first's, as on 2 frames" in shown
+    assert "better" not in shown
+
+
+def test_a_recording_that_one_table_does_not_annotate_is_told(
+    good: Path, decision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = read_outputs(good)
+    table = lacking.table.copy()
+    table.loc[table["video"] == "c", "label"] = np.int8(-1)
+    write_outputs(tmp_path / "lacking.parquet", replace(lacking, table=table))
+    for tables in ((good, tmp_path / "lacking.parquet"), (tmp_path / "lacking.parquet", good)):
+        assert compare((tables[0], decision), (tables[1], decision)) == 2
+        shown = " ".join(capsys.readouterr().err.split())
+        assert "not of the same annotated frames" in shown
+        assert "such as video c, frame" in shown

@@ -190,6 +190,6 @@ def test_table_has_the_rows_and_times_of_another(tmp_path: Path, capsys: pytest.
     assert " ".join(capsys.readouterr().out.split()).endswith("without: no vote 3 rows of other frames, left out 0")
     (tmp_path / "other.txt").write_text(f"{EXPR.submission_header}\nw/00001.jpg,0\n")
     assert convert(tmp_path / "other.txt", tmp_path / "o.parquet", "--like", tmp_path / "all.parquet") == COULD_NOT_RUN
-    assert "predicts no frame of the table" in capsys.readouterr().err
+    assert "holds no video of the table" in capsys.readouterr().err
     assert convert(GOLDEN / "va", tmp_path / "o.parquet", "--like", tmp_path / "all.parquet") == COULD_NOT_RUN
     assert not (tmp_path / "o.parquet").exists()

@@ -168,6 +168,12 @@ def labelled(tmp_path: Path, text: str, *words: str) -> list[int]:
     return [recording.videos[0].spans[0].label for recording in release.recordings]
 
 
+def test_words_that_yaml_takes_for_something_else_are_words(tmp_path: Path) -> None:
+    text = "no: Disgust\n0012: Fear\n1e5: Other\ntrue: Anger\n2024-01-01: Sadness\nNA: null\nnan: ~\n"
+    words = ["no", "0012", "1e5", "True", "2024-01-01", "na", "NaN"]
+    assert labelled(tmp_path, text, *words) == [2, 3, 7, 1, 5, -1, -1]
+
+
 def test_a_map_of_labels_adds_and_overrides(tmp_path: Path) -> None:
     text = "Contempt: disgust\nbored: Other\ncalm:\n"
     assert labelled(tmp_path, text, "contempt", "Bored", "calm", "happy") == [2, 7, -1, 4]

@@ -156,6 +156,116 @@ def test_a_source_that_cannot_be_used_is_refused_by_its_row(tmp_path: Path, like
         imported(csv(tmp_path, change(numbers(like))), like)
 
 
+NAMES_LIKE_OTHER_THINGS = [
+    "0012",
+    "171",
+    "NA",
+    "nan",
+    "null",
+    "None",
+    "no",
+    "1e5",
+    "0x10",
+    "True",
+    "-",
+    "12.0",
+    "1_000",
+]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_names_are_text_whatever_they_look_like(tmp_path: Path, kind: str) -> None:
+    like = make_outputs([make_video(name, 4) for name in sorted(NAMES_LIKE_OTHER_THINGS)])
+    table = numbers(like)
+    made = imported(WRITERS[kind](tmp_path, table), like)
+    assert (made.used, made.beyond, made.silent, made.spelt, made.strangers) == (len(table), 0, 0, {}, ())
+    assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
+
+
+def test_numbers_in_a_parquet_are_names_and_fractions_are_not(tmp_path: Path) -> None:
+    like = make_outputs([make_video("171", 4)])
+    assert imported(parquet(tmp_path, numbers(like).assign(video=171)), like).used == 4
+    with pytest.raises(
+        OutputsError, match=r"names that are no text; found .video, float64.\. Write that column as text"
+    ):
+        imported(parquet(tmp_path, numbers(like).assign(video=171.0)), like)
+    lacking = numbers(like).assign(video=["171", None, "171", "171"])
+    with pytest.raises(OutputsError, match=r"parquet:2: the row does not say which frame it is of; found ', 2'"):
+        imported(parquet(tmp_path, lacking), like)
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [("a/00001.gif", "a/00001.gif"), ("00001.jpg", "00001.jpg"), ("a", "a"), ("a/00000.jpg", "a/00000.jpg")],
+)
+def test_the_location_that_cannot_be_read_is_shown(tmp_path: Path, like: Outputs, location: str, shown: str) -> None:
+    source = images(tmp_path, numbers(like))
+    source.write_text(source.read_text().replace("a/00003.jpg", location))
+    with pytest.raises(OutputsError, match=rf"csv:4: the row does not say which frame.* found '{shown}'.*VIDEO/00001"):
+        imported(source, like)
+
+
+SPELLINGS = ["{}.mp4", "{}.AVI", "cropped_aligned/{}", "./batch1/{}.mkv", "{}/", " {}", "videos\\{}", "C:\\x\\{}.mp4"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("kind", ["csv", "images", "parquet"])
+def test_the_usual_spellings_of_names_are_understood(tmp_path: Path, like: Outputs, kind: str, spelling: str) -> None:
+    table = numbers(like)
+    spelt = table.assign(video=[spelling.format(name) for name in table["video"]])
+    made = imported(WRITERS[kind](tmp_path, spelt), like)
+    assert made.used == 15
+    assert set(made.spelt.values()) <= {"a", "b_left"}
+    assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpeg", ".JPG"])
+def test_locations_of_other_pictures_are_understood(tmp_path: Path, like: Outputs, ending: str) -> None:
+    source = images(tmp_path, numbers(like))
+    source.write_text(source.read_text().replace(".jpg", ending))
+    assert imported(source, like).used == 15
+
+
+def test_names_of_which_two_mean_the_same_are_not_guessed(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    both = pd.concat([table, table[table["video"] == "a"].assign(video="old/a.mp4")])
+    made = imported(csv(tmp_path, both), like)
+    assert (made.used, made.beyond, made.strangers) == (15, 6, ("old/a.mp4",))
+
+
+@pytest.mark.parametrize("incomplete", [True, False])
+def test_a_branch_without_numbers_is_refused(tmp_path: Path, like: Outputs, incomplete: bool) -> None:
+    table = numbers(like)
+    strange = table.assign(video=[f"clip {name}" for name in table["video"]])
+    message = r"holds no video of the table; found '2 missing: a, b_left'\. It has others: clip a, clip b_left"
+    with pytest.raises(OutputsError, match=message):
+        imported(csv(tmp_path, strange), like, incomplete=incomplete)
+    with pytest.raises(OutputsError, match=r"has no frame of the table; found '1001 to 1009'; expected 1 to 9"):
+        imported(csv(tmp_path, table.assign(frame=table["frame"] + 1000)), like, incomplete=incomplete)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+def test_rounded_probabilities_are_made_to_sum_to_1(tmp_path: Path, like: Outputs, decimals: int) -> None:
+    table = numbers(like)
+    table[NAMES] = table[NAMES].round(decimals)
+    sums = table[NAMES].sum(axis=1)
+    table = table[sums > 0]
+    assert (np.abs(sums - 1) > 1e-3).any()
+    made = imported(csv(tmp_path, table), like)
+    expected = table[NAMES].to_numpy() / table[NAMES].sum(axis=1).to_numpy()[:, None]
+    branch = made.outputs.branch("clip")
+    assert branch[~np.isnan(branch[:, 0])] == pytest.approx(expected, abs=1.1e-3)
+    assert made.scaled == (np.abs(table[NAMES].sum(axis=1) - 1) > 1e-6).sum()
+    write_outputs(tmp_path / "out.parquet", made.outputs)
+
+
+def test_probabilities_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    for said in (table, table.round(2)):
+        with pytest.raises(OutputsError, match=r"holds probabilities, no logits.*Leave out --logits"):
+            imported(csv(tmp_path, said), like, logits=True)
+
+
 def test_rows_that_share_a_fault_are_counted(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     table[NAMES] *= 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_release
-from abaw_expr.data.walk import matched
+from abaw_expr.spellings import matched
 from abaw_expr.tasks import EXPR
 from tests.test_release import minimal, write
 from tests.tiny import annotate, crop

@@ -15,8 +15,9 @@ import numpy as np
 
 from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import Found, matched, misspelt, walk
+from abaw_expr.data.walk import Found, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
+from abaw_expr.spellings import matched
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}

@@ -4,18 +4,16 @@ Folders may be links; one that leads back above itself is entered once. Nothing 
 """
 
 import os
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
+from abaw_expr.spellings import VIDEO_SUFFIXES
 from abaw_expr.tasks import Challenge, recording_of
 
 CROP_ROOTS = "cropped_aligned*"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
 @dataclass
@@ -61,28 +59,10 @@ def film_of(video: str, films: Mapping[str, Path]) -> Path | None:
     return films.get(video) or films.get(recording_of(video))
 
 
-def matched(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
-    """The found name that each wanted one means.
-
-    It is the same; else the only one left that differs in case, in Unicode form or in spaces alone.
-    """
-    ours, theirs = set(wanted), set(found)
-    alike: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for side, names in enumerate((ours - theirs, theirs - ours)):
-        for name in names:
-            alike[_plain(name)][side].append(name)
-    pairs = {name: name for name in ours & theirs}
-    return pairs | {left[0]: right[0] for left, right in alike.values() if len(left) == len(right) == 1}
-
-
 def misspelt(name: str, what: str, path: Path, root: Path) -> Problem:
     """What is told where a file or folder was matched that is not written as `name` is."""
     detail = f"its {what} is written {_place(path, root)!a}"
     return Problem("name written otherwise", name, detail, "None needed: it is taken for this video's.")
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _meet(path: Path, root: Path, task: Challenge, found: Found) -> None:

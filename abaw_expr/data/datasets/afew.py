@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from abaw_expr.data.datasets.clips import Row, find_files
-from abaw_expr.data.walk import VIDEO_SUFFIXES
 from abaw_expr.errors import ReleaseError
+from abaw_expr.spellings import VIDEO_SUFFIXES
 
 SPLITS = {"train": "train", "val": "val"}
 """How folders of a split begin: Train, Train_AFEW, Val, Validation."""

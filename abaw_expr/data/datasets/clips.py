@@ -95,16 +95,18 @@ def read_classes(path: Path | None, task: Task) -> dict[str, int]:
     if path is None:
         return classes
     try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        # Every scalar as it is written: YAML has `no`, `null`, 0012 and 1e5 for something else than words.
+        own = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
     except OSError as problem:
         raise unreadable(ReleaseError, path, problem) from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise ReleaseError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
     if not isinstance(own, Mapping):
         raise ReleaseError("is not a map of labels", path=path, expected="a line `word: Class` for each word")
-    known = {name.casefold(): number for number, name in enumerate(task.class_names)} | {"": task.unannotated}
+    known = {name.casefold(): number for number, name in enumerate(task.class_names)}
+    known |= dict.fromkeys(("", "~", "null"), task.unannotated)
     for word, name in own.items():
-        number = known.get("" if name is None else str(name).casefold())
+        number = known.get(str(name).casefold())
         if number is None:
             expected = f"one of {', '.join(task.class_names)}, or null"
             raise ReleaseError(f"maps {word} to an unknown class", path=path, found=name, expected=expected)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from abaw_expr.data.datasets.clips import Row, find_files
 from abaw_expr.data.sources import SOUND_SUFFIXES
-from abaw_expr.data.walk import VIDEO_SUFFIXES
 from abaw_expr.errors import ReleaseError
+from abaw_expr.spellings import VIDEO_SUFFIXES
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """By their code, from 1."""
