@@ -251,7 +251,13 @@ def predict(
     return OK
 
 
-def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", pictures: Path | None = None) -> int:
+def tune(
+    outputs: Tables,
+    out: Path,
+    rule: Literal["best", "plateau"] = "best",
+    leave_out: Flag = False,
+    pictures: Path | None = None,
+) -> int:
     """Chooses weights, smoothing and prior correction on validation outputs, exactly.
 
     Of action units each one's threshold as well. Prior correction is of expressions' classes alone.
@@ -264,15 +270,16 @@ def tune(outputs: Tables, out: Path, rule: Literal["best", "plateau"] = "best", 
             file's branch another name, where two files have the same.
         out: The decision file (JSON) to write.
         rule: What is best: the highest figure, or the highest mean with its neighbours, a broad optimum.
+        leave_out: Of two branches too, try to leave one out (weight 0); of more that is always tried.
         pictures: A folder for pictures (SVG and PNG): weights, smoothing, optimism, confusion.
     """
     from abaw_expr.outputs import read_joined
-    from tuning.selection import decide, search
+    from tuning.selection import decide, default_space, search
 
     check_target(out, *files_of(outputs))
     table = read_joined(outputs, None)
     with console.progress("Scoring candidates") as tell:
-        found = search(table, rule=rule, progress=tell)
+        found = search(table, default_space(table, leave_out), rule, tell)
     decision = decide(table, found)
     decision.save(out)
     if pictures is not None:

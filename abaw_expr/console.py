@@ -114,12 +114,17 @@ def print_decision(name: str, decision: "Decision") -> None:
     rows += [("tuned, frames with a crop", figures[f"{kind.figure_key}_with_crop"])]
     caveats = estimate.get("caveats", [])
     rows += [("nested (too high, see below)" if caveats else "nested", estimate[f"nested_{kind.figure_key}"])]
+    rows += [(f"nested without {branch}", figure) for branch, figure in estimate.get("without", {}).items()]
     rows += [("optimism: tuned - nested", estimate["optimism"])]
     table(f"{kind.figure_title} on these frames", ("", kind.figure_name), rows)
     if estimate["interval"]:
         low, high = estimate["interval"]
         again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
         OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
+    for branch, figure in estimate.get("without", {}).items():
+        if figure > (estimate[f"nested_{kind.figure_key}"] or 0):
+            remedy = "tune --leave-out tries that." if len(chosen) == 2 else "leave it out of --outputs."
+            note(f"Without {branch} the nested estimate is higher, so it may harm: {remedy}")
     for caveat in caveats:
         note(f"Warning: all these figures, nested too, are too high: {caveat}.")
     for branch, figure in figures["alone"].items():

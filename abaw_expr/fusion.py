@@ -41,9 +41,12 @@ REMEDY = "Make the decision again with `abaw-expr tune`."
 WEIGHTS = range(1, MOST + 1)
 
 
-def ratios(branches: int) -> tuple[tuple[int, ...], ...]:
-    """The distinct ratios of that many branches' weights, the simplest first: 19 of the 25 pairs for two."""
-    distinct = {reduced(weights) for weights in product(WEIGHTS, repeat=branches)}
+def ratios(branches: int, least: int = 1) -> tuple[tuple[int, ...], ...]:
+    """The distinct ratios of that many branches' weights, the simplest first: 19 of the 25 pairs for two.
+
+    With `least` 0 also those that leave branches out, but for all of them.
+    """
+    distinct = {reduced(weights) for weights in product(range(least, MOST + 1), repeat=branches) if any(weights)}
     return tuple(sorted(distinct, key=lambda weights: (sum(weights), max(weights) - min(weights), weights)))
 
 
@@ -56,13 +59,14 @@ def reduced(weights: Sequence[int]) -> tuple[int, ...]:
 def fuse(p: Sequence[Rows], weights: Sequence[int]) -> Rows:
     """The proportion criterion: k x [T, C] -> float32 [T, C].
 
-    Where a branch is missing it has no vote: the weights of the others are shares of their own sum.
+    Where a branch is missing it has no vote: the weights of the others are shares of their own sum. A row of which only
+    branches of weight 0 say something is missing.
     """
     present = np.stack([~np.isnan(rows[:, 0]) for rows in p])  # [k, T]
     total = np.asarray(weights) @ present  # [T]
     fused = np.zeros(p[0].shape, np.float32)
     for rows, weight, has in zip(p, weights, present, strict=True):
-        share = np.divide(weight, total, out=np.zeros(len(total)), where=has).astype(np.float32)
+        share = np.divide(weight, total, out=np.zeros(len(total)), where=has & (total > 0)).astype(np.float32)
         fused += np.where(has[:, None], rows.astype(np.float32), 0) * share[:, None]
     fused[total == 0] = np.nan
     return fused
@@ -180,13 +184,13 @@ class Vote:
     prior: tuple[float, ...]
     """What its training saw on average: the share of each class or of each unit's active frames, or the mean values."""
     weight: int = 1
-    """1 to 5: m of the sound and n of the picture in the proportion criterion."""
+    """1 to 5: m of the sound and n of the picture in the proportion criterion. 0: the branch is left out."""
     tau: float = 0.0
     """The exponent of its prior correction, 0 (none) to 2; only shares of classes have one."""
 
     def __post_init__(self) -> None:
-        whole = type(self.weight) is int and self.weight in WEIGHTS
-        _require(whole, "weight", self.weight, f"a whole number from 1 to {MOST}")
+        whole = type(self.weight) is int and self.weight in (0, *WEIGHTS)
+        _require(whole, "weight", self.weight, f"a whole number from 0 to {MOST}")
         _require(_is_number(self.tau) and 0 <= self.tau <= MAX_TAU, "tau", self.tau, f"a number from 0 to {MAX_TAU:g}")
 
 
@@ -215,6 +219,7 @@ class Decision:
 
     def __post_init__(self) -> None:
         _require(len(self.branches) > 0, "branches", self.branches, "at least one")
+        _require(len(self.voting) > 0, "branches", self.branches, "at least one with a weight above 0")
         for name, vote in self.branches.items():
             _require(self.kind.is_prior(vote.prior), f"{name}'s prior", vote.prior, self.kind.prior_expected)
             untold = f"0, as {self.kind.columns_are} have no prior to correct"
@@ -237,8 +242,13 @@ class Decision:
 
         Each branch is smoothed over the frames that have it and its prior corrected; then they are fused and filled.
         """
-        p = [self.prepared(name, video) for name in self.branches]
+        p = [self.prepared(name, video) for name in self.voting]
         return fill(fuse(p, self._weights), video.time, self.fallback()).astype(np.float32)
+
+    @property
+    def voting(self) -> dict[str, Vote]:
+        """The branches that are not left out."""
+        return {name: vote for name, vote in self.branches.items() if vote.weight}
 
     def prepared(self, branch: str, video: VideoOutputs) -> Rows:
         """A branch's rows as they go into the fusion."""
@@ -248,7 +258,7 @@ class Decision:
 
     def fallback(self) -> Rows:
         """What is said of a video that no branch has anything to say of: the fused priors, [C]."""
-        return fuse_priors([vote.prior for vote in self.branches.values()], self._weights)
+        return fuse_priors([vote.prior for vote in self.voting.values()], self._weights)
 
     def labels(self, video: VideoOutputs) -> NDArray[Any]:
         """What is predicted of every frame: the most probable class, int64 [T], the lower where two are equal; values,
@@ -264,8 +274,8 @@ class Decision:
         if outputs.task != self.task:
             found, expected = f"{outputs.task.name}: {outputs.task.header}", f"{self.task.name}: {self.task.header}"
             raise DecisionError("the decision does not fit the outputs", found=found, expected=expected, remedy=REMEDY)
-        if not set(self.branches) <= set(outputs.branches):
-            found, expected = ", ".join(outputs.branches), ", ".join(self.branches)
+        if not set(self.voting) <= set(outputs.branches):
+            found, expected = ", ".join(outputs.branches), ", ".join(self.voting)
             remedy = "Name the same outputs, under the same names, as `tune` was given."
             raise DecisionError(
                 "the outputs lack a branch", path=outputs.path, found=found, expected=expected, remedy=remedy
@@ -277,7 +287,7 @@ class Decision:
         Imported numbers have a file for each split; they are known again by their priors.
         """
         tuned, found = self.outputs or {}, []
-        for name, vote in self.branches.items():
+        for name, vote in self.voting.items():
             source = outputs.branches[name]
             run, checkpoint = (_told(tuned, key, name) for key in ("runs", "checkpoints"))
             if run is None:
@@ -304,7 +314,7 @@ class Decision:
 
     @property
     def _weights(self) -> list[int]:
-        return [vote.weight for vote in self.branches.values()]
+        return [vote.weight for vote in self.voting.values()]
 
     def save(self, path: Path) -> None:
         """Writes `decision.json`, whole or not at all."""

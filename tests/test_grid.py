@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
+from abaw_expr import console
 from abaw_expr.errors import OutputsError, SettingsError
 from abaw_expr.files import file_digest
 from abaw_expr.fusion import Decision, Vote
@@ -17,7 +18,7 @@ from abaw_expr.tasks import BRANCHES, EXPR
 from tests.test_outputs import PRIOR, make_outputs, make_video
 from tuning import grid
 from tuning.grid import confusion_tensor
-from tuning.selection import Search, decide, search
+from tuning.selection import Search, decide, default_space, search
 from tuning.space import MEANS, NONE, Candidate, Smoothing, Space, neighbours
 
 C = EXPR.n_classes
@@ -55,6 +56,89 @@ def test_the_ratios_of_any_number_of_branches(branches: int, n_ratios: int, n_ta
     assert (len(set(space.ratios)), len(set(space.taus))) == (n_ratios, n_taus)
     assert space.ratios[0] == (1,) * branches
     assert all(len(weights) == branches and np.gcd.reduce(weights) == 1 for weights in space.ratios)
+
+
+@pytest.mark.parametrize(("branches", "n_ratios"), [(1, 1), (2, 19 + 2), (3, 115 + 3 * 19 + 3)])
+def test_every_branch_may_be_left_out(branches: int, n_ratios: int) -> None:
+    found = Space(branches=branches, zero=True).ratios
+    assert len(set(found)) == len(found) == n_ratios
+    assert found[: len(Space(branches=branches).ratios)] == Space(branches=branches).ratios
+    assert all(any(weights) and np.gcd.reduce(weights) == 1 for weights in found)
+
+
+@pytest.mark.parametrize("branches", [4, 5, 9])
+def test_of_many_branches_each_may_be_left_out_and_may_stand_alone(branches: int) -> None:
+    found = Space(branches=branches, zero=True).ratios
+    assert len(set(found)) == len(found)
+    assert 150 + 2 * branches <= len(found) <= 150 + 2 * branches + 75
+    for one in np.eye(branches, dtype=int):
+        assert tuple(one.tolist()) in found
+        assert tuple((1 - one).tolist()) in found
+
+
+def test_a_branch_that_is_left_out_is_not_corrected() -> None:
+    candidates = Space(zero=True).candidates()
+    assert len(candidates) == len(set(candidates)) == 19 * 11 * 9 + 2 * 11 * 3
+    assert all(tau == 0 or weight for c in candidates for weight, tau in zip(c.weights, c.tau, strict=True))
+    near = neighbours(Space(zero=True))
+    assert all(number in places for number, places in enumerate(near))
+
+
+@pytest.mark.parametrize("names", [("audio", "visual"), ("a", "b", "c")])
+def test_a_decision_without_a_branch_is_that_of_the_others_alone(names: tuple[str, ...]) -> None:
+    videos = [make_video("a", 90, branches=names), make_video("b", 40, gaps=0.7, branches=names)]
+    videos.append(replace(videos[0], name="c", p={**videos[0].p, names[1]: np.full((90, C), np.nan, np.float32)}))
+    for smoothing in (0.0, 1.0):
+        votes = {name: Vote(PRIOR, weight=index % 2, tau=0.5 * (index % 2)) for index, name in enumerate(names)}
+        whole, alone = Decision(votes, smoothing), Decision({names[1]: Vote(PRIOR, tau=0.5)}, smoothing)
+        for video in videos:
+            np.testing.assert_array_equal(whole.probabilities(video), alone.probabilities(video))
+    whole.check(make_outputs([make_video("a", 5, branches=names[1:2])]))
+
+
+@pytest.mark.parametrize("branches", [("audio", "visual"), ("a", "b", "c")])
+def test_the_grid_is_exact_where_branches_are_left_out(branches: tuple[str, ...]) -> None:
+    silent = make_video("c", 25, gaps=1.0, branches=branches)
+    videos = [make_video("a", 120, branches=branches), make_video("a_right", 60, gaps=0.6, branches=branches), silent]
+    outputs = make_outputs(videos)
+    whole = Space(branches=len(branches), zero=True)
+    space = replace(whole, weights=whole.ratios[-9:] + whole.ratios[:2], smoothing=SMALL.smoothing, tau=(0.0, 0.5))
+    check_every_decision(outputs, space)
+
+
+def test_a_branch_that_harms_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """One branch knows the truth, two more are sure of another class on nine of ten frames."""
+    rng, videos = np.random.default_rng(0), []
+    for name in "abcdef":
+        video = make_video(name, 150, gaps=0, branches=("good", "bad", "worse"))
+        truth = np.maximum(video.label, 0)
+        wrong = np.where(rng.random(150) < 0.9, (truth + 1) % C, truth)
+        rows = np.eye(C, dtype=np.float32)
+        p = {"good": 0.05 * rows[truth] + 0.95 / C, "bad": rows[wrong], "worse": rows[wrong]}
+        videos.append(replace(video, p={key: value.astype(np.float32) for key, value in p.items()}))
+    outputs = make_outputs(videos)
+    decision = tune(outputs)
+    assert decision.branches["good"].weight > 0
+    assert [decision.branches[name].weight for name in ("bad", "worse")] == [0, 0]
+    assert decision.estimate is not None
+    without = decision.estimate["without"]
+    assert decision.estimate["nested_macro_f1"] == pytest.approx(1.0)
+    assert without["bad"] == pytest.approx(1.0)
+    assert without["good"] < 0.2
+    for name in ("good", "bad"):
+        others = {key: value for key, value in outputs.branches.items() if key != name}
+        assert without[name] == search(replace(outputs, branches=others), Space(zero=True)).nested
+    two = replace(outputs, branches={name: outputs.branches[name] for name in ("good", "bad")})
+    paper = decide(two, search(two))
+    assert all(vote.weight > 0 for vote in paper.branches.values()), "the paper's weights are from 1 to 5"
+    assert paper.estimate is not None
+    assert paper.estimate["without"]["bad"] > paper.estimate["nested_macro_f1"]
+    console.print_decision("decision.json", paper)
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "nested without bad 1.0000" in shown
+    assert "Without bad the nested estimate is higher, so it may harm: tune --leave-out tries that." in shown
+    free = decide(two, search(two, default_space(two, leave_out=True)))
+    assert [vote.weight for vote in free.branches.values()] == [1, 0]
 
 
 def test_every_candidate_is_a_decision(outputs: Outputs) -> None:

@@ -72,8 +72,9 @@ def confusion_tensor(outputs: Outputs, space: Space, progress: Progress | None =
     tensor = np.zeros((len(place), len(videos), n_classes, n_classes), dtype=np.int64)
 
     def count(smoothing: Smoothing) -> None:
-        for candidate, counts in _counts(outputs, videos, smoothing, space):
-            tensor[place[candidate]] = counts
+        for ratios in _by_voters(space.ratios):
+            for candidate, counts in _counts(outputs, videos, smoothing, space, ratios):
+                tensor[place[candidate]] = counts
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(count, space.smoothing), start=1):
@@ -82,26 +83,40 @@ def confusion_tensor(outputs: Outputs, space: Space, progress: Progress | None =
     return tensor
 
 
+Ratios = Sequence[tuple[int, ...]]
+
+
+def _by_voters(ratios: Ratios) -> list[Ratios]:
+    """The ratios in groups that leave the same branches out."""
+    groups: dict[tuple[bool, ...], list[tuple[int, ...]]] = {}
+    for weights in ratios:
+        groups.setdefault(tuple(weight > 0 for weight in weights), []).append(weights)
+    return list(groups.values())
+
+
 def _counts(
-    outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing, space: Space
+    outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing, space: Space, ratios: Ratios
 ) -> Iterator[tuple[Candidate, Counts]]:
-    """Every candidate of one smoothing with its counts, [V, C, C]."""
-    n_classes = outputs.task.n_columns
-    priors = [source.prior for source in outputs.branches.values()]
-    rows = _Rows.of(outputs, videos, smoothing)
+    """Every candidate of one smoothing and of these ratios, which leave the same out, with its counts, [V, C, C]."""
+    n_classes, taus = outputs.task.n_columns, space.taus_of(ratios[0])
+    kept = [place for place, weight in enumerate(ratios[0]) if weight]
+    names = [list(outputs.branches)[place] for place in kept]
+    priors = [outputs.branches[name].prior for name in names]
+    weights_rk = np.array(ratios)[:, kept]
+    exponents = [[tau[place] for place in kept] for tau in taus]
+    rows = _Rows.of(outputs, names, videos, smoothing)
     p, *around = (_corrected(smoothed, priors, space) for smoothed in (rows.p, rows.before, rows.after))
-    labels = np.zeros((len(space.taus), len(space.ratios), len(rows.key)), np.uint8)
+    labels = np.zeros((len(taus), len(ratios), len(rows.key)), np.uint8)
     for voters, places in rows.voters():
-        ratios = np.array(space.ratios)[:, voters]
         planes = [{tau: p[voter][tau][places] for tau in p[voter]} for voter in voters]
-        labels[:, :, places] = _classes(planes, ratios, [[tau[voter] for voter in voters] for tau in space.taus])
-    for tau, of_tau in zip(space.taus, labels, strict=True):
-        for weights, decided in zip(space.ratios, of_tau, strict=True):
+        labels[:, :, places] = _classes(planes, weights_rk[:, voters], [[tau[v] for v in voters] for tau in exponents])
+    for tau, own, of_tau in zip(taus, exponents, labels, strict=True):
+        for weights, row, decided in zip(ratios, weights_rk.tolist(), of_tau, strict=True):
             if len(rows.gap):
-                first, last = (fuse([branch[t] for branch, t in zip(p, tau, strict=True)], weights) for p in around)
+                first, last = (fuse([branch[t] for branch, t in zip(p, own, strict=True)], row) for p in around)
                 decided[rows.gap] = between(first, last, rows.weight).astype(np.float32).argmax(axis=1)
             if len(rows.silent):
-                decided[rows.silent] = fuse_priors(priors, weights).argmax()
+                decided[rows.silent] = fuse_priors(priors, row).argmax()
             pairs = np.bincount(rows.key + decided, minlength=len(videos) * n_classes**2)
             yield Candidate(weights, smoothing, tau), pairs.reshape(len(videos), n_classes, n_classes)
 
@@ -136,12 +151,14 @@ class _Rows:
     """The frames of videos on which no branch ever speaks."""
 
     @classmethod
-    def of(cls, outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing) -> "_Rows":
+    def of(
+        cls, outputs: Outputs, names: Sequence[str], videos: Sequence[VideoOutputs], smoothing: Smoothing
+    ) -> "_Rows":
         (field,) = outputs.task.fields
         n_classes, parts, start = outputs.task.n_columns, [], 0
         for number, video in enumerate(videos):
             annotated = np.flatnonzero(video.label != field.unannotated)
-            smoothed = [smooth(video.p[name], video.time, *smoothing) for name in outputs.branches]
+            smoothed = [smooth(video.p[name], video.time, *smoothing) for name in names]
             missing = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
             gap, silent = np.flatnonzero(missing[annotated]), np.zeros(0, np.intp)
             if missing.all():

@@ -129,13 +129,20 @@ def search(
 
     Raises OutputsError where no frame is annotated.
     """
-    space = (space or Space()).fitting(outputs)
+    space = (space or default_space(outputs)).fitting(outputs)
     tensor = statistics_tensor(outputs, space, progress)
     if not tensor.any():
         remedy = "Tune on the outputs of the validation split."
         raise OutputsError("no frame is annotated, so nothing can be tuned", path=outputs.path, remedy=remedy)
     counts = sum_recordings([video.name for video in outputs.videos()], tensor)
     return Search(space, counts, rule, outputs.task)
+
+
+def default_space(outputs: Outputs, leave_out: bool = False) -> Space:
+    """What is searched where nothing else is asked for: weights 1 to 5 of two branches, as in the paper; of more
+    branches, or with `leave_out`, each may have weight 0 too."""
+    branches = len(outputs.branches)
+    return Space(branches=branches, zero=leave_out or branches > 2)
 
 
 def decide(outputs: Outputs, found: Search) -> Decision:
@@ -147,7 +154,9 @@ def decide(outputs: Outputs, found: Search) -> Decision:
     )
     estimate = asdict(found.estimate)
     nested = {f"nested_{found.kind.figure_key}": estimate.pop("nested")}
-    warned = {"caveats": told} if (told := caveats(outputs)) else {}
+    others = {name: value for name, value in nested_without(outputs, found).items() if value is not None}
+    warned: dict[str, Any] = {"without": others} if others else {}
+    warned |= {"caveats": told} if (told := caveats(outputs)) else {}
     if estimate["interval"] is not None:
         estimate["interval"] = list(estimate["interval"])  # as JSON has it
     return replace(
@@ -156,6 +165,15 @@ def decide(outputs: Outputs, found: Search) -> Decision:
         figures=figures(decision, outputs.videos()),
         estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate, **warned},
     )
+
+
+def nested_without(outputs: Outputs, found: Search) -> dict[str, float | None]:
+    """The nested estimate of the same search on all branches but one, by the branch that is left out."""
+    branches = outputs.branches
+    if len(branches) < 2 or found.nested is None:
+        return {}
+    parts = {name: replace(outputs, branches={k: v for k, v in branches.items() if k != name}) for name in branches}
+    return {name: search(part, found.space, found.rule).nested for name, part in parts.items()}
 
 
 def caveats(outputs: Outputs) -> list[str]:

@@ -58,10 +58,14 @@ class Space:
     """Published gains peak at about 3 s; the windows are D."""
     tau: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Exponents of the prior correction (D), of each of one or two branches; more branches share theirs."""
+    zero: bool = False
+    """Whether branches may also have weight 0, and so be left out."""
 
     def __post_init__(self) -> None:
-        known = all(len(w) == self.branches and set(w) <= set(WEIGHTS) and reduced(w) == w for w in self.ratios)
-        _check("weights", self.ratios, known, "whole numbers from 1 to 5 in lowest terms, one a branch")
+        allowed = {0, *WEIGHTS} if self.zero else {*WEIGHTS}
+        known = all(len(w) == self.branches and set(w) <= allowed and reduced(w) == w for w in self.ratios)
+        least = min(allowed)
+        _check("weights", self.ratios, known, f"whole numbers from {least} to 5 in lowest terms, one a branch")
         windows = all(s.seconds >= 0 and isfinite(s.seconds) and s.smoother in SMOOTHERS for s in self.smoothing)
         _check("smoothing", self.smoothing, windows, f"0 or more seconds of {' or '.join(SMOOTHERS)}")
         _check("tau", self.tau, all(0 <= tau <= MAX_TAU for tau in self.tau), f"numbers from 0 to {MAX_TAU:g}")
@@ -70,7 +74,9 @@ class Space:
     def ratios(self) -> tuple[tuple[int, ...], ...]:
         """The ratios that are tried. Where they are drawn, the data have no part in it, so that the nested estimate
         stays honest."""
-        return _drawn(self.branches) if self.weights is None else self.weights
+        if self.weights is not None:
+            return self.weights
+        return _drawn(self.branches) + (_left_out(self.branches) if self.zero else ())
 
     @property
     def taus(self) -> tuple[tuple[float, ...], ...]:
@@ -79,13 +85,20 @@ class Space:
             return tuple(product(self.tau, repeat=self.branches))
         return tuple((tau,) * self.branches for tau in self.tau)
 
+    def taus_of(self, weights: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+        """The exponents that make a difference with these weights: none of one branch alone that is left out."""
+        if self.branches > 2:
+            return self.taus
+        return tuple(taus for taus in self.taus if all(w or not tau for w, tau in zip(weights, taus, strict=True)))
+
     def candidates(self) -> tuple[Candidate, ...]:
         """All candidates, the simplest first, so that the first of the best is the simplest of the best.
 
         Simpler: fewer of the three depart from equal weights, no smoothing and no correction; then the smaller sum of
         tau, the shorter window, the mean before the median, the smaller weights.
         """
-        every = [Candidate(*axes) for axes in product(self.ratios, self.smoothing, self.taus)]
+        pairs = product(self.ratios, self.smoothing)
+        every = [Candidate(weights, smoothing, tau) for weights, smoothing in pairs for tau in self.taus_of(weights)]
         return tuple(sorted(every, key=_complexity))
 
     def fitting(self, outputs: Outputs) -> Self:
@@ -111,10 +124,14 @@ def neighbours(space: Space) -> list[list[int]]:
     ratio, window, tau = _nearest(space.ratios), _windows(space.smoothing), _exponents(space)
     return [
         [
-            place[c],
-            *(place[replace(c, weights=near)] for near in ratio[c.weights]),
-            *(place[replace(c, smoothing=near)] for near in window[c.smoothing]),
-            *(place[replace(c, tau=near)] for near in tau[c.tau]),
+            place[near]
+            for near in (
+                c,
+                *(replace(c, weights=near) for near in ratio[c.weights]),
+                *(replace(c, smoothing=near) for near in window[c.smoothing]),
+                *(replace(c, tau=near) for near in tau[c.tau]),
+            )
+            if near in place
         ]
         for c in candidates
     ]
@@ -156,6 +173,19 @@ def _drawn(branches: int) -> tuple[tuple[int, ...], ...]:
         return every
     places = np.random.default_rng(0).choice(len(every) - 1, MOST_RATIOS - 1, replace=False) + 1
     return (every[0], *(every[place] for place in sorted(places)))
+
+
+@cache
+def _left_out(branches: int) -> tuple[tuple[int, ...], ...]:
+    """Ratios that leave branches out: all of them of two and three branches; of more the equal weights of all but one,
+    each alone, and a draw."""
+    if branches <= 3:
+        return tuple(weights for weights in ratios(branches, least=0) if 0 in weights)
+    every = {tuple(int(branch != other) for branch in range(branches)) for other in range(branches)}
+    every |= {tuple(int(branch == other) for branch in range(branches)) for other in range(branches)}
+    drawn = np.random.default_rng(0).integers(0, max(WEIGHTS) + 1, (MOST_RATIOS, branches))
+    kept = [reduced(weights) for weights in drawn.tolist() if 0 in weights and any(weights)]
+    return tuple(sorted(every | set(kept[: MOST_RATIOS // 2])))
 
 
 def _random(branches: int) -> tuple[tuple[int, ...], ...]:
