@@ -256,6 +256,7 @@ def tune(
     out: Path,
     rule: Literal["best", "plateau"] = "best",
     leave_out: Flag = False,
+    missing: Literal["smoothed", "masked"] = "smoothed",
     pictures: Path | None = None,
 ) -> int:
     """Chooses weights, smoothing and prior correction on validation outputs, exactly.
@@ -270,6 +271,8 @@ def tune(
             file's branch another name, where two files have the same.
         out: The decision file (JSON) to write.
         rule: What is best: the highest figure, or the highest mean with its neighbours, a broad optimum.
+        missing: Whether a frame whose modality is missing gets, by smoothing, the vote of the frames in its window
+            (smoothed) or none (masked).
         leave_out: Of two branches too, try to leave one out (weight 0); of more that is always tried.
         pictures: A folder for pictures (SVG and PNG): weights, smoothing, optimism, confusion.
     """
@@ -279,7 +282,7 @@ def tune(
     check_target(out, *files_of(outputs))
     table = read_joined(outputs, None)
     with console.progress("Scoring candidates") as tell:
-        found = search(table, default_space(table, leave_out), rule, tell)
+        found = search(table, default_space(table, leave_out, missing), rule, tell)
     decision = decide(table, found)
     decision.save(out)
     if pictures is not None:

@@ -32,6 +32,8 @@ MOST = 5
 """The largest weight of a branch (arXiv 2503.11935)."""
 MAX_TAU = 2.0
 SMOOTHERS = ("mean", "median")
+MISSING = ("smoothed", "masked")
+"""What smoothing makes of a frame whose modality is missing: it gets the vote of the frames in its window, or none."""
 EDGE = 1e-6
 """Seconds of slack at a window's ends, so that a frame on the edge is inside whatever the last bit of its time."""
 NEVER_SEEN = 1e-9
@@ -82,10 +84,10 @@ def smooth(
 ) -> Rows:
     """The mean or median of the rows that are present within `seconds` / 2 of each frame: [T, C], [T] -> [T, C].
 
-    A missing row takes the mean or median of its window too; it stays missing where the window holds nothing. 0 seconds
-    return the input. The mean's window is on the video's own clock, so frame rates may vary; the median's is an odd
-    number of rows, as many as fit the window at the video's own rate, and the medians of a `distribution` are made to
-    sum to 1.
+    A missing row takes the mean or median of its window too (`smooth_branch` says whether it keeps that); it stays
+    missing where the window holds nothing. 0 seconds return the input. The mean's window is on the video's own clock,
+    so frame rates may vary; the median's is an odd number of rows, as many as fit the window at the video's own rate,
+    and the medians of a `distribution` are made to sum to 1.
     """
     if seconds == 0 or not len(p):
         return p
@@ -93,6 +95,17 @@ def smooth(
         return _mean(p, time, seconds)
     medians = _median(p, time, seconds)
     return _normalised(medians) if distribution else medians
+
+
+def smooth_branch(
+    p: Rows, time: NDArray[np.float64], seconds: float, smoother: str, distribution: bool, missing: str
+) -> Rows:
+    """A branch's rows smoothed, as `smooth` does; a missing row as `missing`, one of `MISSING`, says."""
+    smoothed = smooth(p, time, seconds, smoother, distribution)
+    absent = np.isnan(p[:, 0])
+    if missing == "smoothed" or not seconds or not absent.any():
+        return smoothed
+    return np.where(absent[:, None], np.float32(np.nan), smoothed)
 
 
 def _mean(p: Rows, time: NDArray[np.float64], seconds: float) -> Rows:
@@ -216,6 +229,8 @@ class Decision:
     task: Challenge = EXPR
     thresholds: tuple[float, ...] | None = None
     """From which probability on each action unit counts as active; None: 0.5, and of other challenges always."""
+    missing: str = MISSING[0]
+    """What smoothing makes of a frame whose modality is missing, see `MISSING`."""
 
     def __post_init__(self) -> None:
         _require(len(self.branches) > 0, "branches", self.branches, "at least one")
@@ -226,6 +241,7 @@ class Decision:
             _require(not vote.tau or self.kind.distribution, f"{name}'s tau", vote.tau, untold)
         _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
         _require(self.smoother in SMOOTHERS, "smoother", self.smoother, " or ".join(SMOOTHERS))
+        _require(self.missing in MISSING, "missing", self.missing, " or ".join(MISSING))
         expected = "a probability for each action unit, or null"
         _require(self.kind.are_thresholds(self.thresholds), "thresholds", self.thresholds, expected)
         for name in ("mu", "outputs", "figures", "estimate"):
@@ -252,8 +268,9 @@ class Decision:
 
     def prepared(self, branch: str, video: VideoOutputs) -> Rows:
         """A branch's rows as they go into the fusion."""
-        vote = self.branches[branch]
-        smoothed = smooth(video.p[branch], video.time, self.smoothing, self.smoother, self.kind.distribution)
+        vote, rows = self.branches[branch], video.p[branch]
+        window = self.smoothing, self.smoother, self.kind.distribution
+        smoothed = smooth_branch(rows, video.time, *window, self.missing)
         return correct_prior(smoothed, vote.prior, vote.tau)
 
     def fallback(self) -> Rows:
@@ -305,6 +322,7 @@ class Decision:
         """In words: `audio 2 : visual 3, mean of 2 s, tau 0.5 : 0`."""
         weights = " : ".join(f"{name} {vote.weight}" for name, vote in self.branches.items())
         window = f"{self.smoother} of {self.smoothing:g} s" if self.smoothing else "no smoothing"
+        window += ", missing masked" if self.smoothing and self.missing == "masked" else ""
         parts = [weights, window]
         if self.kind.distribution:
             parts.append(f"tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}")
@@ -320,8 +338,9 @@ class Decision:
         """Writes `decision.json`, whole or not at all."""
         values = {name: getattr(self, name) for name in _field_names()}
         branches = {name: asdict(vote) for name, vote in self.branches.items()}
-        cuts = {} if self.thresholds is None else {"thresholds": self.thresholds}
-        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches, **cuts})
+        more: dict[str, Any] = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        more |= {} if self.missing == MISSING[0] else {"missing": self.missing}
+        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches, **more})
 
     @classmethod
     def load(cls, path: Path, task: Challenge = EXPR) -> Self:
@@ -341,7 +360,8 @@ class Decision:
             named = {name: value[name] for name in _field_names()}
             cuts = value.get("thresholds")
             cuts = tuple(cuts) if isinstance(cuts, list) else cuts
-            return cls(**named | {"branches": branches, "task": task, "thresholds": cuts})
+            more: dict[str, Any] = {"thresholds": cuts, "missing": value.get("missing", MISSING[0])}
+            return cls(**named | {"branches": branches, "task": task} | more)
         except DecisionError as error:
             error.path = path
             raise
@@ -398,7 +418,7 @@ def _vote(name: str, value: object) -> Vote:
 
 def _field_names() -> list[str]:
     """The fields of a decision that every file holds under their own names."""
-    return [field.name for field in fields(Decision) if field.name not in ("task", "thresholds")]
+    return [field.name for field in fields(Decision) if field.name not in ("task", "thresholds", "missing")]
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abaw_expr.errors import DecisionError
-from abaw_expr.fusion import Decision, Vote, correct_prior, fill, fuse, ratios, smooth
+from abaw_expr.fusion import MISSING, SMOOTHERS, Decision, Vote, correct_prior, fill, fuse, ratios, smooth
 from abaw_expr.kinds import Rows
 from abaw_expr.outputs import VideoOutputs
 from abaw_expr.tasks import BRANCHES, EXPR
@@ -369,3 +369,30 @@ def test_a_decision_refuses_outputs_without_its_branches() -> None:
     Decision({"clip": Vote(PRIOR)}).check(outputs)
     with pytest.raises(DecisionError, match="lack a branch; found 'visual, clip'; expected audio, visual"):
         decision().check(outputs)
+
+
+@pytest.mark.parametrize("smoother", SMOOTHERS)
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_missing_modality_votes_by_its_neighbours_or_not_at_all(missing: str, smoother: str) -> None:
+    """The picture is there in every other frame; where it is masked, the sound decides the others alone."""
+    video = make_video("a", 40, gaps=0)
+    visual = video.p["visual"].copy()
+    visual[1::2] = np.nan
+    video = replace(video, p={**video.p, "visual": visual})
+    votes = {name: Vote(PRIOR) for name in BRANCHES}
+    decision = Decision(votes, 2.0, smoother, missing=missing)
+    alone = Decision({"audio": Vote(PRIOR)}, 2.0, smoother)
+    fused, sound = decision.probabilities(video), alone.probabilities(video)
+    assert np.array_equal(fused[1::2], sound[1::2]) == (missing == "masked")
+    assert not np.array_equal(fused[::2], sound[::2])
+    spread = Decision(votes, 2.0, smoother).probabilities(video)
+    np.testing.assert_array_equal(fused[::2], spread[::2])
+
+
+def test_what_smoothing_makes_of_missing_frames_is_kept(tmp_path: Path) -> None:
+    masked = replace(DECISION, missing="masked")
+    masked.save(tmp_path / "decision.json")
+    assert Decision.load(tmp_path / "decision.json") == masked
+    assert "missing masked" in str(masked)
+    with pytest.raises(DecisionError, match="missing cannot be used; found 'no'; expected smoothed or masked"):
+        replace(DECISION, missing="no")

@@ -207,11 +207,12 @@ def test_the_plateau_rule_prefers_a_broad_optimum() -> None:
 
 def check_every_decision(outputs: Outputs, space: Space) -> None:
     """Holds the tensor against each decision, and scikit-learn's count of it."""
+    space = replace(space, branches=len(outputs.branches))
     tensor, videos = confusion_tensor(outputs, space), outputs.videos()
     assert tensor.shape == (len(space.candidates()), len(videos), C, C)
     assert tensor.dtype == np.int64
     for candidate, counts in zip(space.candidates(), tensor, strict=True):
-        made = candidate.decision(outputs)
+        made = replace(candidate.decision(outputs), missing=space.missing)
         for video, one in zip(videos, counts, strict=True):
             truth = video.label[video.label >= 0]
             predicted = made.labels(video)[video.label >= 0]
@@ -221,6 +222,13 @@ def check_every_decision(outputs: Outputs, space: Space) -> None:
 
 def test_the_grid_is_every_decision_exactly(outputs: Outputs) -> None:
     check_every_decision(outputs, SMALL)
+
+
+def test_the_grid_is_exact_where_missing_frames_get_no_vote(outputs: Outputs) -> None:
+    masked = replace(SMALL, missing="masked")
+    check_every_decision(outputs, masked)
+    assert (confusion_tensor(outputs, masked) != confusion_tensor(outputs, SMALL)).any()
+    assert tune(outputs, masked).missing == "masked"
 
 
 @pytest.mark.parametrize("branches", [("clip",), ("audio", "visual", "clip")])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw_expr.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth
+from abaw_expr.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth_branch
 from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs, VideoOutputs
 from abaw_expr.scoring import Counts, Statistics
@@ -41,9 +41,9 @@ def statistics_tensor(outputs: Outputs, space: Space, progress: Progress | None 
     kind, videos, candidates = kind_of(outputs.task), outputs.videos(), space.candidates()
 
     def count(smoothing: Smoothing) -> dict[Candidate, Statistics]:
+        how = *smoothing, kind.distribution, space.missing
         smoothed = [
-            replace(v, p={name: smooth(v.p[name], v.time, *smoothing, kind.distribution) for name in outputs.branches})
-            for v in videos
+            replace(v, p={name: smooth_branch(v.p[name], v.time, *how) for name in outputs.branches}) for v in videos
         ]
         counts = {}
         for candidate in candidates:
@@ -104,7 +104,7 @@ def _counts(
     priors = [outputs.branches[name].prior for name in names]
     weights_rk = np.array(ratios)[:, kept]
     exponents = [[tau[place] for place in kept] for tau in taus]
-    rows = _Rows.of(outputs, names, videos, smoothing)
+    rows = _Rows.of(outputs, names, videos, smoothing, space.missing)
     p, *around = (_corrected(smoothed, priors, space) for smoothed in (rows.p, rows.before, rows.after))
     labels = np.zeros((len(taus), len(ratios), len(rows.key)), np.uint8)
     for voters, places in rows.voters():
@@ -152,18 +152,18 @@ class _Rows:
 
     @classmethod
     def of(
-        cls, outputs: Outputs, names: Sequence[str], videos: Sequence[VideoOutputs], smoothing: Smoothing
+        cls, outputs: Outputs, names: Sequence[str], videos: Sequence[VideoOutputs], smoothing: Smoothing, missing: str
     ) -> "_Rows":
         (field,) = outputs.task.fields
         n_classes, parts, start = outputs.task.n_columns, [], 0
         for number, video in enumerate(videos):
             annotated = np.flatnonzero(video.label != field.unannotated)
-            smoothed = [smooth(video.p[name], video.time, *smoothing) for name in names]
-            missing = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
-            gap, silent = np.flatnonzero(missing[annotated]), np.zeros(0, np.intp)
-            if missing.all():
+            smoothed = [smooth_branch(video.p[name], video.time, *smoothing, True, missing) for name in names]
+            empty = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
+            gap, silent = np.flatnonzero(empty[annotated]), np.zeros(0, np.intp)
+            if empty.all():
                 gap, silent = silent, gap
-            gaps = find_gaps(missing, video.time) if len(gap) else Gaps(*(np.zeros((4, 0), np.intp)))
+            gaps = find_gaps(empty, video.time) if len(gap) else Gaps(*(np.zeros((4, 0), np.intp)))
             wanted = np.isin(gaps.row, annotated[gap])
             parts.append(
                 _Rows(

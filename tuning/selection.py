@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten
 from abaw_expr.files import file_digest
-from abaw_expr.fusion import Decision, figures
+from abaw_expr.fusion import MISSING, Decision, figures
 from abaw_expr.kinds import Kind, kind_of
 from abaw_expr.outputs import Outputs
 from abaw_expr.scoring import Statistics, bootstrap_interval, resample, sum_recordings
@@ -138,11 +138,11 @@ def search(
     return Search(space, counts, rule, outputs.task)
 
 
-def default_space(outputs: Outputs, leave_out: bool = False) -> Space:
+def default_space(outputs: Outputs, leave_out: bool = False, missing: str = MISSING[0]) -> Space:
     """What is searched where nothing else is asked for: weights 1 to 5 of two branches, as in the paper; of more
     branches, or with `leave_out`, each may have weight 0 too."""
     branches = len(outputs.branches)
-    return Space(branches=branches, zero=leave_out or branches > 2)
+    return Space(branches=branches, missing=missing, zero=leave_out or branches > 2)
 
 
 def decide(outputs: Outputs, found: Search) -> Decision:
@@ -150,6 +150,7 @@ def decide(outputs: Outputs, found: Search) -> Decision:
     chosen = int(found.choose(found.figures))
     decision = replace(
         found.space.candidates()[chosen].decision(outputs),
+        missing=found.space.missing,
         thresholds=found.kind.thresholds(found.counts[chosen].sum(axis=0)),
     )
     estimate = asdict(found.estimate)

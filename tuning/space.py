@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from abaw_expr.errors import SettingsError
-from abaw_expr.fusion import MAX_TAU, SMOOTHERS, WEIGHTS, Decision, Vote, ratios, reduced
+from abaw_expr.fusion import MAX_TAU, MISSING, SMOOTHERS, WEIGHTS, Decision, Vote, ratios, reduced
 from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs
 
@@ -58,6 +58,8 @@ class Space:
     """Published gains peak at about 3 s; the windows are D."""
     tau: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Exponents of the prior correction (D), of each of one or two branches; more branches share theirs."""
+    missing: str = MISSING[0]
+    """What smoothing makes of frames whose modality is missing, the same for all candidates."""
     zero: bool = False
     """Whether branches may also have weight 0, and so be left out."""
 
@@ -68,6 +70,7 @@ class Space:
         _check("weights", self.ratios, known, f"whole numbers from {least} to 5 in lowest terms, one a branch")
         windows = all(s.seconds >= 0 and isfinite(s.seconds) and s.smoother in SMOOTHERS for s in self.smoothing)
         _check("smoothing", self.smoothing, windows, f"0 or more seconds of {' or '.join(SMOOTHERS)}")
+        _check("missing", (self.missing,), self.missing in MISSING, " or ".join(MISSING))
         _check("tau", self.tau, all(0 <= tau <= MAX_TAU for tau in self.tau), f"numbers from 0 to {MAX_TAU:g}")
 
     @property
