@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten, unreadable
+from abaw_expr.files import check_name
 from abaw_expr.kinds import kind_of
 from abaw_expr.outputs import Outputs, Source, branch_columns, check_branch_name, label_columns
 from abaw_expr.tasks import IMAGE_COLUMN, Challenge
@@ -154,7 +155,7 @@ def _from_table(table: pd.DataFrame, path: Path, task: Challenge, logits: bool, 
 
 
 def _read_folder(folder: Path, task: Challenge, logits: bool) -> Given:
-    files = sorted(folder.glob("*.npz"))
+    files = sorted(folder.glob("[!.]*.npz"))
     if not files:
         raise OutputsError("holds no .npz file", path=folder, expected="<video>.npz for every video")
     parts = [_read_npz(file, task) for file in files]
@@ -223,6 +224,8 @@ def _check(given: Given, task: Challenge) -> None:
             raise OutputsError(
                 of, path=path, line=line, found=found, expected=expected, remedy=f"{more}{remedy}".strip()
             )
+    for row, name in pd.Series(given.video).drop_duplicates().items():
+        check_name(name, OutputsError, *given.where(int(row)))
 
 
 def _check_videos(path: Path, given: Given, like: Outputs) -> None:

@@ -52,6 +52,12 @@ class Seen:
     """Grey or CMYK."""
 
 
+def frame_of(name: str) -> int | None:
+    """The frame that a file of this name is the crop of; None where it is no crop's."""
+    known = _NAME.fullmatch(name)
+    return None if known is None else int(known[1])
+
+
 def list_crops(folders: tuple[Path, ...]) -> Crops:
     """A video's crops. Where two roots hold the same frame the first root wins, in a folder the usual name."""
     crops = Crops()

@@ -12,6 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
+from abaw_expr.errors import ReleaseError
+from abaw_expr.files import check_name
 from abaw_expr.tasks import Challenge, recording_of
 
 CROP_ROOTS = "cropped_aligned*"
@@ -91,6 +93,12 @@ def _meet(path: Path, root: Path, task: Challenge, found: Found) -> None:
     if path.is_symlink() and not os.path.exists(path):
         found.problems.append(_broken(path, root))
     elif path.suffix.lower() in VIDEO_SUFFIXES:
+        try:
+            check_name(path.stem, ReleaseError, path)
+        except ReleaseError as error:  # nothing that is used can name it
+            detail, remedy = f"{_place(path, root)!a} {error.problem}", "None needed: it is left out."
+            found.problems.append(Problem("impossible name", _place(path, root), detail, remedy))
+            return
         taken = found.videos.setdefault(path.stem, path)
         if taken != path:
             detail = f"{_place(path, root)} has the name of {_place(taken, root)}, which is taken"
