@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from string import hexdigits
@@ -68,9 +69,9 @@ def locked(folder: Path, error: type[UserError]) -> Iterator[None]:
     """Holds a folder, which is made, for this process; raises `error` where another process holds it.
 
     The system lets go of what a killed process held. Where nothing can be written, or the file system knows no locks,
-    nothing is held. An empty folder that was made for this goes again.
+    nothing is held. Folders that were made for this, and are empty at the end, go again.
     """
-    new = not folder.exists()
+    new = [made for made in (folder, *folder.parents) if not made.exists()]
     lock = _hold(folder, error)
     try:
         yield
@@ -79,9 +80,9 @@ def locked(folder: Path, error: type[UserError]) -> Iterator[None]:
             with suppress(OSError):
                 (folder / _LOCK).unlink()
             _let_go(lock)
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):
+            for made in new:
+                made.rmdir()
 
 
 def is_passing(name: str) -> bool:
@@ -126,14 +127,50 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, error: type[UserError], remedy: str) -> Any:
-    """Reads JSON; raises `error` with `remedy` where the file is missing or is not JSON."""
+def read_json(path: Path, error: type[UserError], remedy: str, shape: Any = object) -> Any:
+    """Reads JSON as `write_json` writes it; raises `error` with `remedy` where the file is missing, is not JSON or does
+    not have that shape, any type that pydantic knows."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return parse_json(Path(path).read_bytes(), path, error, remedy, shape)
     except OSError as problem:
         raise unreadable(error, path, problem, remedy) from problem
-    except ValueError as problem:
+
+
+def parse_json(data: bytes, path: Path, error: type[UserError], remedy: str, shape: Any = object) -> Any:
+    """The value of JSON that was read from `path`; otherwise as `read_json`."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+        if b"\\u" in data:  # half of a pair that makes one letter cannot be written again
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as problem:
         raise error(f"is not JSON ({problem})", path=path, remedy=remedy) from problem
+    if shape is not object:
+        check_shape(value, shape, error, path, remedy)
+    return value
+
+
+def check_shape(value: Any, shape: Any, error: type[UserError], path: Path, remedy: str) -> None:
+    """Raises `error`, which says what is wrong where in a file, for a value that is not of that shape."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(shape).validate_python(value, strict=True)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        raise error(f"{where} is not as it is written", path=path, found=found, remedy=remedy) from problem
+
+
+@cache
+def _adapter(shape: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def digest(value: Any) -> str:

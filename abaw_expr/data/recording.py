@@ -16,7 +16,7 @@ from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.soundcheck import check_sound, sound_check_problems
 from abaw_expr.data.sources import fingerprint, kind_of, read_faces, read_sound, read_times
-from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, pack, read_recording, write_frames
+from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, check_replaceable, pack, read_recording, write_frames
 from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
@@ -33,6 +33,7 @@ def prepare_recording(recording: Recording, folder: Path) -> bool:
     source = _source(recording, crops)
     if folder.is_dir() and _same(folder, source, crops):
         return False
+    check_replaceable(folder)
     with atomic(folder) as temporary:
         temporary.mkdir()
         _fill(recording, crops, temporary, source)

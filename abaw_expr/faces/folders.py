@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from abaw_expr.data.crops import frame_of
-from abaw_expr.errors import ReleaseError, UserError, shorten
+from abaw_expr.errors import ReleaseError, UserError, VideoError, shorten
 from abaw_expr.faces.choose import SUFFIXES
 from abaw_expr.files import read_json
 from abaw_expr.tasks import recording_of
@@ -37,6 +37,16 @@ def check_folders(out: Path, people: Mapping[str, Collection[str]]) -> None:
                         path=out / CROPS / folder,
                         remedy="Rename one of the two video files, or name another --out for it.",
                     )
+
+
+def check_answers(out: Path, video: Path, endings: Collection[str]) -> None:
+    """Raises VideoError where a file that is to be written of a video's people is the video itself, or is there though
+    nothing was ever written of that video."""
+    made = (out / FOUND / f"{video.stem}.json").exists()
+    for target in [out / (video.stem + suffix + ending) for suffix in SUFFIXES.values() for ending in endings]:
+        if target.exists() and (not made or target.resolve() == video.resolve()):
+            problem = "would be written over, and was not made by this command"
+            raise VideoError(problem, path=target, remedy="Move it elsewhere, or name another --out.")
 
 
 def folders_made(out: Path, name: str) -> set[str]:
