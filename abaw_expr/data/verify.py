@@ -22,7 +22,7 @@ from abaw_expr.data.store import (
     tar_header,
 )
 from abaw_expr.data.workers import share
-from abaw_expr.errors import StoreError, shorten
+from abaw_expr.errors import StoreError, of_machine, shorten
 from abaw_expr.files import file_digest
 from abaw_expr.tasks import MEL_BANDS, Task, crop_name
 
@@ -65,6 +65,8 @@ def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]
     except StoreError as error:
         return [f"{RECORDING_FILE} {error.problem}"]
     except OSError as error:
+        if of_machine(error):
+            raise
         return [str(error)]
 
 

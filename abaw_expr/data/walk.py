@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
-from abaw_expr.errors import ReleaseError
+from abaw_expr.errors import ReleaseError, of_machine
 from abaw_expr.files import check_name
 from abaw_expr.tasks import Challenge, recording_of
 
@@ -38,6 +38,8 @@ def walk(root: Path, task: Challenge) -> Found:
     found = Found()
 
     def closed(error: OSError) -> None:
+        if of_machine(error):
+            raise error
         found.problems.append(_closed(Path(error.filename), root, error))
 
     entered = {_identity(root)}
@@ -114,6 +116,8 @@ def _crop_folders(crops: Path, root: Path, found: Found) -> dict[str, Path]:
     try:
         names = sorted(os.listdir(crops))
     except OSError as error:
+        if of_machine(error):
+            raise
         found.problems.append(_closed(crops, root, error))
         return {}
     for path in (crops / name for name in names):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from abaw_expr.data.release import Release
+from abaw_expr.data.retry import retried
 from abaw_expr.data.walk import matched
 from abaw_expr.data.workers import share
 from abaw_expr.errors import ReleaseError, UserError
@@ -164,7 +165,7 @@ def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Fac
     if not job.path.is_file():
         return "no such file"
     try:
-        return _extract(job, out, every, tell)
+        return retried(job.path, lambda: _extract(job, out, every, tell))
     except av.FFmpegError as error:
         return str(error.strerror)
 
