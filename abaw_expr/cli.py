@@ -8,8 +8,11 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -23,7 +26,7 @@ from abaw_expr.cli_search import penalties_command, refit_command
 from abaw_expr.cli_submissions import check, submit
 from abaw_expr.cli_training import DEFAULT_RECIPE, Flag, ablate_command, base_settings, train_command
 from abaw_expr.data.datasets.options import ClipOptions, Kind
-from abaw_expr.errors import StoppedError, UserError, shorten
+from abaw_expr.errors import StoppedError, Terminated, UserError, shorten
 from abaw_expr.files import check_target
 from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks import EXPR, Task
@@ -36,6 +39,7 @@ TASK = EXPR
 OK, FAULTS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 SIGNALLED = 128
 """Exit status of a run that a signal ended in good order: this and the signal's number, as a shell has it."""
+TERMINATED = SIGNALLED + signal.SIGTERM
 OPEN_FILES = 10_240
 """At once; no system has a lower ceiling than macOS with this."""
 
@@ -52,15 +56,14 @@ Exit status: 0 done, 1 done and faults found, 2 could not run.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    if arguments[:1] == ["--"]:  # which tells torchrun that the flags after it are ours
-        del arguments[0]
+    given = list(sys.argv[1:] if argv is None else argv)
+    # A first `--` has told torchrun that the flags after it are ours.
+    arguments = [argument for argument in given[given[:1] == ["--"] :] if argument != "--debug"]
+    debug = "--debug" in given
     _allow_open_files()
-    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        commands = _commands(arguments)
-        return tyro.extras.subcommand_cli_from_dict(commands, prog="abaw-expr", description=ABOUT, args=arguments) or OK
+        with _sigterm_raised():
+            return _run(arguments)
     except StoppedError as error:
         console.note(str(error))
         return SIGNALLED + error.signal
@@ -79,9 +82,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = error.strerror or f"{error.args[0] if error.args else error} (is the disk full?)"
         console.error(f"{where}{what}. Nothing was left half-written.")
         return COULD_NOT_RUN
-    except KeyboardInterrupt:
-        console.error("interrupted. What was finished is kept; run it again, train with --resume, to go on.")
-        return INTERRUPTED
+    except MemoryError:
+        if debug:
+            raise
+        console.error("out of memory. Nothing was left half-written. Use fewer --workers, or end what else runs there.")
+        return COULD_NOT_RUN
+    except KeyboardInterrupt as ended:
+        signalled = isinstance(ended, Terminated)
+        what, status = ("ended by SIGTERM", TERMINATED) if signalled else ("interrupted", INTERRUPTED)
+        console.error(f"{what}. What was finished is kept; run it again, train with --resume, to go on.")
+        return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    commands = _commands(arguments)
+    return tyro.extras.subcommand_cli_from_dict(commands, prog="abaw-expr", description=ABOUT, args=arguments) or OK
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """SIGTERM cleans up as Ctrl-C does, and a second one changes nothing; `train` keeps it until a step is done."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield  # somebody else's, who knows better
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _allow_open_files() -> None:

@@ -9,7 +9,8 @@ import tyro
 
 from abaw_expr import console
 from abaw_expr.cli_training import Flag
-from abaw_expr.errors import UserError, shorten
+from abaw_expr.errors import UserError, VideoError, shorten
+from abaw_expr.files import locked
 from abaw_expr.tasks import EXPR
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def infer(
     began = time.perf_counter()
     from abaw_expr.answer.annotate import annotate as write_annotated
     from abaw_expr.answer.answer import Question, answer_people, find_people, write_answers
+    from abaw_expr.faces.folders import check_answers
     from abaw_expr.fusion import Decision
     from abaw_expr.training.run import RunFolder
 
@@ -104,14 +106,16 @@ def infer(
         raise UserError("--interval cannot be used", found=interval, expected="seconds, 0 or more")
     chosen = None if decision is None else Decision.load(decision, TASK)
     asked = Question(RunFolder(run), chosen, interval, accelerator)
-    with console.progress("Finding faces") as tell:
-        found = find_people(video, out, every, tell)
-    with console.progress("Predicting frames") as tell:
-        answers = answer_people(video, found, asked, TASK, tell)
-    write_answers(answers, found, out)
-    if annotate:
-        with console.progress("Writing the video") as tell:
-            write_annotated(video, found, answers, out / f"{video.stem}.annotated.mp4", tell)
+    check_answers(out, video, (".csv", ".png", ".annotated.mp4"))
+    with locked(out, VideoError):
+        with console.progress("Finding faces") as tell:
+            found = find_people(video, out, every, tell)
+        with console.progress("Predicting frames") as tell:
+            answers = answer_people(video, found, asked, TASK, tell)
+        write_answers(answers, found, out)
+        if annotate:
+            with console.progress("Writing the video") as tell:
+                write_annotated(video, found, answers, out / f"{video.stem}.annotated.mp4", tell)
     rows = [(one.name, len(one.p), int(one.frames.crop.sum()), *one.shares()[0]) for one in answers]
     console.table(f"Answers in {out}", ("", "frames", "with a face", "most often", "share"), rows)
     _tell_ignored([found], out)
@@ -153,7 +157,8 @@ def _report(found: "Mapping[str, Faces | str]", folder: Path) -> int:
 
 def _tell_ignored(found: "Sequence[Faces]", folder: Path) -> None:
     from abaw_expr.faces.choose import IGNORE
-    from abaw_expr.faces.extract import FOUND, TABLE
+    from abaw_expr.faces.extract import TABLE
+    from abaw_expr.faces.folders import FOUND
 
     ignored = sum(choice == IGNORE for one in found for choice in one.chosen.values())
     if ignored:

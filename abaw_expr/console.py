@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from abaw_expr.errors import shorten
 
@@ -18,11 +20,24 @@ if TYPE_CHECKING:
     from abaw_expr.scoring import Report
     from abaw_expr.training.run import Epoch
 
+
+class _Escaping(Console):
+    """A console that shows what files hold, names above all, without obeying it: control characters as escapes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape(text), **options)
+
+
+def escape(text: str) -> str:
+    """A text without what a terminal would obey, or could not be written: all but letters, spaces and new lines."""
+    return "".join(c if c.isprintable() or c in "\n" or category(c) == "Zs" else repr(c)[1:-1] for c in text)
+
+
 _PROCESS = os.environ.get("RANK", "0")
 """Of several processes of a run the first one speaks."""
-OUT = Console(highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
+OUT = _Escaping(highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
 """Results."""
-ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
+ERR = _Escaping(stderr=True, highlight=False, markup=False, emoji=False, quiet=_PROCESS != "0")
 """Progress, notes and errors, so that a pipe gets results only."""
 
 

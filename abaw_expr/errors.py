@@ -91,8 +91,19 @@ class LedgerError(UserError):
     """The ledger of attempts cannot be used, or refuses an attempt."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C: what is under way is ended in good order."""
+
+
 def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str | None = None) -> UserError:
-    """The error of a file that the system does not let us read; without a better remedy the path is to be checked."""
+    """The error of a file that the system does not let us read; without a better remedy the path is to be checked.
+
+    Raises `problem` itself where it is the machine's, so that nobody takes it for the file's.
+    """
+    if of_machine(problem):
+        if problem.filename is None:
+            problem.filename = str(path)
+        raise problem
     if remedy is None and isinstance(problem, FileNotFoundError):
         remedy = "Check the path."
     return kind(f"cannot be read ({problem.strerror or problem})", path=path, remedy=remedy)

@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten, unreadable
-from abaw_expr.files import atomic
+from abaw_expr.files import atomic, check_name
 from abaw_expr.kinds import kind_of
 from abaw_expr.scoring import in_range
 from abaw_expr.tasks import CHALLENGES, COMPOUND, EXPR, Challenge, Field, Task, compound
@@ -401,6 +401,8 @@ def _checked(table: pa.Table, task: Challenge, branches: tuple[str, ...], path: 
     for name in ("video", "frame", "time", "crop", *label_columns(task)):
         if table[name].null_count:
             raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
+    for video in table["video"].unique().to_pylist():
+        check_name(video, OutputsError, path)
     rows = table.to_pandas()
     for problem, expected, wrong in (*_order_faults(rows), *_value_faults(rows, task, branches)):
         if wrong.any():

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from abaw_expr.errors import PredictionsError, TemplateError
+from abaw_expr.files import check_name
 from submissions.checker_file import REMEDY, check_file
 from submissions.checker_folder import check_files
 from submissions.checker_rows import IMAGE
@@ -63,7 +64,7 @@ def read_list(path: Path) -> list[str]:
             if "/" in video or "," in video:
                 raise TemplateError("is not a video's name", path=path, line=line, found=text, remedy=remedy)
             if video:
-                videos[video] = None
+                videos[check_name(video, TemplateError, path, line)] = None
     return list(videos)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from abaw_expr.errors import PredictionsError, TemplateError, unreadable
+from abaw_expr.files import check_name
 from abaw_expr.tasks import EXPR, Challenge, Field
 from submissions.formats import PER_VIDEO
 from submissions.template import Template, line_of, read_template, split_lines
@@ -85,7 +86,7 @@ def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challe
 
     Raises PredictionsError for a folder without such files, or a file whose header is not the first file's.
     """
-    paths = sorted(folder.glob("*.txt"), key=lambda path: path.stem)
+    paths = sorted(folder.glob("[!.]*.txt"), key=lambda path: path.stem)
     if not paths:
         raise PredictionsError("holds no <video>.txt", path=folder, remedy="Name a folder of the 3rd edition.")
     header = challenge.header if challenge else _text(paths[0]).partition("\n")[0]
@@ -93,6 +94,7 @@ def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challe
     expected = header if known else "; ".join(known.header for known in PER_VIDEO)
     lines = {}
     for path in paths:
+        check_name(path.stem, PredictionsError, path)
         first, _, rest = _text(path).rstrip("\n").partition("\n")
         if known is None or first != header:
             raise PredictionsError("has another header", path=path, line=1, found=first, expected=expected)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abaw_expr.errors import TemplateError, unreadable
+from abaw_expr.files import check_name
 from abaw_expr.tasks import Challenge
 from submissions.formats import FORMATS, Format, recognise
 
@@ -61,7 +62,7 @@ def read_template(path: Path | str, challenge: Challenge | None = None) -> Templ
 
     Raises:
         TemplateError: the file cannot be read or is empty, its header is that of no format or not of the challenge,
-            a row is not `<video>/<digits>.jpg,`, or a frame is listed twice.
+            a row is not `<video>/<digits>.jpg,` or of a video that no file could be called, or a frame is listed twice.
     """
     path = Path(path)
     blocks = _blocks(path)
@@ -70,6 +71,8 @@ def read_template(path: Path | str, challenge: Challenge | None = None) -> Templ
     if known is None or (challenge is not None and challenge not in known.challenges):
         raise _bad_header(path, header, challenge, empty=not header and not next(blocks, ""))
     template = _read_rows(path, known, blocks)
+    for name, rows in template.videos.items():
+        check_name(name, TemplateError, path, line_of(rows.positions[0]))
     _check_unique(template)
     return template
 

@@ -172,7 +172,7 @@ def test_ended_from_outside_it_ends_its_trainings(store: Path, tmp_path: Path) -
     while not (run / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
+    assert process.wait() == 143
     assert not any(str(run) in line for line in _commands())
     assert "--resume" in (tmp_path / "runs" / "v-base-0.log").read_text()
 

@@ -251,7 +251,7 @@ def described(tmp_path: Path, table: str) -> tuple[Recording, ...]:
         ),
         (
             "path,label,split,name\nx.mp4,sad,val,../x\n",
-            r"clips\.csv:2: has a clip that cannot be named so; found '\.\./x'",
+            r"clips\.csv:2: cannot be the name of a file or folder; found '\.\./x'",
         ),
         ("path,label,split,start\nx.mp4,sad,val,soon\n", r"clips\.csv:2: has an unknown time; found 'soon'"),
         ("path,label,split,end\nx.mp4,sad,val,-1\n", r"clips\.csv:2: has an unknown time; found '-1'"),

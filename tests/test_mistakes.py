@@ -60,7 +60,7 @@ def test_a_store_is_made_in_no_other_folder(
 def test_a_run_is_started_in_no_other_folder(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(store)
     text = fails(capsys, "train", "--store", store, "--run", store)
-    assert f"{store}: is not empty and not a run. Name a new folder for the run." in text
+    assert f"{store}: is not empty and not a run; found 'manifest.json, recordings, report.json'. Name a new" in text
     assert contents(store) == before
     (tmp_path / "file").touch()
     assert "file: is not a folder" in fails(capsys, "train", "--store", store, "--run", tmp_path / "file")

@@ -94,8 +94,9 @@ def mixed(tmp_path: Path) -> Frames:
     videos = []
     for label, rate in ((0, 30.0), (1, 7.5)):
         time = np.arange(round(60 * rate)) / rate
-        size = np.ones(len(time), np.int32)
-        write_frames(tmp_path / f"{rate:g}.parquet", StoredFrames(time, np.full(len(time), label, np.int8), size, size))
+        size, offset = np.ones(len(time), np.int32), np.zeros(len(time), np.int64)
+        labels = np.full(len(time), label, np.int8)
+        write_frames(tmp_path / f"{rate:g}.parquet", StoredFrames(time, labels, offset, size))
         videos.append(StoredVideo(f"{rate:g}", "train", tmp_path, None, None))
     index = FrameIndex(videos)
     return Frames(index, np.ones(len(index), bool))
@@ -138,7 +139,7 @@ def test_frequency_is_the_mean_of_the_grids_over_their_phases(gaps: list[int], i
     with tempfile.TemporaryDirectory() as folder:
         time = np.cumsum(gaps) / 100
         none = np.zeros(len(time), np.int32)
-        write_frames(Path(folder) / "v.parquet", StoredFrames(time, none.astype(np.int8), none, none))
+        write_frames(Path(folder) / "v.parquet", StoredFrames(time, none.astype(np.int8), none.astype(np.int64), none))
         index = FrameIndex([StoredVideo("v", "train", Path(folder), None, None)])
     usable = np.array([random.random() < 0.7 for _ in gaps])
     phases = (np.arange(interval) + 0.5) / interval  # one between each two borders that a frame can have

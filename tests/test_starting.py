@@ -89,10 +89,10 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_what_it_began_with_if_re
 ) -> None:
     run = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
     begun = run.begun_with.read_bytes()
-    for path in (run.last, run.best, run.manifest):
+    for path in (run.last, run.best, run.metrics, run.curves, run.manifest):
         path.unlink()
     assert fit(corpus, run.root, AUDIO, resume=True, start=[]).begun_with.read_bytes() == begun
-    for path in (run.last, run.best, run.manifest):
+    for path in (run.last, run.best, run.metrics, run.curves, run.manifest):
         path.unlink()
     assert not fit(corpus, run.root, AUDIO, start=[]).begun_with.exists()
 

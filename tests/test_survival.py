@@ -23,6 +23,7 @@ from abaw_expr.tasks import frame_name
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
 from tests.fitting import STEPS, assert_same_run, fit, metrics, next_second, opened, scalars, stopped_train
+from tests.tiny import seal
 
 EVERY_STEP = ["--compute.save-every", "0"]
 BOTH = replace(STEPS, model=replace(STEPS.model, branches=("audio", "visual")))
@@ -138,7 +139,8 @@ def with_broken_sound(store: Path, root: Path) -> Store:
     sound = np.load(video.folder / "sound.npy")
     sound[125:] = np.nan
     np.save(video.folder / "sound.npy", sound)
-    return broken
+    seal(root)
+    return opened(root)
 
 
 def test_a_loss_that_is_no_number_names_and_saves_its_batch(store: Path, tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from abaw_expr.cli import main
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.store import MANIFEST, StoredVideo, pack, write_frames
 from abaw_expr.data.verify import verify
-from abaw_expr.files import digest, file_digest
 from abaw_expr.tasks import EXPR, crop_name
-from tests.tiny import add, add_validation, broken_jpeg, contents, run
+from tests.tiny import add, add_validation, broken_jpeg, contents, run, seal
 
 
 @pytest.fixture
@@ -29,19 +28,6 @@ def store(tmp_path: Path) -> Path:
 
 def found(store: Path, decode: bool = False) -> tuple[Problem, ...]:
     return verify(store, EXPR, decode, 1, lambda done, total: None)
-
-
-def seal(store: Path) -> None:
-    """Makes every digest of a store that of the bytes that are there now."""
-    manifest = json.loads((store / MANIFEST).read_bytes())
-    files = {}
-    for name in manifest["recordings"]:
-        path = store / "recordings" / name / "recording.json"
-        entry = json.loads(path.read_bytes())
-        files[name] = entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
-        path.write_text(json.dumps(entry))
-        manifest["recordings"][name] = file_digest(path)
-    (store / MANIFEST).write_text(json.dumps(manifest | {"digest": digest(files)}))
 
 
 def flip(path: Path, place: int = -5) -> None:

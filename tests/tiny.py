@@ -1,6 +1,7 @@
 """Tiny releases that a test may break, and what many tests of the data ask of them."""
 
 import io
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -10,7 +11,9 @@ import numpy as np
 from PIL import Image
 
 from abaw_expr.data.prepare import Prepared, prepare
+from abaw_expr.data.store import MANIFEST
 from abaw_expr.data.synthetic import write_video
+from abaw_expr.files import digest, file_digest
 from abaw_expr.tasks import EXPR, crop_name
 
 ANNOTATIONS = "6th_ABAW_Annotations/EXPR_Recognition_Challenge"
@@ -91,3 +94,16 @@ def kinds(prepared: Prepared) -> dict[str, list[str]]:
 def contents(root: Path) -> dict[str, bytes]:
     """Every file under a folder with its bytes."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def seal(store: Path) -> None:
+    """Makes every digest of a store that of the bytes that are there now."""
+    manifest = json.loads((store / MANIFEST).read_bytes())
+    files = {}
+    for name in manifest["recordings"]:
+        path = store / "recordings" / name / "recording.json"
+        entry = json.loads(path.read_bytes())
+        files[name] = entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
+        path.write_text(json.dumps(entry))
+        manifest["recordings"][name] = file_digest(path)
+    (store / MANIFEST).write_text(json.dumps(manifest | {"digest": digest(files)}))

@@ -6,16 +6,13 @@ Shapes: S seeds, R recordings, C classes.
 """
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -191,7 +188,7 @@ def train_rows(
     total = len(jobs) * base.optimiser.epochs
     running: set[subprocess.Popen[bytes]] = set()
     failed: list[Job] = []
-    with _terminated_as_interrupted(), ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         try:
             left = [job for job in jobs if not job.outputs.exists()]
             waiting = {pool.submit(_train, job, store, slots, workers, gpus, running): job for job in left}
@@ -248,20 +245,6 @@ def _train(
     finally:
         slots.put(slot)
     return status
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that what is under way can be ended in good order."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Task) -> list[Result]:

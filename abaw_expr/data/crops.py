@@ -8,7 +8,7 @@ from pathlib import Path
 from struct import unpack_from
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
-from abaw_expr.errors import shorten
+from abaw_expr.errors import of_machine, shorten
 from abaw_expr.tasks import CROP_SIDE, crop_name
 
 SIDES = range(16, 4097)
@@ -52,6 +52,12 @@ class Seen:
     """Grey or CMYK."""
 
 
+def frame_of(name: str) -> int | None:
+    """The frame that a file of this name is the crop of; None where it is no crop's."""
+    known = _NAME.fullmatch(name)
+    return None if known is None else int(known[1])
+
+
 def list_crops(folders: tuple[Path, ...]) -> Crops:
     """A video's crops. Where two roots hold the same frame the first root wins, in a folder the usual name."""
     crops = Crops()
@@ -70,6 +76,8 @@ def list_crops(folders: tuple[Path, ...]) -> Crops:
                         crops.doubled.append(found[frame].name if usual else entry.name)
                         found[frame] = entry if usual else found[frame]
         except OSError as error:
+            if of_machine(error):
+                raise
             crops.closed.append(f"{folder.parent.name}/{folder.name} ({error.strerror})")
         crops.doubled += [entry.name for frame, entry in found.items() if frame in crops.files]
         crops.files = found | crops.files
@@ -95,7 +103,10 @@ def read_crops(crops: Crops, seen: Seen) -> Iterator[tuple[str, bytes]]:
 
 
 def read_crop(path: str) -> bytes:
-    """A file's bytes, none where it cannot be read; by plain system calls, since a file object costs as much again."""
+    """A file's bytes, none where it cannot be read; by plain system calls, since a file object costs as much again.
+
+    Raises OSError where the machine is to blame.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -107,7 +118,10 @@ def read_crop(path: str) -> bytes:
             return data
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        if of_machine(error):
+            error.filename = path
+            raise
         return b""
 
 

@@ -6,7 +6,6 @@ counts wrong stops the run.
 """
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from abaw_expr.data.release import Recording, Release, Video, read_release
 from abaw_expr.data.store import FORMAT, MANIFEST, RECORDING_FILE, RECORDINGS, read_recording
 from abaw_expr.data.workers import share
 from abaw_expr.errors import StoreError, shorten
-from abaw_expr.files import digest, file_digest, write_json
+from abaw_expr.files import clean, digest, file_digest, is_passing, locked, write_json
 from abaw_expr.tasks import Task
 from abaw_expr.version import VERSION
 
@@ -55,16 +54,23 @@ def prepare(
 ) -> Prepared:
     """Makes or completes a store; `progress(done, total)` is told after every recording, in frames.
 
-    `read` knows the data set that lies at `release_root`.
+    `read` knows the data set that lies at `release_root`. The manifest of a store that is there stays until the new one
+    takes its place; meanwhile `open_store` sees which recordings it does not fit.
 
-    Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies or
-    `store_root` holds anything but a store.
+    Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies, another
+    process prepares the store, or `store_root` holds anything but a store.
     """
-    folders = Path(store_root) / RECORDINGS
-    _check_store(Path(store_root))
-    release = read(release_root, task)
-    _clean(folders)
-    (Path(store_root) / MANIFEST).unlink(missing_ok=True)
+    root = Path(store_root)
+    _check_store(root)
+    with locked(root, StoreError):
+        return _prepare_all(read(release_root, task), root, task, workers, progress)
+
+
+def _prepare_all(
+    release: Release, root: Path, task: Task, workers: int, progress: Callable[[int, int], None]
+) -> Prepared:
+    folders = root / RECORDINGS
+    clean(folders)
     sizes = {recording.name: _frames(recording) for recording in release.recordings}
     largest_first = sorted(release.recordings, key=lambda recording: -sizes[recording.name])
     done = made = 0
@@ -74,8 +80,8 @@ def prepare(
             done += sizes[recording.name]
             progress(done, sum(sizes.values()))
     finally:
-        _clean(folders)  # after Ctrl-C worker processes may have left something
-    return _finish(release, Path(store_root), task, made)
+        clean(folders)  # after Ctrl-C worker processes may have left something
+    return _finish(release, root, task, made)
 
 
 def _prepare(folders: Path, recording: Recording) -> bool:
@@ -99,18 +105,11 @@ def _check_store(root: Path) -> None:
     """Refuses a folder that is something else: the release, a run, somebody's papers."""
     if root.exists() and not root.is_dir():
         raise StoreError("is not a folder", path=root, expected="a new folder, or a store to go on with")
-    strangers = (
-        sorted({entry.name for entry in root.iterdir()} - {MANIFEST, REPORT, RECORDINGS}) if root.exists() else []
-    )
+    names = {entry.name for entry in root.iterdir()} if root.exists() else set()
+    strangers = sorted(name for name in names - {MANIFEST, REPORT, RECORDINGS} if not is_passing(name))
     if strangers:
         remedy = "Name a new folder, or a store to go on with."
         raise StoreError("is not a store", path=root, found=shorten(strangers), remedy=remedy)
-
-
-def _clean(folders: Path) -> None:
-    """Removes what killed runs left half-made."""
-    for leftover in folders.glob(".*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _not_annotated(release: Release) -> Iterator[Problem]:

@@ -14,10 +14,11 @@ from abaw_expr.data.crops import Crops, Seen, crop_problems, jpeg_shape, list_cr
 from abaw_expr.data.media import SAMPLE_RATE, Sound
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Video
+from abaw_expr.data.retry import read_through, retried
 from abaw_expr.data.soundcheck import check_sound, sound_check_problems
 from abaw_expr.data.sources import fingerprint, kind_of, read_faces, read_sound, read_times
-from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, pack, read_recording, write_frames
-from abaw_expr.errors import StoreError, shorten
+from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, check_replaceable, pack, read_recording, write_frames
+from abaw_expr.errors import StoreError, of_machine, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
 
@@ -33,6 +34,7 @@ def prepare_recording(recording: Recording, folder: Path) -> bool:
     source = _source(recording, crops)
     if folder.is_dir() and _same(folder, source, crops):
         return False
+    check_replaceable(folder)
     with atomic(folder) as temporary:
         temporary.mkdir()
         _fill(recording, crops, temporary, source)
@@ -76,7 +78,7 @@ def _clock(recording: Recording) -> tuple[np.ndarray | None, list[Problem]]:
         what = kind_of(path)
         kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
         try:
-            times = read_times(path)
+            times = retried(path, lambda: read_times(path))
             if len(times):
                 return times, []
             detail = "it holds no picture"
@@ -89,9 +91,12 @@ def _write_sound(recording: Recording, folder: Path, end: float, problems: list[
     # torch takes two seconds to import: only here, where it is needed
     from abaw_expr.data.logmel import log_mel
 
-    assert recording.path is not None
-    sound = read_sound(recording.path)
-    if kind_of(recording.path) != "pictures":  # which never have any
+    path = recording.path
+    assert path is not None
+    sound = retried(path, lambda: read_sound(path))
+    if sound is not None and sound.problem is not None:
+        read_through(path)
+    if kind_of(path) != "pictures":  # which never have any
         problems += _sound_problems(recording.name, sound, end)
     if sound is None or not len(sound.samples):
         return None
@@ -170,7 +175,9 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link that leads nowhere
+    except OSError as error:  # a link that leads nowhere
+        if of_machine(error):
+            raise
         return -1
 
 
@@ -183,5 +190,7 @@ def _same(folder: Path, source: str, crops: dict[str, Crops]) -> bool:
         whole = all((folder / name).stat().st_size == size for name, size in entry["bytes"].items())
         broken = [crops[name].files[frame] for name, video in entry["videos"].items() for frame in video["unreadable"]]
         return whole and not any(jpeg_shape(read_crop(crop.path)) for crop in broken)
-    except (StoreError, KeyError, OSError):
+    except (StoreError, KeyError, OSError) as error:
+        if of_machine(error):
+            raise
         return False

@@ -17,6 +17,7 @@ from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.walk import Found, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
+from abaw_expr.files import check_name
 from abaw_expr.spellings import matched
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
 
@@ -158,7 +159,8 @@ def challenge_of_folder(folder: Path) -> Challenge:
 
 def read_annotation_folder(folder: Path, task: Challenge) -> dict[str, np.ndarray]:
     """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
-    return {path.stem: read_annotation(path, task) for path in _annotation_files(folder)}
+    files = {check_name(path.stem, ReleaseError, path): path for path in _annotation_files(folder)}
+    return {name: read_annotation(path, task) for name, path in files.items()}
 
 
 def _annotation_files(folder: Path) -> list[Path]:
@@ -178,6 +180,7 @@ def read_test_list(path: Path) -> list[str]:
             raise ReleaseError(
                 "has an unknown line", path=path, line=number, found=name, expected="the name of a video"
             )
+        check_name(name, ReleaseError, path, number)
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ReleaseError(f"names videos more than once: {shorten(repeated)}", path=path)

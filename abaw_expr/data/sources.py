@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from abaw_expr.data import media
+from abaw_expr.errors import of_machine
 from abaw_expr.tasks import CROP_SIDE, crop_name
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
@@ -74,7 +75,9 @@ def read_faces(path: Path, frames: list[int], spoilt: list[str]) -> Iterator[tup
                 )
                 face = shown.convert("RGB").resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC)
             face.save(jpeg, "JPEG", quality=95)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            if of_machine(error):
+                raise
             spoilt.append(file.name)
             continue
         frames.append(frame)
@@ -110,4 +113,6 @@ def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:
             file.seek(max(size - count, 0))
             return size, hashlib.sha256(first + file.read()).hexdigest()
     except OSError as error:
+        if of_machine(error):
+            raise
         return -1, str(error.strerror)

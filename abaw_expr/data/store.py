@@ -9,11 +9,12 @@ recordings/<recording>/
     <video>.tar                     the crops' JPEG files as they came, under the organisers' names
 """
 
+import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -24,15 +25,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abaw_expr.errors import StoreError, shorten
-from abaw_expr.files import read_json
-from abaw_expr.tasks import Task
+from abaw_expr.data.entries import ManifestEntry, RecordingEntry
+from abaw_expr.errors import StoreError, shorten, unreadable
+from abaw_expr.files import check_name, check_shape, digest, file_digest, parse_json, read_json
+from abaw_expr.tasks import MEL_BANDS, Task
 
 FORMAT = 2
 """Number of this layout; a store with another number must be prepared again."""
 MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
+SOUND_FILE = "sound.npy"
 MAPPED_BYTES = 2**30
 """Of crops that a process maps into memory. Pages of a map once touched count as the process's own, so that the whole
 of a large store would; crops beyond these bytes are read, which takes twice as long."""
@@ -44,6 +47,10 @@ _WITHOUT = {
 }
 """What to do where a split is empty."""
 _AGAIN = "Run `prepare` into a new folder."
+_MEND = "Delete its folder and run `prepare` again: it makes what is missing."
+_GO_ON = "Run `prepare` to its end; it goes on where it stopped."
+_COLUMNS = pa.schema([("time", pa.float64()), ("label", pa.int8()), ("offset", pa.int64()), ("size", pa.int32())])
+"""Of a table of frames, as far as they are read again."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,18 @@ class StoredVideo:
     sound_mean: np.ndarray | None
     """float32 [64], mean log-mel of the recording a band; None without sound."""
     sound_std: np.ndarray | None
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Digests of the recording's files, which table and sound are held against when they are opened."""
 
     @cached_property
     def frames(self) -> Frames:
-        table = pq.read_table(self.folder / f"{self.name}.parquet")
-        return Frames(*(table.column(name).to_numpy() for name in ("time", "label", "offset", "size")))
+        """Raises StoreError where the table is damaged."""
+        return read_frames(self.folder / f"{self.name}.parquet", self.files.get(f"{self.name}.parquet"))
 
     @cached_property
     def sound(self) -> np.ndarray | None:
-        """Log-mel float16 [steps, 64], mapped from disk; None without sound."""
-        return None if self.sound_mean is None else np.load(self.folder / "sound.npy", mmap_mode="r")
+        """Log-mel float16 [steps, 64], mapped from disk; None without sound. Raises StoreError where it is damaged."""
+        return None if self.sound_mean is None else read_mel(self.folder / SOUND_FILE, self.files.get(SOUND_FILE))
 
     @cached_property
     def _tar(self) -> "_Mapped | _Opened":
@@ -178,19 +187,30 @@ class Extra:
 
 
 def open_store(root: Path, task: Task) -> Store:
-    """Opens a store; raises StoreError where it is incomplete, of another version or of another task."""
+    """Opens a store; raises StoreError where it is incomplete, of another version or of another task, where a recording
+    was made anew since, or changed, and the manifest does not fit it."""
     manifest = read_manifest(root, task)
-    folders = [Path(root) / RECORDINGS / name for name in manifest["recordings"]]
-    return Store(Path(root), manifest["digest"], tuple(video for folder in folders for video in stored_videos(folder)))
+    folders = {name: Path(root) / RECORDINGS / name for name in manifest["recordings"]}
+    entries = {name: read_recording(folder, manifest["recordings"][name]) for name, folder in folders.items()}
+    if not agrees(manifest, entries):
+        remedy = "Run `prepare` again: it makes a new manifest."
+        raise StoreError("does not agree with the recordings", path=Path(root) / MANIFEST, remedy=remedy)
+    videos = (video for name, entry in entries.items() for video in _videos(folders[name], entry))
+    return Store(Path(root), manifest["digest"], tuple(videos))
+
+
+def agrees(manifest: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether what a manifest says of all recordings is what they say of themselves."""
+    videos = {name: video for entry in entries.values() for name, video in entry["videos"].items()}
+    whole = digest({name: entry["files"] for name, entry in entries.items()})
+    return (manifest["digest"], manifest["videos"]) == (whole, videos)
 
 
 def read_manifest(root: Path, task: Task) -> dict[str, Any]:
     """What a complete store of this task says of itself; raises StoreError as `open_store` does."""
     if not (Path(root) / MANIFEST).exists() and not (Path(root) / RECORDINGS).is_dir():
         raise StoreError("is not a store", path=root, expected="a folder that `prepare` made", remedy="Check the path.")
-    manifest: dict[str, Any] = read_json(
-        Path(root) / MANIFEST, StoreError, "Run `prepare` to its end; it goes on where it stopped."
-    )
+    manifest: dict[str, Any] = read_json(Path(root) / MANIFEST, StoreError, _GO_ON, dict)
     for key, expected in (("format", FORMAT), ("task", task.name), ("class_names", list(task.class_names))):
         if manifest.get(key) != expected:
             raise StoreError(
@@ -200,12 +220,78 @@ def read_manifest(root: Path, task: Task) -> dict[str, Any]:
                 expected=expected,
                 remedy=_AGAIN,
             )
+    check_shape(manifest, ManifestEntry, StoreError, Path(root) / MANIFEST, _MEND)
+    for name in manifest["recordings"]:
+        check_name(name, StoreError, Path(root) / MANIFEST)
     return manifest
 
 
-def read_recording(folder: Path) -> dict[str, Any]:
-    """What `recording.json` of a folder says."""
-    return read_json(folder / RECORDING_FILE, StoreError, _AGAIN)
+def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
+    """What `recording.json` of a folder says (`RecordingEntry`). Raises StoreError where it is damaged, or has another
+    digest than the `known` one."""
+    path = folder / RECORDING_FILE
+    data = _read(path, known, _GO_ON)
+    entry: dict[str, Any] = parse_json(data, path, StoreError, _MEND, RecordingEntry)
+    for name in (*entry["videos"], *entry["files"], *entry["bytes"]):
+        check_name(name, StoreError, path)
+    return entry
+
+
+def read_frames(path: Path, known: str | None = None) -> Frames:
+    """A video's frames as `write_frames` wrote them. Raises StoreError where they are damaged, or the file has another
+    digest than the `known` one."""
+    data = _read(path, known)
+    try:
+        table = pq.read_table(pa.BufferReader(data)).select(_COLUMNS.names)
+    except Exception as error:  # of bytes that are no table, Arrow raises whatever it trips over
+        raise StoreError("is no table of frames", path=path, remedy=_MEND) from error
+    if table.schema.remove_metadata() != _COLUMNS or any(column.null_count for column in table.columns):
+        raise StoreError("has other columns", path=path, found=table.schema.names, remedy=_MEND)
+    return Frames(*(column.to_numpy() for column in table.columns))
+
+
+def read_mel(path: Path, known: str | None = None) -> np.ndarray:
+    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `read_frames` does."""
+    if known is not None:
+        _check_digest(path, known, file_digest(path))
+    try:
+        mel: np.ndarray = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise unreadable(StoreError, path, error, _MEND) from error
+    except Exception as error:  # of bytes that are no array, NumPy raises whatever it trips over
+        raise StoreError("is no array of sound", path=path, remedy=_MEND) from error
+    if mel.ndim != 2 or mel.shape[1] != MEL_BANDS or mel.dtype != np.float16:
+        found, expected = f"{mel.shape} {mel.dtype}", f"(steps, {MEL_BANDS}) float16"
+        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=_MEND)
+    return mel
+
+
+def _read(path: Path, known: str | None, remedy: str = _MEND) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable(StoreError, path, error, remedy) from error
+    if known is not None:
+        _check_digest(path, known, hashlib.sha256(data).hexdigest()[:16], remedy)
+    return data
+
+
+def _check_digest(path: Path, known: str, found: str, remedy: str = _MEND) -> None:
+    if known != found:
+        raise StoreError("is not the file that `prepare` ended with", path=path, remedy=remedy)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises StoreError where a recording's folder is to be replaced that holds anything but what `prepare` makes."""
+    names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
+    try:
+        made = {RECORDING_FILE, *read_recording(folder)["files"]} if names else names
+    except StoreError:
+        made = {name for name in names if name == SOUND_FILE or name.endswith((".parquet", ".tar"))} | {RECORDING_FILE}
+    if names and (RECORDING_FILE not in names or names - made):
+        found = shorten(sorted(names - made)) or f"no {RECORDING_FILE}"
+        remedy = "Move it elsewhere, or delete it to have the recording made anew."
+        raise StoreError("would be replaced, but is not as prepare made it", path=folder, found=found, remedy=remedy)
 
 
 def write_frames(path: Path, frames: Frames) -> None:
@@ -248,7 +334,10 @@ def tar_header(name: str, size: int) -> bytes:
 
 def stored_videos(folder: Path) -> list[StoredVideo]:
     """The videos (people) of one recording's folder."""
-    recording = read_recording(folder)
-    sound = recording["sound"]
+    return _videos(folder, read_recording(folder))
+
+
+def _videos(folder: Path, entry: Mapping[str, Any]) -> list[StoredVideo]:
+    sound, files = entry["sound"], entry["files"]
     mean, std = (None if sound is None else np.array(sound[key], np.float32) for key in ("mean", "std"))
-    return [StoredVideo(name, video["split"], folder, mean, std) for name, video in recording["videos"].items()]
+    return [StoredVideo(name, video["split"], folder, mean, std, files) for name, video in entry["videos"].items()]

@@ -16,13 +16,14 @@ from abaw_expr.data.store import (
     RECORDING_FILE,
     RECORDINGS,
     StoredVideo,
+    agrees,
     read_manifest,
     read_recording,
     tar_header,
 )
 from abaw_expr.data.workers import share
-from abaw_expr.errors import StoreError, shorten
-from abaw_expr.files import digest, file_digest
+from abaw_expr.errors import StoreError, of_machine, shorten
+from abaw_expr.files import file_digest
 from abaw_expr.tasks import MEL_BANDS, Task, crop_name
 
 
@@ -64,6 +65,8 @@ def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]
     except StoreError as error:
         return [f"{RECORDING_FILE} {error.problem}"]
     except OSError as error:
+        if of_machine(error):
+            raise
         return [str(error)]
 
 
@@ -121,10 +124,7 @@ def _damaged_crop(video: StoredVideo, row: int, decode: bool) -> str | None:
 
 
 def _manifest_agrees(root: Path, manifest: dict[str, Any]) -> bool:
-    entries = {name: read_recording(root / RECORDINGS / name) for name in manifest["recordings"]}
-    videos = {name: video for entry in entries.values() for name, video in entry["videos"].items()}
-    whole = digest({name: entry["files"] for name, entry in entries.items()})
-    return (manifest["digest"], manifest["videos"]) == (whole, videos)
+    return agrees(manifest, {name: read_recording(root / RECORDINGS / name) for name in manifest["recordings"]})
 
 
 def _megabytes(folder: Path) -> int:

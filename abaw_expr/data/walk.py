@@ -10,6 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
+from abaw_expr.errors import ReleaseError, of_machine
+from abaw_expr.files import check_name
 from abaw_expr.spellings import VIDEO_SUFFIXES
 from abaw_expr.tasks import Challenge, recording_of
 
@@ -34,6 +36,8 @@ def walk(root: Path, task: Challenge) -> Found:
     found = Found()
 
     def closed(error: OSError) -> None:
+        if of_machine(error):
+            raise error
         found.problems.append(_closed(Path(error.filename), root, error))
 
     entered = {_identity(root)}
@@ -71,6 +75,12 @@ def _meet(path: Path, root: Path, task: Challenge, found: Found) -> None:
     if path.is_symlink() and not os.path.exists(path):
         found.problems.append(_broken(path, root))
     elif path.suffix.lower() in VIDEO_SUFFIXES:
+        try:
+            check_name(path.stem, ReleaseError, path)
+        except ReleaseError as error:  # nothing that is used can name it
+            detail, remedy = f"{_place(path, root)!a} {error.problem}", "None needed: it is left out."
+            found.problems.append(Problem("impossible name", _place(path, root), detail, remedy))
+            return
         taken = found.videos.setdefault(path.stem, path)
         if taken != path:
             detail = f"{_place(path, root)} has the name of {_place(taken, root)}, which is taken"
@@ -86,6 +96,8 @@ def _crop_folders(crops: Path, root: Path, found: Found) -> dict[str, Path]:
     try:
         names = sorted(os.listdir(crops))
     except OSError as error:
+        if of_machine(error):
+            raise
         found.problems.append(_closed(crops, root, error))
         return {}
     for path in (crops / name for name in names):

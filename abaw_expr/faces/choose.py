@@ -18,7 +18,7 @@ from abaw_expr.data.release import read_lines
 from abaw_expr.errors import ReleaseError
 from abaw_expr.faces.detections import Detections
 from abaw_expr.faces.track import NONE, fill_track, find_tracks, look_difference, typical_look
-from abaw_expr.files import write_text
+from abaw_expr.files import check_name, write_text
 from abaw_expr.tasks import PERSON_SUFFIXES
 
 IGNORE, MAIN, LEFT, RIGHT = "ignore", "main", "left", "right"
@@ -147,7 +147,7 @@ def write_table(path: Path, table: Mapping[str, Sequence[Row]]) -> None:
 def read_table(path: Path) -> dict[str, list[Row]]:
     """The rows of the table, by video; nothing where there is no table.
 
-    Raises ReleaseError, with the line, for a row that is none.
+    Raises ReleaseError, with the line, for a row that is none or names what can be no video.
     """
     if not path.exists():
         return {}
@@ -162,6 +162,7 @@ def read_table(path: Path) -> dict[str, list[Row]]:
             found = f"track {track}, choice {choice}"
             expected = f"the number of a track, and {', '.join(CHOICES[:-1])} or {CHOICES[-1]}"
             raise ReleaseError("has an unknown row", path=path, line=reader.line_num, found=found, expected=expected)
+        check_name(row["video"], ReleaseError, path, reader.line_num)
         table.setdefault(row["video"], []).append(row | {"track": track, "choice": choice.lower()})
     return table
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from abaw_expr.errors import of_machine
 from abaw_expr.files import atomic
 
 LOOK = 8
@@ -60,22 +61,39 @@ def save_detections(path: Path, detections: Detections, source: Any) -> None:
     facts = {name: getattr(detections, name) for name in ("every", "pictures", "width", "height")}
     metadata = {_KEY: json.dumps({**facts, "source": source}).encode()}
     with atomic(path) as temporary:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary, compression="zstd")
+        pq.write_table(
+            pa.table(columns).replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
+        )
 
 
 def load_detections(path: Path, every: int, source: Any) -> Detections | None:
     """What `save_detections` wrote; None where there is nothing whole, of that source and that `every`."""
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True).combine_chunks()
         facts = json.loads(table.schema.metadata[_KEY])
         if (facts["every"], facts.pop("source")) != (every, source):
             return None
         arrays: dict[str, Any] = {name: _column(table, name, shape) for name, shape in _SHAPES.items()}
-        return Detections(**arrays, **facts)
-    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):
+        detections = Detections(**arrays, **facts)
+        return detections if _whole(detections) else None
+    except Exception as error:  # of bytes that are no such table, Arrow raises whatever it trips over
+        if of_machine(error):
+            raise
         return None
 
 
 def _column(table: pa.Table, name: str, shape: tuple[int, ...]) -> np.ndarray:
     column = table[name]
-    return (column.combine_chunks().flatten() if shape else column).to_numpy().reshape(-1, *shape)
+    values = (column.combine_chunks().flatten() if shape else column).to_numpy()
+    return values.astype(np.int32 if name == "frame" else np.float32, copy=False).reshape(-1, *shape)
+
+
+def _whole(detections: Detections) -> bool:
+    """Whether it is what detecting gives: as many rows in each column, frames of the video in order, numbers."""
+    frame, facts = detections.frame, (detections.pictures, detections.width, detections.height)
+    columns = [getattr(detections, name) for name in _SHAPES]
+    return (
+        all(type(fact) is int and 0 <= fact < 2**31 for fact in facts)
+        and all(len(column) == len(frame) and bool(np.isfinite(column).all()) for column in columns)
+        and bool((np.diff(frame) >= 0).all() and (frame >= 1).all() and (frame <= detections.pictures).all())
+    )

@@ -6,7 +6,6 @@
 <out>/found_faces/<video>.json                  what the crops were made from
 """
 
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from abaw_expr.data.release import Release
+from abaw_expr.data.retry import retried
 from abaw_expr.data.workers import share
-from abaw_expr.errors import UserError
+from abaw_expr.errors import ReleaseError, UserError
 from abaw_expr.faces.align import crop
 from abaw_expr.faces.choose import (
     IGNORE,
@@ -36,14 +36,13 @@ from abaw_expr.faces.choose import (
 )
 from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import Detections, load_detections, save_detections
+from abaw_expr.faces.folders import CROPS, FOUND, check_folders, check_replaceable, folders_made
 from abaw_expr.faces.pictures import count_pictures, read_pictures, upright
-from abaw_expr.files import atomic, digest, read_json, write_json
-from abaw_expr.tasks import crop_name
+from abaw_expr.files import atomic, check_name, digest, locked, read_json, remove, write_json
+from abaw_expr.spellings import matched
+from abaw_expr.tasks import crop_name, recording_of
 from abaw_expr.version import VERSION
 
-CROPS = "cropped_aligned_found"
-"""The root of crops, found by its beginning like the organisers' roots and after them."""
-FOUND = "found_faces"
 TABLE = "tracks.csv"
 EVERY = 5
 """Pictures from one in which faces are looked for to the next."""
@@ -79,6 +78,11 @@ class _Job:
     corrected: Mapping[int, str]
     """What the table says, by track."""
 
+    @property
+    def people(self) -> set[str]:
+        """Who may be in it, of main, left and right."""
+        return {*(SUFFIXES if self.wanted is None else self.wanted), *self.corrected.values()} - {IGNORE}
+
 
 def extract_faces(
     videos: Mapping[str, Path],
@@ -94,10 +98,27 @@ def extract_faces(
     and right); without it whoever is there is taken. `progress` is told how many pictures have passed, twice a video,
     and about how many there are; with several `workers`, of whole videos. Run again, it does what is left, and obeys a
     table that was corrected. Returns what was found by name; a text says why a video could not be read. Raises
-    ReleaseError for a table that cannot be used, StoreError where a worker process dies.
+    ReleaseError for a table or a name that cannot be used, where two videos may have one folder of crops or one holds
+    what was not made here, and where another process is at it; StoreError where a worker process dies.
     """
+    for name, video in videos.items():
+        check_name(name, ReleaseError, video)
+    with locked(out / FOUND, ReleaseError):
+        return _extract_all(videos, out, every, wanted or {}, progress, workers)
+
+
+def _extract_all(
+    videos: Mapping[str, Path],
+    out: Path,
+    every: int,
+    people: Mapping[str, Collection[str]],
+    progress: Callable[[int, int], None],
+    workers: int,
+) -> dict[str, Faces | str]:
     path = out / FOUND / TABLE
     table = read_table(path)
+    jobs = [_Job(name, videos[name], people.get(name), choices_in(table.get(name, []))) for name in videos]
+    check_folders(out, {job.name: job.people for job in jobs})
     pictures = {name: 2 * count_pictures(video) for name, video in videos.items()}
     total, passed = sum(pictures.values()), 0
 
@@ -106,8 +127,6 @@ def extract_faces(
         passed += count
         progress(passed, max(passed, total))
 
-    people = wanted or {}
-    jobs = [_Job(name, videos[name], people.get(name), choices_in(table.get(name, []))) for name in videos]
     alone = min(workers, len(jobs)) <= 1
     found: dict[str, Faces | str] = {}
     for job, faces in share(partial(_faces_of, out, every, tell if alone else _silent), jobs, workers):
@@ -131,8 +150,14 @@ def videos_without_crops(release: Release) -> tuple[dict[str, Path], dict[str, s
         whole = all(any(folder.parent.name != CROPS for folder in video.crop_folders) for video in recording.videos)
         if recording.path is not None and not whole:
             videos[recording.name] = recording.path
-            wanted[recording.name] = {choice[video.name.removeprefix(recording.name)] for video in recording.videos}
+            names = [video.name for video in recording.videos]
+            wanted[recording.name] = {choice[_suffix(name, recording.name)] for name in names}
     return videos, wanted
+
+
+def _suffix(video: str, recording: str) -> str:
+    """What a video's name adds to that of its recording, which may be written a little otherwise."""
+    return "" if matched([video], [recording]) else video.removeprefix(recording_of(video))
 
 
 def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Faces | str:
@@ -140,7 +165,7 @@ def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Fac
     if not job.path.is_file():
         return "no such file"
     try:
-        return _extract(job, out, every, tell)
+        return retried(job.path, lambda: _extract(job, out, every, tell))
     except av.FFmpegError as error:
         return str(error.strerror)
 
@@ -168,10 +193,18 @@ def _extract(job: _Job, out: Path, every: int, tell: Callable[[], None]) -> Face
     crops = {name + SUFFIXES[person]: out / CROPS / (name + SUFFIXES[person]) for person in people}
     done = out / FOUND / f"{name}.json"
     if not (_says(done, made) and all(folder.is_dir() for folder in crops.values())):
-        done.unlink(missing_ok=True)
-        for suffix in SUFFIXES.values():
-            shutil.rmtree(out / CROPS / (name + suffix), ignore_errors=True)
-        _write_crops(path, list(crops.values()), list(people.values()), tell)
+        before = {folder: out / CROPS / folder for folder in folders_made(out, name)}
+        for folder in {**before, **crops}.values():
+            check_replaceable(folder, folder.name in before, detections.pictures)
+        with ExitStack() as stack:
+            targets = [stack.enter_context(atomic(folder)) for folder in crops.values()]
+            _write_crops(path, targets, list(people.values()), tell)
+            # From here on the folders are of both times; who made them is known whatever happens.
+            both = [choice for choice, suffix in SUFFIXES.items() if name + suffix in {*before, *crops}]
+            write_json(done, {"frames": dict.fromkeys(both)})
+        for gone in before.keys() - crops.keys():
+            if before[gone].is_dir():
+                remove(before[gone])
         write_json(done, made)
     return Faces(detections, tuple(tracks), chosen, crops)
 
@@ -180,17 +213,15 @@ def _write_crops(
     path: Path, folders: Sequence[Path], places: Sequence[Mapping[int, NDArray[np.float32]]], tell: Callable[[], None]
 ) -> None:
     """The crops of each person into their folder, by where the face is in which frame."""
-    with ExitStack() as stack:
-        targets = [stack.enter_context(atomic(folder)) for folder in folders]
-        for target in targets:
-            target.mkdir()
-        for number, frame in read_pictures(path) if targets else ():
-            tell()
-            here = [(target, place[number]) for target, place in zip(targets, places, strict=True) if number in place]
-            if here:
-                picture = Image.fromarray(upright(frame))
-                for target, place in here:
-                    crop(picture, place[4:].reshape(5, 2)).save(target / crop_name(number), quality=QUALITY)
+    for folder in folders:
+        folder.mkdir()
+    for number, frame in read_pictures(path) if folders else ():
+        tell()
+        here = [(folder, place[number]) for folder, place in zip(folders, places, strict=True) if number in place]
+        if here:
+            picture = Image.fromarray(upright(frame))
+            for folder, place in here:
+                crop(picture, place[4:].reshape(5, 2)).save(folder / crop_name(number), quality=QUALITY)
 
 
 def _says(path: Path, value: object) -> bool:

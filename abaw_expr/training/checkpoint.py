@@ -61,5 +61,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         return Checkpoint(**torch.load(path, map_location=device, weights_only=True))
     except OSError as error:
         raise unreadable(RunError, path, error, _REMEDY) from error
+    except MemoryError:
+        raise
     except Exception as error:  # of bytes that are no checkpoint, torch raises whatever it trips over
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY) from error

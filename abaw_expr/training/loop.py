@@ -7,6 +7,7 @@ of epoch, step and process, so a run that is resumed after any step ends as the 
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from abaw_expr.data.augment import Augment
 from abaw_expr.data.store import Store
 from abaw_expr.data.windows import Batch, Plan, Windows, build_loader, cut_for_training
 from abaw_expr.errors import RunError, StoppedError, shorten
+from abaw_expr.files import locked
 from abaw_expr.fusion import fuse
 from abaw_expr.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
 from abaw_expr.models.network import build_network
@@ -75,17 +77,17 @@ def train(
     """Trains into a run folder and returns its epochs; a complete run is returned as it is.
 
     `progress(steps done, steps in all)` is told after every step. `start` are checkpoints whose weights the networks
-    begin with. Raises RunError where the folder holds another run, the start does not fit the networks or the loss
-    stops being a number, StoreError where the store has nothing to train or validate on, StoppedError when a signal
-    ended the run, which can then be resumed.
+    begin with. Raises RunError where the folder holds another run, another process trains into it, the start does not
+    fit the networks or the loss stops being a number, StoreError where the store has nothing to train or validate on,
+    StoppedError when a signal ended the run, which can then be resumed.
     """
     check_accelerator(settings)
     settings = replace(settings, precision=native_precision(settings))
-    if is_first():
-        run.start(settings, store.digest, resume)
-        if start:
-            keep_start(run, start, settings.model, task)
-    with stop_on_signals() as stop:
+    with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
+        if is_first():
+            run.start(settings, store.digest, resume)
+            if start:
+                keep_start(run, start, settings.model, task)
         training = Training(store, run, settings, task, stop, progress)
         if not run.complete:
             training.run_to_end(on_epoch)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from abaw_expr.errors import RunError
-from abaw_expr.files import atomic, file_digest, read_json, write_json
+from abaw_expr.errors import RunError, shorten
+from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
 from abaw_expr.tasks import Task
@@ -136,7 +136,8 @@ class RunFolder:
     def start(self, settings: Settings, data: str, resume: bool) -> None:
         """Makes the folder, or makes sure that the run in it is this one; one without a checkpoint starts anew.
 
-        Raises RunError where a run is there and `resume` is not asked for, or where that run has other settings.
+        Raises RunError where a run is there and `resume` is not asked for, where that run has other settings or lacks
+        the checkpoint that it would go on from, and where the folder is another's.
         `data` is the store's digest.
         """
         if not self.last.exists():
@@ -157,15 +158,24 @@ class RunFolder:
                 path=self.settings,
                 remedy="Resume with the settings it was started with, or name another folder.",
             )
-        for left in self.last.parent.glob(".*.part"):
-            left.unlink()  # of a process that was killed while it wrote
+        clean(self.last.parent)
 
     def _check_new(self) -> None:
-        """Refuses to start a run in a folder that is something else."""
+        """Refuses to start a run in a folder that is something else, or where one has come so far that it is missed."""
         if self.root.exists() and not self.root.is_dir():
             raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
-        if self.root.exists() and any(self.root.iterdir()) and not self.settings.exists():
-            raise RunError("is not empty and not a run", path=self.root, remedy="Name a new folder for the run.")
+        done = [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]
+        if done and self.settings.exists():
+            remedy = "Put checkpoints/last.pt back, or name another folder for the run."
+            raise RunError("holds a run without its last.pt", path=self.root, found=", ".join(done), remedy=remedy)
+        names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
+        begun = {path.name for path in (self.settings, self.last.parent, self.events, self.bad_batch)}
+        strangers = sorted(name for name in names - begun if not is_passing(name))
+        if strangers or (names & begun and not self.settings.exists()):
+            found = shorten(strangers or sorted(names))
+            raise RunError(
+                "is not empty and not a run", path=self.root, found=found, remedy="Name a new folder for the run."
+            )
 
     def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
         """Writes the table anew, a row an epoch."""

@@ -16,6 +16,7 @@ from abaw_expr.data.datasets.options import ClipOptions
 from abaw_expr.data.release import Recording, Release, Span, Video
 from abaw_expr.data.sources import kind_of
 from abaw_expr.errors import ReleaseError, shorten, unreadable
+from abaw_expr.files import check_name
 from abaw_expr.tasks import Task
 
 WORDS = {
@@ -148,8 +149,7 @@ def find_files(root: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 def _check_clip(rows: list[Row]) -> None:
     """One clip is one file of one subject, and no moment of it has two classes."""
     first = rows[0]
-    if Path(first.clip).name != first.clip or first.clip[:1] in ("", "."):
-        raise first.error("has a clip that cannot be named so", first.clip, "a name that a folder can have")
+    check_name(first.clip, ReleaseError, *(first.said or (first.path, None)))
     for row in rows[1:]:
         for what, mine, other in (("file", row.path, first.path), ("subject", row.subject, first.subject)):
             if mine != other:
