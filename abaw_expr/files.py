@@ -27,6 +27,8 @@ _TOKEN = 16
 """Letters of a workplace's name."""
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL}
 """What flock says on a file system without locks, and NFS of folders."""
+_DEEPEST = 50
+"""Lists and objects in each other that JSON may have; ours have a few."""
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -139,7 +141,9 @@ def read_json(path: Path, error: type[UserError], remedy: str, shape: Any = obje
 def parse_json(data: bytes, path: Path, error: type[UserError], remedy: str, shape: Any = object) -> Any:
     """The value of JSON that was read from `path`; otherwise as `read_json`."""
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+        value = json.loads(data.decode("utf-8-sig"))
+        if data.count(b"[") + data.count(b"{") > _DEEPEST and _is_deep(value):
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
         if b"\\u" in data:  # half of a pair that makes one letter cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
@@ -169,8 +173,13 @@ def _adapter(shape: Any) -> Any:
     return TypeAdapter(shape)
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie in each other deeper than can be shown or written again."""
+    layer = [value]
+    for _ in range(_DEEPEST):
+        inside = (item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list))
+        layer = [child for children in inside for child in children]
+    return bool(layer)
 
 
 def digest(value: Any) -> str:
