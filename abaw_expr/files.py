@@ -162,8 +162,8 @@ def check_shape(value: Any, shape: Any, error: type[UserError], path: Path, reme
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        raise error(f"{where} is not as it is written", path=path, found=found, remedy=remedy) from problem
+        found, said = None if first["type"] == "missing" else first["input"], first["msg"]
+        raise error(f"{where} cannot be used ({said})", path=path, found=found, remedy=remedy) from problem
 
 
 @cache
@@ -230,7 +230,8 @@ def _workplace(path: Path) -> Iterator[Path]:
 def _settle(workplaces: Path) -> tuple[Path, int]:
     while True:
         own = workplaces / secrets.token_hex(_TOKEN // 2)
-        workplaces.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            workplaces.mkdir()
         with suppress(FileNotFoundError):  # another process has just left, and removed the folder or this one in it
             own.mkdir()
             lock, state = _lock(own, os.O_RDONLY)
@@ -331,6 +332,8 @@ def _hold(folder: Path, error: type[UserError]) -> int | None:
         except FileNotFoundError:  # another process has just let go of it, and removed the file or the folder
             continue
         except (FileExistsError, NotADirectoryError) as problem:
+            if isinstance(problem, FileExistsError) and (folder.is_dir() or not os.path.lexists(folder)):
+                continue  # it came or went just now
             raise error("is not a folder", path=folder, expected="a new folder, or one to go on with") from problem
         except OSError as problem:
             if problem.errno in _CLOSED:
