@@ -27,6 +27,8 @@ _TOKEN = 16
 """Letters of a workplace's name."""
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL}
 """What flock says on a file system without locks, and NFS of folders."""
+_DEEPEST = 50
+"""Lists and objects in each other that JSON may have; ours have a few."""
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -139,7 +141,9 @@ def read_json(path: Path, error: type[UserError], remedy: str, shape: Any = obje
 def parse_json(data: bytes, path: Path, error: type[UserError], remedy: str, shape: Any = object) -> Any:
     """The value of JSON that was read from `path`; otherwise as `read_json`."""
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+        value = json.loads(data.decode("utf-8-sig"))
+        if data.count(b"[") + data.count(b"{") > _DEEPEST and _is_deep(value):
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
         if b"\\u" in data:  # half of a pair that makes one letter cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
@@ -158,8 +162,8 @@ def check_shape(value: Any, shape: Any, error: type[UserError], path: Path, reme
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        raise error(f"{where} is not as it is written", path=path, found=found, remedy=remedy) from problem
+        found, said = None if first["type"] == "missing" else first["input"], first["msg"]
+        raise error(f"{where} cannot be used ({said})", path=path, found=found, remedy=remedy) from problem
 
 
 @cache
@@ -169,8 +173,13 @@ def _adapter(shape: Any) -> Any:
     return TypeAdapter(shape)
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie in each other deeper than can be shown or written again."""
+    layer = [value]
+    for _ in range(_DEEPEST):
+        inside = (item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list))
+        layer = [child for children in inside for child in children]
+    return bool(layer)
 
 
 def digest(value: Any) -> str:
@@ -221,7 +230,8 @@ def _workplace(path: Path) -> Iterator[Path]:
 def _settle(workplaces: Path) -> tuple[Path, int]:
     while True:
         own = workplaces / secrets.token_hex(_TOKEN // 2)
-        workplaces.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            workplaces.mkdir()
         with suppress(FileNotFoundError):  # another process has just left, and removed the folder or this one in it
             own.mkdir()
             lock, state = _lock(own, os.O_RDONLY)
@@ -322,6 +332,8 @@ def _hold(folder: Path, error: type[UserError]) -> int | None:
         except FileNotFoundError:  # another process has just let go of it, and removed the file or the folder
             continue
         except (FileExistsError, NotADirectoryError) as problem:
+            if isinstance(problem, FileExistsError) and (folder.is_dir() or not os.path.lexists(folder)):
+                continue  # it came or went just now
             raise error("is not a folder", path=folder, expected="a new folder, or one to go on with") from problem
         except OSError as problem:
             if problem.errno in _CLOSED:

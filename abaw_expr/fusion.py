@@ -365,6 +365,8 @@ class Decision:
         except DecisionError as error:
             error.path = path
             raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values that no arithmetic can take
+            raise DecisionError(f"is no decision ({error})", path=path, remedy=REMEDY) from error
 
 
 def equal_weights(outputs: Outputs) -> Decision:

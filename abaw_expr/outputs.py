@@ -314,7 +314,7 @@ def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
         raise OutputsError("has no `abaw_expr` metadata: it is not a table of outputs", path=path, remedy=REMEDY)
     try:
         value = json.loads(metadata[KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=REMEDY) from error
     required = ("task", "class_names", "split", "branches")
     missing = [name for name in required if name not in value] if isinstance(value, dict) else list(required)

@@ -272,7 +272,7 @@ def load_settings(path: Path) -> Settings:
     except OSError as problem:
         shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
         raise unreadable(SettingsError, path, problem, f"Name a YAML file, or one of: {shipped}.") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # ValueError: of dates and numbers there are not
         raise SettingsError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
     return settings_from(values or {}, path)
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from abaw_expr.data.drawing import film
+from abaw_expr.data.synthetic import write_video
 
 SIZE = (320, 200)
 """Width and height of a clip's pictures."""
@@ -48,6 +49,14 @@ def pictures(
                     Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (round(x), round(y))
                 )
         yield np.asarray(picture)
+
+
+def write_people(path: Path, count: int, people: int = 2) -> Path:
+    """A film of one or two people, who stand beside each other, of so many pictures."""
+    ways = [straight((10, 30), (40, 60), count), straight((210, 60), (185, 40), count)]
+    shown = [(person(seed, count), way) for seed, way in zip((14, 18), ways, strict=True)][:people]
+    write_video(path, Fraction(25), pictures(shown), None)
+    return path
 
 
 def encode(path: Path, shown: Iterable[np.ndarray], codec: str, times: Sequence[Fraction]) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from abaw_expr.data.entries import StoreIdentity
 from abaw_expr.data.store import MANIFEST
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
@@ -177,7 +178,7 @@ def train_rows(
     cores. `progress(epochs done, epochs in all)`. Raises RunError, at the end, where a training failed.
     """
     jobs = [Job(row, seed, out) for seed in range(seeds) for row in rows if row.trained_as is None]
-    digest = read_json(store / MANIFEST, StoreError, "Run `prepare` first.")["digest"]
+    digest = read_json(store / MANIFEST, StoreError, "Run `prepare` first.", StoreIdentity)["digest"]
     for job in jobs:
         _check(job, apply(job.row.changes, base, job.seed), digest)
     for job in jobs:
@@ -215,7 +216,7 @@ def _check(job: Job, settings: Settings, digest: str) -> None:
         if signature(before, "") != signature(settings, ""):
             remedy = "Name a new folder, or the settings that it was begun with."
             raise RunError("the ablation was begun with other settings", path=job.settings, remedy=remedy)
-    if job.manifest.exists() and read_json(job.manifest, RunError, "")["store"] != digest:
+    if RunFolder(job.run).complete and RunFolder(job.run).read_summary()["store"] != digest:
         raise RunError("is of another store", path=job.run, remedy="Name a new folder for the ablation.")
 
 
@@ -266,7 +267,7 @@ def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Ta
                 interval=bootstrap_interval(confusions, seed=0),
                 difference=None if against is None else bootstrap_difference(confusions, against, seed=0),
                 parameters=_parameters(apply(row.changes, base, 0)),
-                seconds=float(np.mean([read_json(job.manifest, RunError, "")["seconds"] for job in jobs])),
+                seconds=float(np.mean([RunFolder(job.run).read_summary()["seconds"] for job in jobs])),
             )
         )
     return table

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from abaw_expr.errors import RunError
-from abaw_expr.files import atomic, read_json, write_json
+from abaw_expr.files import atomic, write_json
 from abaw_expr.inference import load_network
 from abaw_expr.losses import weighed_shares
 from abaw_expr.settings import Settings, save_settings, signature
@@ -48,7 +47,7 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
         network=network.state_dict(),
         average=network.state_dict() if trained.average else {},
     )
-    summary = read_json(run.manifest, RunError, "")
+    summary = run.read_summary()
     with atomic(out) as folder:
         made = RunFolder(folder)
         folder.mkdir()

@@ -46,3 +46,9 @@ class ManifestEntry(BaseModel):
     """`manifest.json`; what else it says is compared."""
 
     recordings: dict[str, str]
+
+
+class StoreIdentity(BaseModel):
+    """`manifest.json`, for who only asks which store it is."""
+
+    digest: str

@@ -7,7 +7,7 @@ same choice: they are then one person, and where two of them show a face the sur
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,15 +156,22 @@ def read_table(path: Path) -> dict[str, list[Row]]:
         found, expected = ",".join(reader.fieldnames or ()), ",".join(COLUMNS)
         raise ReleaseError("has a wrong header", path=path, line=1, found=found, expected=expected, remedy=_ANEW)
     table: dict[str, list[Row]] = {}
-    for row in reader:
+    for row in _rows(reader, path):
         track, choice = (str(row[name]).strip() for name in ("track", "choice"))
-        if not track.isdecimal() or choice.lower() not in CHOICES:
+        if not track.isdecimal() or len(track) > 9 or None in row or choice.lower() not in CHOICES:
             found = f"track {track}, choice {choice}"
             expected = f"the number of a track, and {', '.join(CHOICES[:-1])} or {CHOICES[-1]}"
             raise ReleaseError("has an unknown row", path=path, line=reader.line_num, found=found, expected=expected)
         check_name(row["video"], ReleaseError, path, reader.line_num)
         table.setdefault(row["video"], []).append(row | {"track": track, "choice": choice.lower()})
     return table
+
+
+def _rows(reader: "csv.DictReader[str]", path: Path) -> Iterator[Row]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ReleaseError(f"is not CSV ({error})", path=path, line=reader.line_num, remedy=_ANEW) from error
 
 
 def _resembled(track: Track, tracks: Sequence[Track], chosen: Mapping[int, str]) -> str:

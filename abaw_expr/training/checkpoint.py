@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 
@@ -42,6 +43,14 @@ class Checkpoint:
     """The names of the videos that it was trained on, of all stores; none where they are not known."""
 
 
+_TYPES = {
+    **dict.fromkeys(("network", "average", "optimiser"), dict),
+    **dict.fromkeys(("loss", "waiting", "seconds"), float),
+    **{"signature": str, "prior": list, "history": list, "step": int},
+}
+"""Of what a checkpoint holds."""
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, whole or not at all."""
     save_tensors(path, {**vars(checkpoint)})
@@ -56,12 +65,25 @@ def save_tensors(path: Path, values: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Reads a checkpoint. Raises RunError where it is missing or is none."""
+    """Reads a checkpoint. Raises RunError where it is missing, damaged or none."""
+    values = load_tensors(path, device)
+    if values.keys() != _TYPES.keys() or not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
+        raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY)
+    return Checkpoint(**values)
+
+
+def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Reads what `save_tensors` wrote; its sums are checked, which torch does not. Raises as `load_checkpoint`."""
     try:
-        return Checkpoint(**torch.load(path, map_location=device, weights_only=True))
+        if is_zipfile(path):
+            with ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged is not None:
+                raise RunError("is damaged", path=path, found=damaged, remedy=_REMEDY)
+        return dict(torch.load(path, map_location=device, weights_only=True))
     except OSError as error:
         raise unreadable(RunError, path, error, _REMEDY) from error
-    except MemoryError:
+    except (MemoryError, RunError):
         raise
     except Exception as error:  # of bytes that are no checkpoint, torch raises whatever it trips over
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import BaseModel, FiniteFloat
 
 from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
@@ -53,6 +54,14 @@ class Epoch:
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
     """The epoch whose weights best.pt holds: the highest fused F1, of equal ones the latest."""
     return max(history, key=lambda epoch: (epoch.fused_f1, epoch.epoch))
+
+
+class Summary(BaseModel):
+    """The manifest, as far as it is read again."""
+
+    signature: str
+    store: str
+    seconds: FiniteFloat
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,11 @@ class RunFolder:
         """Writes the table anew, a row an epoch."""
         with atomic(self.metrics) as temporary:
             pd.DataFrame([epoch.row(task) for epoch in history]).to_csv(temporary, index=False)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The manifest of a complete run. Raises RunError where there is none, or it is damaged."""
+        summary: dict[str, Any] = read_json(self.manifest, RunError, "Train the run to its end.", Summary)
+        return summary
 
     def finish(self, summary: dict[str, object]) -> None:
         """Writes the manifest; the run is complete."""

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from abaw_expr.errors import RunError
 from abaw_expr.models.network import Network, build_network
 from abaw_expr.settings import ModelSettings
 from abaw_expr.tasks import Task
-from abaw_expr.training.checkpoint import load_checkpoint, save_tensors
+from abaw_expr.training.checkpoint import load_checkpoint, load_tensors, save_tensors
 from abaw_expr.training.run import RunFolder
 
 Weights = Mapping[str, Tensor]
@@ -44,7 +43,7 @@ def keep_start(run: RunFolder, sources: Sequence[Path], settings: ModelSettings,
 
 def take_start(network: Network, path: Path) -> None:
     """Puts the weights that a run keeps into its network."""
-    _put(network, torch.load(path, weights_only=True), path)
+    _put(network, load_tensors(path), path)
 
 
 def _put(network: Network, weights: Weights, path: Path) -> None:
@@ -60,7 +59,7 @@ def _put(network: Network, weights: Weights, path: Path) -> None:
 
 def _check_same(run: RunFolder, weights: Weights) -> None:
     """Raises RunError where the run did not begin with these weights."""
-    before = torch.load(run.begun_with, weights_only=True) if run.begun_with.exists() else {}
+    before = load_tensors(run.begun_with) if run.begun_with.exists() else {}
     if before.keys() != weights.keys() or not all(before[key].equal(tensor) for key, tensor in weights.items()):
         remedy = "Resume without --start, or name another folder."
         raise RunError("began with other weights", path=run.root, remedy=remedy)
