@@ -72,6 +72,11 @@ def problems(title: str, found: "Sequence[Problem]") -> None:
         OUT.print(f"      {alike[0].detail}. {remedy}", soft_wrap=True)
 
 
+def tell(problem: "Problem") -> None:
+    """Prints one thing that is wrong with the input, as a note."""
+    note(f"{problem.kind}: {problem.video}: {problem.detail}. {problem.remedy}")
+
+
 def print_epoch(epoch: "Epoch") -> None:
     """Prints a line an epoch, under a header at the first line of a run."""
     if epoch.epoch == 1:

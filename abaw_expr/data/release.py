@@ -10,14 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import Found, matched, misspelt, walk
+from abaw_expr.data.walk import Found, films_of, innermost, is_leftover, matched, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
-from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
+from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
 _WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
@@ -49,9 +50,7 @@ class Video:
     spans: tuple[Span, ...] = ()
     """Labels by time, of data sets that annotate clips and not frames."""
     faces: Path | None = None
-    """Pictures that are faces already and serve as crops: a folder of them, or one; None: the crop folders do."""
-    filmed: bool = True
-    """False where there is sound alone, and no crop is missed."""
+    """Where it holds pictures, a folder of them or one, these are faces and serve as crops; None: the folders do."""
 
     @property
     def lines(self) -> int:
@@ -157,11 +156,13 @@ def challenge_of_folder(folder: Path) -> Challenge:
 
 def read_annotation_folder(folder: Path, task: Challenge) -> dict[str, np.ndarray]:
     """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
-    return {path.stem: read_annotation(path, task) for path in _annotation_files(folder)}
+    # systems write names of files with accents in two ways; what is in files has the composed one
+    files = {normalize("NFC", path.stem): path for path in _annotation_files(folder)}
+    return {name: read_annotation(path, task) for name, path in files.items()}
 
 
 def _annotation_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in Path(folder).glob("*.txt") if not path.name.startswith("."))
+    files = sorted(path for path in innermost(Path(folder)).glob("*.txt") if not is_leftover(path.name))
     if not files:
         raise ReleaseError("holds no annotation", path=folder, expected="a folder of <video>.txt files")
     return files
@@ -244,17 +245,9 @@ def _with_crops(videos: Mapping[str, Video], root: Path, found: Found) -> dict[s
 
 def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
     files = found.videos
-    meant = matched({alias for name in videos for alias in (name, recording_of(name))}, files)
     people: dict[str, list[Video]] = defaultdict(list)
-    written: dict[str, str] = {}
-    for name, video in videos.items():
-        alias = name if name in meant else recording_of(name)
-        file = meant.get(alias, alias)
-        people[file].append(video)
-        written[file] = alias
-    for file, alias in sorted(written.items()):
-        if file != alias:
-            found.problems.append(misspelt(alias, "video file", files[file], root))
+    for name, file in films_of(videos, files, root, found.problems).items():
+        people[file].append(videos[name])
     recordings = tuple(Recording(name, files.get(name), tuple(people[name])) for name in sorted(people))
     strangers = tuple(sorted(files.keys() - people.keys()))
     return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
