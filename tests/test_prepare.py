@@ -137,7 +137,7 @@ def test_each_defect_is_told_by_its_kind(tiny: Path, tmp_path: Path) -> None:
     annotate(tiny, "faceless", [0] * 10)
     film(tiny, "faceless")
     add(tiny, "untidy")
-    (tiny / "cropped_aligned/untidy/Thumbs.db").write_bytes(b"")
+    (tiny / "cropped_aligned/untidy/notes.txt").write_bytes(b"")
     prepared = run(tiny, tmp_path / "store")
     expected = {
         "unfilmed": ["no video file"],

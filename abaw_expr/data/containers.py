@@ -56,6 +56,12 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise av.InvalidDataError(error.errno or INVALID, error.strerror or str(error)) from error
 
 
+def reason(error: Exception) -> str:
+    """What FFmpeg says was wrong, in words: some decoders give numbers of their own."""
+    said = str(getattr(error, "strerror", error))
+    return "damaged data" if said.startswith("Error number") else said
+
+
 def picture_stream(container: InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures; a cover picture of a piece of music is none."""
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
@@ -92,4 +98,4 @@ class Packets:
         except av.FFmpegError as error:
             if not count:
                 raise
-            self.cut = str(error.strerror)
+            self.cut = reason(error)

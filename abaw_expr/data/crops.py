@@ -21,6 +21,8 @@ MOST_GAPS = 0.1
 """The share of frames between a video's first and last crop that may lack one without being told; 0.02 is usual."""
 LEAST_MISSED = 10
 """Frames before a video's first or after its last crop that may lack one in any case."""
+FEW = 3
+"""Crops of a video of which it is told where they begin and end; fewer are of somebody seen for a moment."""
 _ENDINGS = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
 _NAME = re.compile(rf"0*([1-9][0-9]{{0,6}})\.({_ENDINGS})", re.IGNORECASE)
 """A frame's number, counted from 1, and no number so long that it is none, such as a date."""
@@ -204,12 +206,12 @@ def crop_problems(name: str, crops: Crops, seen: Seen, whole: int = 0) -> Iterat
 
 def _ends(name: str, frames: list[int], whole: int) -> Iterator[Problem]:
     """Crops that begin late or end early, as where unpacking stopped."""
-    if not frames:
+    if len(frames) < FEW:
         return
-    told = []
-    if frames[0] - 1 > max(MOST_GAPS * whole, LEAST_MISSED) and whole:
+    told, most = [], max(MOST_GAPS * whole, LEAST_MISSED)
+    if whole and frames[0] - 1 > most:
         told.append(f"begin at frame {frames[0]}")
-    if whole - frames[-1] > max(MOST_GAPS * whole, LEAST_MISSED):
+    if whole - frames[-1] > most:
         told.append(f"end at frame {frames[-1]}")
     if told:
         remedy = "None needed where no face is seen; else unpack them again."

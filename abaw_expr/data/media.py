@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from abaw_expr.data.containers import Packets, open_media, picture_stream
+from abaw_expr.data.containers import Packets, open_media, picture_stream, reason
 from abaw_expr.data.soundtrack import Piece, lay
 from abaw_expr.data.stamps import Clock, clock_of
 
@@ -81,7 +81,7 @@ def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
         try:
             pieces, cut = _pieces(_mono(decoded), clock.zero, limit)
         except av.FFmpegError as error:  # not of a packet, which is lost alone
-            return Sound(np.zeros(0, np.float32), str(error.strerror), streams)
+            return Sound(np.zeros(0, np.float32), reason(error), streams)
     problem = decoded.problem
     if not decoded.good:
         return Sound(np.zeros(0, np.float32), problem, streams) if problem else None
@@ -107,7 +107,7 @@ class _Decoded:
         cut = f"it ends in damage ({self._packets.cut})" if self._packets.cut else None
         if not self._reason:
             return cut
-        lost = f"{self.lost:.2f} of {self.lost + self.good:.2f} s cannot be decoded ({self._reason}), and are silent"
+        lost = f"{self.lost:.2f} of {self.lost + self.good:.2f} s cannot be decoded ({self._reason})"
         return f"{lost}; {cut}" if cut else lost
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -130,7 +130,7 @@ class _Decoded:
         try:
             return self._usable(self._stream.decode(packet))
         except (av.FFmpegError, _StrangeError) as error:
-            self._reason = self._reason or str(getattr(error, "strerror", error))
+            self._reason = self._reason or reason(error)
             self.lost += _seconds(packet)
             return None
 

@@ -96,8 +96,10 @@ def _orders(pairs: Sequence[tuple[int | None, int | None]], tick: float) -> tupl
     else:
         before = known[np.maximum(np.searchsorted(known, places, side="right") - 1, 0)]
         decoded = np.where(np.isnan(decoded), decoded[before] + (places - before) * step, decoded)
-    furthest = max(_NEAR / tick, _REORDERED * step)
-    offset = np.where(np.isnan(offset) | (np.abs(offset - usual) > furthest), usual, offset)
+    late = np.abs(offset - usual)
+    moved = np.abs(np.argsort(np.argsort(decoded + np.nan_to_num(offset), kind="stable")) - places) > _REORDERED
+    strayed = (late > STILL / tick) | (moved & (late > max(_NEAR / tick, _REORDERED * step)))
+    offset = np.where(np.isnan(offset) | strayed, usual, offset)
     return np.rint(decoded).astype(np.int64), np.rint(offset).astype(np.int64)
 
 

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from abaw_expr.data.datasets.clips import Row
+from abaw_expr.data.datasets.clips import Row, folders_in
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_lines
 from abaw_expr.data.sources import NOMINAL_RATE, list_pictures
-from abaw_expr.data.walk import innermost, is_leftover, tour
+from abaw_expr.data.walk import innermost, is_leftover
 from abaw_expr.errors import ReleaseError
 
 EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -72,7 +72,7 @@ def _is(text: str, number: int) -> bool:
 
 
 def _folder(root: Path, name: str, problems: list[Problem]) -> Path:
-    found = [here / name for here, folders, _ in tour(root, problems) if name in folders]
+    found = [here / name for here, folders, _ in folders_in(root, problems) if name in folders]
     found = [folder for folder in found if innermost(folder) == folder]
     if len(found) != 1:
         remedy = "Unpack pictures and emotion labels under one folder and name that."

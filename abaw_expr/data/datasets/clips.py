@@ -135,11 +135,16 @@ def split_subjects(rows: Sequence[Row], val_share: float) -> dict[str, str]:
     return drawn | {subject: row.split for subject, row in said.items()}
 
 
-def find_files(root: Path, suffixes: Sequence[str], problems: list[Problem]) -> Iterator[Path]:
-    """Files with these endings at any depth, in order. Raises ReleaseError where there is no such folder."""
+def folders_in(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """The walk through a data set. Raises ReleaseError where there is no such folder."""
     if not root.is_dir():
         raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the data set.")
-    for folder, _, files in tour(root, problems):
+    return tour(root, problems)
+
+
+def find_files(root: Path, suffixes: Sequence[str], problems: list[Problem]) -> Iterator[Path]:
+    """Files with these endings at any depth, in order. Raises ReleaseError where there is no such folder."""
+    for folder, _, files in folders_in(root, problems):
         yield from (folder / name for name in files if Path(name).suffix.lower() in suffixes)
 
 
