@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from abaw_expr.answer.said import Answer
 from abaw_expr.answer.timeline import draw_timeline
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.recording import prepare_recording
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.store import Store, read_recording, stored_videos
@@ -48,11 +49,13 @@ def find_people(video: Path, out: Path, every: int, progress: Progress) -> Faces
     raise VideoError(f"cannot be read as a video ({found})", path=video, remedy="Does a player show it?")
 
 
-def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progress: Progress) -> list[Answer]:
+def answer_people(
+    video: Path, faces: Faces, asked: Question, task: Task, progress: Progress, problems: list[Problem] | None = None
+) -> list[Answer]:
     """What a run says of everyone in a video; where nobody is seen, of the sound alone.
 
-    Raises VideoError where the video has nothing that the run could judge by, RunError and DecisionError as `predict`
-    and `Decision.check` do.
+    What `prepare` would tell of the video goes to `problems`. Raises VideoError where the video has nothing that the
+    run could judge by, RunError and DecisionError as `predict` and `Decision.check` do.
     """
     people: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in faces.crops.items()}
     people = people or {video.stem: ()}
@@ -60,7 +63,10 @@ def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progre
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "recording"
         prepare_recording(Recording(video.stem, video, videos), folder)
-        _check(read_recording(folder), video, asked.run)
+        prepared = read_recording(folder)
+        if problems is not None:
+            problems += [Problem(**problem) for problem in prepared["problems"]]
+        _check(prepared, video, asked.run)
         store = Store(folder, digest="", videos=tuple(stored_videos(folder)))
         run, interval, accelerator = asked.run, asked.interval, asked.accelerator
         outputs = predict(
