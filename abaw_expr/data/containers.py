@@ -67,8 +67,15 @@ def picture_stream(container: InputContainer) -> av.VideoStream | None:
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
+def can_decode(stream: av.VideoStream | av.AudioStream) -> bool:
+    """Whether there is a decoder: damage makes codecs of streams that nobody knows."""
+    return getattr(stream, "codec_context", None) is not None
+
+
 def begins(container: InputContainer, stream: av.VideoStream | av.AudioStream, packets: int = 50) -> bool:
     """Whether something of a stream can be decoded, within so many packets from its beginning."""
+    if not can_decode(stream):
+        return False
     container.seek(0)
     for packet, _ in zip(Packets(container, stream), range(packets), strict=False):
         try:
@@ -99,3 +106,5 @@ class Packets:
             if not count:
                 raise
             self.cut = reason(error)
+        except IndexError:  # PyAV at the end, of a file where streams begin in the middle
+            return

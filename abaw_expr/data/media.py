@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from abaw_expr.data.containers import Packets, open_media, picture_stream, reason
+from abaw_expr.data.containers import Packets, can_decode, open_media, picture_stream, reason
 from abaw_expr.data.soundtrack import Piece, lay
 from abaw_expr.data.stamps import Clock, clock_of
 
@@ -22,6 +22,8 @@ SAMPLE_RATE = 16_000
 """Samples a second of the mono sound that is analysed."""
 MARGIN = 10.0
 """Seconds after the last picture until which sound is kept: what is heard later is not asked for."""
+_SWALLOWED = 1.0
+"""Seconds by which lost sound may be longer than its packets say."""
 _RATES = range(2_000, 800_000)
 """Samples a second that sound may have; a damaged header says others, and would make hours of seconds."""
 
@@ -75,9 +77,11 @@ def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
     with open_media(path) as container:
         if not container.streams.audio:
             return None
+        streams = len(container.streams.audio)
+        if not can_decode(container.streams.audio[0]):
+            return Sound(np.zeros(0, np.float32), "there is no decoder for it", streams)
         decoded = _Decoded(container, container.streams.audio[0])
         limit = clock.end + MARGIN if len(clock.times) else None
-        streams = len(container.streams.audio)
         try:
             pieces, cut = _pieces(_mono(decoded), clock.zero, limit)
         except av.FFmpegError as error:  # not of a packet, which is lost alone
@@ -118,7 +122,7 @@ class _Decoded:
             if frames is None:
                 lost.append(packet)
             elif frames:
-                yield from self._silences(lost, like or frames[0])
+                yield from self._silences(lost, frames[0], like or frames[0])
                 lost, like = [], frames[-1]
                 yield from frames
         # what is lost at the end is no sound
@@ -141,12 +145,26 @@ class _Decoded:
             self.good += frame.samples / frame.sample_rate
         return frames
 
-    def _silences(self, lost: list[av.Packet], like: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """A silent frame in the place of each lost packet."""
-        for packet in lost:
-            frame = _silence(like, _seconds(packet, like.samples / like.sample_rate))
-            frame.pts, frame.time_base = packet.pts, packet.time_base
-            yield frame
+    def _silences(self, lost: list[av.Packet], then: av.AudioFrame, like: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """Silence in the place of lost packets, to the stamp of what comes then if that is likely.
+
+        Damage may have swallowed the packets that followed.
+        """
+        if not lost:
+            return
+        seconds = sum(_seconds(packet, like.samples / like.sample_rate) for packet in lost)
+        start = _stamp(lost[0])
+        end = _stamp(then)
+        if start is not None and end is not None and seconds < end - start < seconds + _SWALLOWED:
+            self.lost += end - start - seconds
+            seconds = end - start
+        frame = _silence(like, seconds)
+        frame.pts, frame.time_base = lost[0].pts, lost[0].time_base
+        yield frame
+
+
+def _stamp(timed: av.Packet | av.AudioFrame) -> float | None:
+    return None if timed.pts is None or timed.time_base is None else float(timed.pts * timed.time_base)
 
 
 def _seconds(packet: av.Packet, default: float = 0.0) -> float:
@@ -180,7 +198,7 @@ def _pieces(frames: Iterable[av.AudioFrame], zero: float, limit: float | None) -
     pieces = list[Piece]()
     left = float("inf")
     for frame in frames:
-        stamp = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+        stamp = _stamp(frame)
         if not pieces and limit is not None:
             left = (limit + max(0.0, zero - (zero if stamp is None else stamp))) * SAMPLE_RATE
         samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)

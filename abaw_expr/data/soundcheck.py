@@ -86,7 +86,7 @@ def _sound_problems(name: str, sound: Sound, end: float) -> Iterator[Problem]:
         yield Problem("damaged sound", name, detail, "Download it again and run prepare again.")
     if sound.stamps is not None:
         remedy = "None needed; listen whether the sound agrees with the picture."
-        yield Problem("sound off its clock", name, f"{sound.stamps}, {seconds:.1f} s of them", remedy)
+        yield Problem("sound off its clock", name, f"{sound.stamps}; {seconds:.1f} s are kept", remedy)
     goes_on = "goes on after" if sound.cut else "ends at"
     detail = f"sound {goes_on} {seconds:.1f} s, the picture ends at {end:.1f} s"
     if seconds < end - SOUND_OFF:

@@ -9,7 +9,7 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 from numpy.typing import NDArray
 
-from abaw_expr.data.containers import Packets, open_media, picture_stream
+from abaw_expr.data.containers import Packets, can_decode, open_media, picture_stream
 from abaw_expr.data.media import read_clock
 from abaw_expr.data.stills import PictureError, is_still, read_still
 
@@ -31,7 +31,7 @@ def read_pictures(path: Path) -> Iterator[tuple[int, av.VideoFrame]]:
         # AVI knows the order of decoding only: the pictures are counted
         numbers = _Numbers([] if container.format.name == "avi" else clock.places.tolist())
         stream = picture_stream(container)
-        if stream is None:
+        if stream is None or not can_decode(stream):
             return
         stream.thread_type = "AUTO"
         most = max(MOST_PIXELS, stream.width * stream.height)

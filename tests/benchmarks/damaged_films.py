@@ -5,8 +5,8 @@
 About 8 minutes on two cores. Six films of two seconds in MP4, Matroska, AVI, transport stream and WebM; every damage
 (bits, time stamps, ends cut off, splices) follows from its number. Each is prepared, and answered for, in a process of
 its own, forked where everything is imported; its processor time and peak memory are the system's figures, and a film
-beyond the claim is weighed again. Claimed: at most twice the time and memory of the same film undamaged, and no command ends
-otherwise than by its answer or by naming what is wrong (exit status 0, 1 or 2). Exit status 1 when short.
+beyond the claim is weighed again. Claimed: at most twice the time and memory of the same film undamaged, and no command
+ends otherwise than by its answer or by naming what is wrong (exit status 0, 1 or 2). Exit status 1 when short.
 """
 
 import contextlib
