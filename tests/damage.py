@@ -84,14 +84,16 @@ def remux(
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         count = {"video": -1, "audio": -1}
         for packet in old.demux():
-            if not packet.size or packet.dts is None or packet.pts is None:
+            if not packet.size or packet.pts is None:
                 continue
             kind = packet.stream.type
             count[kind] += 1
             shift = shifts[kind]
             ticks = int((shift(count[kind]) if shift else 0.0) / packet.time_base)
             copy = av.Packet(replace(kind, count[kind]) or bytes(packet))
-            copy.pts, copy.dts, copy.duration = packet.pts + ticks, packet.dts + ticks, packet.duration
+            # Matroska does not say when the first pictures are decoded
+            decoded = packet.dts if packet.dts is not None else packet.pts - round(0.1 / packet.time_base)
+            copy.pts, copy.dts, copy.duration = packet.pts + ticks, decoded + ticks, packet.duration
             copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
             copy.stream = streams[packet.stream.index]
             new.mux(copy)

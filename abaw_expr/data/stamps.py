@@ -90,7 +90,7 @@ def _orders(pairs: Sequence[tuple[int | None, int | None]], tick: float) -> tupl
     decoded = np.where(np.isnan(decoded), shown - usual, decoded)
     known = np.flatnonzero(~np.isnan(decoded))
     places = np.arange(len(pairs))
-    step = _step(decoded[known])
+    step = _step(decoded[known], tick)
     if not len(known):
         decoded = places * round(0.04 / tick)
     else:
@@ -103,10 +103,10 @@ def _orders(pairs: Sequence[tuple[int | None, int | None]], tick: float) -> tupl
     return np.rint(decoded).astype(np.int64), np.rint(offset).astype(np.int64)
 
 
-def _step(stamps: NDArray[np.float64]) -> float:
-    """The usual ticks from one stamp to the next, 1 at least."""
+def _step(stamps: NDArray[np.float64], tick: float) -> float:
+    """The usual ticks from one stamp to the next, 1 at least, and `STILL` at most."""
     steps = np.diff(stamps)
-    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+    return min(float(np.median(steps[steps > 0])), STILL / tick) if (steps > 0).any() else 1.0
 
 
 def _shifts(stamps: Ticks, tick: float, back: float | None) -> tuple[Ticks, list[int], list[tuple[int, int]]]:
@@ -114,7 +114,7 @@ def _shifts(stamps: Ticks, tick: float, back: float | None) -> tuple[Ticks, list
 
     `back` is the seconds by which stamps may go back; None: they are in the order of showing, which is another.
     """
-    step = round(_step(stamps.astype(np.float64)))
+    step = round(_step(stamps.astype(np.float64), tick))
     near = max(round(_NEAR / tick), 2 * step)
     jitter = max(near, _REORDERED * step) if back is None else max(round(back / tick), 2 * step)
     steps = np.diff(stamps)
