@@ -133,7 +133,7 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     from abaw_expr.data.walk import VIDEO_SUFFIXES, films_of, find_films
 
     films, problems = find_films(media)
-    names = films_of(videos, films, media, problems)
+    film_of = films_of(videos, films, media, problems)
     for problem in problems:
         console.tell(problem)
     if not films:
@@ -142,7 +142,7 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     with console.progress("Counting frames") as tell:
         for done, video in enumerate(videos):
             tell(done, len(videos))
-            film = films.get(names[video])
+            film = film_of[video].path
             try:
                 count = len(read_times(film)) if film else 0
             except av.FFmpegError as problem:

@@ -113,4 +113,4 @@ def test_no_stamps_are_too_strange(shown: list[int | None], data: st.DataObject)
     assert (np.diff(found.times) >= 0).all()
     if shown:
         assert found.times[0] == 0
-        assert found.end <= 60.1 * len(shown) + 200  # no picture is shown for longer, and orders differ by as much
+        assert found.end <= 300 * len(shown) + 3000  # a few minutes a picture at most, whatever the stamps

@@ -26,7 +26,7 @@ def times_of(
     What is wrong there is told one by one. Raises ReleaseError where a file is absent or cannot be read.
     """
     films, problems = find_films(folder)
-    file_of = {video: films.get(name) for video, name in films_of(frames, films, folder, problems).items()}
+    file_of = {video: film.path for video, film in films_of(frames, films, folder, problems).items()}
     for problem in problems:
         tell(problem)
     missing = sorted(video for video, file in file_of.items() if file is None)

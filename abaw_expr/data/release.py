@@ -16,7 +16,7 @@ import numpy as np
 
 from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import Found, films_of, innermost, is_leftover, matched, misspelt, walk
+from abaw_expr.data.walk import Film, Found, films_of, innermost, is_leftover, matched, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of
 
@@ -244,13 +244,17 @@ def _with_crops(videos: Mapping[str, Video], root: Path, found: Found) -> dict[s
 
 
 def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
-    files = found.videos
-    people: dict[str, list[Video]] = defaultdict(list)
-    for name, file in films_of(videos, files, root, found.problems).items():
-        people[file].append(videos[name])
-    recordings = tuple(Recording(name, files.get(name), tuple(people[name])) for name in sorted(people))
-    strangers = tuple(sorted(files.keys() - people.keys()))
+    people: dict[Film, list[Video]] = defaultdict(list)
+    for name, film in films_of(videos, found.videos, root, found.problems).items():
+        people[film].append(videos[name])
+    recordings = tuple(Recording(film.name, film.path, tuple(people[film])) for film in sorted(people, key=_name))
+    shown = {film.path for film in people}
+    strangers = tuple(sorted(name for name, path in found.videos.items() if path not in shown))
     return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
+
+
+def _name(film: Film) -> str:
+    return film.name
 
 
 def _label(text: str, path: Path, line: int, task: Challenge) -> list[float]:

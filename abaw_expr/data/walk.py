@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.tasks import Challenge, recording_of
@@ -38,6 +39,15 @@ class Found:
     videos: dict[str, Path] = field(default_factory=dict)
     """By name without ending."""
     problems: list[Problem] = field(default_factory=list)
+
+
+class Film(NamedTuple):
+    """The file that shows a video."""
+
+    name: str
+    """What it is called, as the video is written."""
+    path: Path | None
+    """None where there is none."""
 
 
 def is_leftover(name: str) -> bool:
@@ -109,17 +119,17 @@ def find_films(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     return films, problems
 
 
-def films_of(videos: Iterable[str], films: Mapping[str, Path], root: Path, problems: list[Problem]) -> dict[str, str]:
-    """By video, the name of its film, whether there is one or not; told where that is written otherwise.
+def films_of(videos: Iterable[str], films: Mapping[str, Path], root: Path, problems: list[Problem]) -> dict[str, Film]:
+    """The film of each video; told where it is written otherwise.
 
     `<id>_left` and `<id>_right` are in the film of `<id>`, if they have none themselves.
     """
     names = list(videos)
     meant = matched({alias for name in names for alias in (name, recording_of(name))}, films)
-    aliases = {name: name if name in meant else recording_of(name) for name in names}
-    otherwise = sorted(alias for alias in set(aliases.values()) if meant.get(alias, alias) != alias)
+    found = {name: name if name in meant else recording_of(name) for name in names}
+    otherwise = sorted(alias for alias in set(found.values()) if meant.get(alias, alias) != alias)
     problems += [misspelt(alias, "video file", films[meant[alias]], root) for alias in otherwise]
-    return {name: meant.get(alias, alias) for name, alias in aliases.items()}
+    return {name: Film(alias, films.get(meant.get(alias, alias))) for name, alias in found.items()}
 
 
 def matched(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
