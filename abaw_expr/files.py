@@ -24,7 +24,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # absolute, since libraries take what has a colon for the address of something else
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
     _remove(temporary)
     try:
         yield temporary

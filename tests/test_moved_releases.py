@@ -112,6 +112,15 @@ def _zip(root: Path) -> None:
     archive.unlink()
 
 
+def _link_files(root: Path) -> None:
+    """Every file is a link, as tools that keep large files elsewhere have it."""
+    for number, path in enumerate(sorted(path for path in root.rglob("*") if path.is_file())):
+        elsewhere = root.with_name("files") / str(number)
+        elsewhere.parent.mkdir(exist_ok=True)
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+
+
 def _upper(root: Path) -> None:
     for path in (root / "batch1").iterdir():
         path.rename(path.with_name(path.name.upper()))
@@ -128,6 +137,7 @@ CHANGES: dict[str, Change] = {
     "films elsewhere": _link("batch1"),
     "crops elsewhere": _link("cropped_aligned"),
     "annotations elsewhere": _link(ANNOTATIONS),
+    "files elsewhere": _link_files,
     "another batch": _rename("batch1", "videos"),
     "other crops": _rename("cropped_aligned", "Cropped_Aligned_New"),
     "another edition": _rename(ANNOTATIONS.partition("/")[0], "8th ABAW Annotations"),

@@ -100,7 +100,7 @@ def _known_formats() -> tuple[str, ...]:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey of 16 or 32 bits, whole or not, as uint8, by the range that its values show: to 1, 255, 65,535 or 2^32 - 1.
+    """Grey of 16 or 32 bits, whole or not, as uint8, by the range that its values show: to 1, 255, 65,535 or 2^31 - 1.
 
     16 bits are known to go to 65,535, and fractions to 1 where none is above.
     """
@@ -110,7 +110,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     if values.dtype.itemsize == 2:
         full = 65_535
     else:
-        ranges = (1, 255, 65_535) if values.dtype.kind == "f" else (255, 65_535, 2**32 - 1)
+        ranges = (1, 255, 65_535) if values.dtype.kind == "f" else (255, 65_535, 2**31 - 1)
         full = next((full for full in ranges if high <= full), 0)
     if not full:
         raise PictureError(f"grey values up to {high:g}")
