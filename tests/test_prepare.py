@@ -189,6 +189,18 @@ def test_crop_beyond_the_last_frame_is_told(tiny: Path, tmp_path: Path) -> None:
     assert stored(tmp_path / "store", "a").frames.has_crop.tolist() == [True] * 2 + [False] * 11 + [True]
 
 
+@pytest.mark.parametrize("frame", [9_999_999, 20_231, 1_021])
+def test_crop_far_beyond_every_frame_is_left_out(tiny: Path, tmp_path: Path, frame: int) -> None:
+    crop(tiny, "a", [frame])
+    (problem,) = run(tiny, tmp_path / "store").problems
+    assert (problem.kind, problem.detail) == (
+        "crops of no frame",
+        f"1 are numbered far beyond its 10 frames: {frame:05d}.jpg",
+    )
+    frames = stored(tmp_path / "store", "a").frames
+    assert frames.has_crop.tolist() == [True] * 2 + [False] * 8
+
+
 def huge_jpeg() -> bytes:
     """A JPEG whose damaged header claims 65,535 x 65,535 pixels."""
     data = jpeg()
