@@ -17,6 +17,7 @@ from abaw_expr.data.windows import Draws, FrameIndex, Windows, merged
 from abaw_expr.errors import ReleaseError
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks import EXPR
+from tests.damage import write_film
 from tests.defects import picture
 from tests.tiny import (
     ANNOTATIONS,
@@ -95,6 +96,17 @@ def test_both_people_of_an_unreadable_video_are_named(tiny: Path, tmp_path: Path
     prepared = run(tiny, tmp_path / "store")
     assert kinds(prepared) == {"pair_left": ["unreadable video"], "pair_right": ["unreadable video"]}
     assert prepared.left_out == ("pair_left", "pair_right")
+
+
+def test_sound_alone_is_no_clock_of_labels(tiny: Path, tmp_path: Path) -> None:
+    path = add(tiny, "deaf")
+    path.unlink()
+    write_film(path, None, "aac")
+    prepared = run(tiny, tmp_path / "store")
+    (problem,) = prepared.problems
+    assert (problem.kind, problem.video) == ("unreadable video", "deaf")
+    assert problem.detail == "it holds no picture, which would time its labels"
+    assert prepared.left_out == ("deaf",)
 
 
 def test_video_cut_after_its_index_is_told(tiny: Path, tmp_path: Path) -> None:

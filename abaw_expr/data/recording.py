@@ -23,6 +23,8 @@ from abaw_expr.version import VERSION
 
 LINES_OFF = range(-1, 3)
 """Label lines minus pictures of the video that the real release shows everywhere."""
+READING = 2
+"""Raised when the same files are read otherwise: recordings that were made before are made again."""
 MOST_BEYOND = 1_000
 """Frames by which crops may go beyond twice a video's label lines and pictures; a higher number is none of a frame."""
 
@@ -44,7 +46,8 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
     videos: dict[str, Any] = {}
     sound = None
     if read is not None:
-        problems += source_problems(recording.name, read)
+        assert recording.path is not None
+        problems += source_problems(recording.name, recording.path, read)
         sound = _write_sound(recording.name, read, folder, problems)
         for video in recording.videos:
             videos[video.name] = _write_video(video, crops[video.name], read, folder, problems)
@@ -75,15 +78,17 @@ def _read(recording: Recording) -> tuple[Source | None, list[Problem]]:
         kind, detail = "no video file", f"no file {wanted} in the release"
         remedy = "Add the video to the release and run prepare again."
     else:
-        what = kind_of(path)
-        kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
         try:
             read = read_source(path)
-            if len(read.times):
+            framed = any(video.labels is not None for video in recording.videos)
+            if len(read.times) and not (framed and read.kind == "sound"):
                 return read, []
-            detail = "it holds no picture" if read.sound is None else f"it holds no picture; {read.sound.problem}"
+            what, detail = "video" if framed else read.kind, "it holds no picture"
+            if read.sound is not None:
+                detail += f"; {read.sound.problem}" if read.sound.problem else ", which would time its labels"
         except av.FFmpegError as error:
-            detail = str(error.strerror)
+            what, detail = kind_of(path), str(error.strerror)
+        kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
     return None, [Problem(kind, video.name, detail, remedy) for video in recording.videos]
 
 
@@ -158,7 +163,7 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
         spans = [[span.label, span.start, str(span.end)] for span in video.spans]
         said = [video.name, video.split, labels, spans, video.faces is not None]
         people.append([*said, sizes, found.strangers, found.doubled, found.closed])
-    return digest([FORMAT, recording.path and fingerprint(recording.path), people])
+    return digest([FORMAT, READING, recording.path and fingerprint(recording.path), people])
 
 
 def _size(entry: os.DirEntry[str]) -> int:

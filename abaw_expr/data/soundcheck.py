@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import webrtcvad
 
 from abaw_expr.data.media import SAMPLE_RATE, Sound
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.sources import Source
+from abaw_expr.data.sources import NOMINAL_RATE, Source
+from abaw_expr.data.walk import VIDEO_SUFFIXES
 
 SOUND_OFF = 1.0
 """Seconds by which sound may end before or after the picture without being reported."""
@@ -62,7 +64,7 @@ def sound_check_problems(name: str, check: SoundCheck) -> Iterator[Problem]:
         yield Problem("clipped sound", name, f"{check.clipped:.1%} of its samples are at full scale", remedy)
 
 
-def source_problems(name: str, read: Source) -> Iterator[Problem]:
+def source_problems(name: str, path: Path, read: Source) -> Iterator[Problem]:
     """What is to be told about the clock of a recording and how its sound lies on it."""
     if read.clock is not None and read.clock.problem:
         remedy = "None needed: its clock goes on as if they did not; look whether its frames are those of its labels."
@@ -70,6 +72,9 @@ def source_problems(name: str, read: Source) -> Iterator[Problem]:
     if read.clock is not None and read.clock.cut:
         detail = f"reading ended after {read.clock.end:.1f} s ({read.clock.cut})"
         yield Problem("damaged video", name, detail, "Download the video again and run prepare again.")
+    if read.kind == "sound" and path.suffix.lower() in VIDEO_SUFFIXES:
+        detail = f"it holds no picture, so {NOMINAL_RATE} frames a second are taken"
+        yield Problem("video without pictures", name, detail, "None needed where it is sound alone.")
     if read.sound is not None:
         yield from _sound_problems(name, read.sound, float(read.times[-1]))
     elif read.kind == "video":

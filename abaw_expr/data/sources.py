@@ -111,8 +111,7 @@ def read_faces(path: Path, frames: list[int], spoilt: list[str]) -> Iterator[tup
 
 def fingerprint(path: Path) -> list[object]:
     """What changes where a source does, be it that it cannot be read."""
-    files = list_pictures(path) if kind_of(path) == "pictures" else [path]
-    return [[file.name, *_ends(file)] for file in files]
+    return [[file.name, *_ends(file)] for file in list_pictures(path)]
 
 
 def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:
