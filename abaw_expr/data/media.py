@@ -22,6 +22,8 @@ SAMPLE_RATE = 16_000
 """Samples a second of the mono sound that is analysed."""
 MARGIN = 10.0
 """Seconds after the last picture until which sound is kept: what is heard later is not asked for."""
+_ROUNDED = 0.005
+"""Seconds by which stamps of lost sound may be rounded: packets are of one length as a rule."""
 _SWALLOWED = 1.0
 """Seconds by which lost sound may be longer than its packets say."""
 _RATES = range(2_000, 800_000)
@@ -158,6 +160,9 @@ class _Decoded:
         if start is not None and end is not None and seconds < end - start < seconds + _SWALLOWED:
             self.lost += end - start - seconds
             seconds = end - start
+        usual = like.samples / like.sample_rate
+        if abs(seconds - round(seconds / usual) * usual) < _ROUNDED:
+            seconds = round(seconds / usual) * usual
         frame = _silence(like, seconds)
         frame.pts, frame.time_base = lost[0].pts, lost[0].time_base
         yield frame

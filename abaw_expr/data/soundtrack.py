@@ -19,8 +19,8 @@ _STAYS = 4
 """Pieces that must agree with a stamp for it to be followed; fewer at the end."""
 _DRIFT = 0.005
 """The fraction of the samples that may be dropped to keep step with stamps: clocks of devices differ by less."""
-_SMALL, _MOST_SMALL = 0.15, 0.02
-"""Seconds of a small gap, and the fraction of the sound that they may fill before the stamps are doubted as a whole."""
+_SMALL, _MANY, _MOST_SMALL = 0.15, 5, 0.02
+"""Seconds of a small gap; how many, and what fraction of the sound, make that the stamps are doubted as a whole."""
 _PLAUSIBLE = 60.0
 """Seconds of a gap in sound without pictures."""
 
@@ -68,8 +68,8 @@ class _Track:
     shift: float = 0.0
     """Seconds that are added to stamps."""
     dropped: int = 0
-    small: int = 0
-    """Samples of small gaps."""
+    small: list[int] = field(default_factory=list)
+    """Samples of each small gap."""
     leaps: list[tuple[float, float]] = field(default_factory=list)
     """Where stamps were not followed, and by how much they differed, in seconds."""
 
@@ -79,7 +79,7 @@ class _Track:
 
     @property
     def doubtful(self) -> bool:
-        return self.small > _MOST_SMALL * self.length
+        return len(self.small) >= _MANY and sum(self.small) > _MOST_SMALL * self.length
 
     def said(self) -> str | None:
         if not self.leaps:
@@ -131,7 +131,7 @@ class _Track:
             gap = self._gap(number, shift) or 0
             jitter = self._jitter if self.length else 0
             if gap > jitter:
-                self.small += gap if self.length and gap <= _SMALL * self.rate else 0
+                self.small += [gap] if self.length and gap <= _SMALL * self.rate else []
                 self._append(np.zeros(gap, np.float32))
             elif gap < -jitter:
                 self.dropped += -gap if self.length else 0
