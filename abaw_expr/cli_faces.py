@@ -14,6 +14,9 @@ from abaw_expr.files import locked
 from abaw_expr.tasks import EXPR
 
 if TYPE_CHECKING:
+    from abaw_expr.answer.answer import Question
+    from abaw_expr.answer.said import Answer
+    from abaw_expr.data.problems import Problem
     from abaw_expr.faces.extract import Faces
 
 TASK = EXPR
@@ -96,7 +99,8 @@ def infer(
     """
     began = time.perf_counter()
     from abaw_expr.answer.annotate import annotate as write_annotated
-    from abaw_expr.answer.answer import Question, answer_people, find_people, write_answers
+    from abaw_expr.answer.answer import Question, find_people, write_answers
+    from abaw_expr.data.sources import kind_of
     from abaw_expr.faces.folders import check_answers
     from abaw_expr.fusion import Decision
     from abaw_expr.training.run import RunFolder
@@ -106,14 +110,16 @@ def infer(
         raise UserError("--interval cannot be used", found=interval, expected="seconds, 0 or more")
     chosen = None if decision is None else Decision.load(decision, TASK)
     asked = Question(RunFolder(run), chosen, interval, accelerator)
+    console.strangers(decision, asked.strangers())
+    if annotate and kind_of(video) == "sound":
+        raise VideoError("holds sound and no picture", path=video, remedy="Leave out --annotate.")
     check_answers(out, video, (".csv", ".png", ".annotated.mp4"))
     with locked(out, VideoError):
         with console.progress("Finding faces") as tell:
             found = find_people(video, out, every, tell)
-        with console.progress("Predicting frames") as tell:
-            answers = answer_people(video, found, asked, TASK, tell)
+        answers = _answers(video, found, asked)
         write_answers(answers, found, out)
-        if annotate:
+        if annotate and found.detections.pictures:
             with console.progress("Writing the video") as tell:
                 write_annotated(video, found, answers, out / f"{video.stem}.annotated.mp4", tell)
     rows = [(one.name, len(one.p), int(one.frames.crop.sum()), *one.shares()[0]) for one in answers]
@@ -122,6 +128,19 @@ def infer(
     seconds, took = answers[0].seconds, time.perf_counter() - began
     console.OUT.print(f"{seconds:.1f} s of video in {took:.1f} s: {seconds / took:.2f} times real time.")
     return 0
+
+
+def _answers(video: Path, found: "Faces", asked: "Question") -> "list[Answer]":
+    """The answers for everyone in a video; what is wrong with it is told, be it that there is none."""
+    from abaw_expr.answer.answer import answer_people
+
+    problems: list[Problem] = []
+    try:
+        with console.progress("Predicting frames") as tell:
+            return answer_people(video, found, asked, TASK, tell, problems)
+    finally:
+        if problems:
+            console.problems(f"What `prepare` would tell of {video}", problems)
 
 
 def _check_every(every: int) -> None:

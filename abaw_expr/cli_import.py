@@ -174,7 +174,7 @@ def _fitting(table: "Outputs", decision: Path | None) -> "Decision":
     else:
         chosen = Decision.load(decision, table.task)
         chosen.check(table)
-        console.strangers(decision, chosen.strangers(table))
+        console.strangers(decision, chosen.strangers(table.branches))
     return chosen
 
 
@@ -218,7 +218,7 @@ def times_of_frames(
     from abaw_expr.data.clocks import times_of
 
     if videos is not None:
-        return times_of(frames, videos)
+        return times_of(frames, videos, console.tell)
     if rate is None or not 0 < rate < float("inf"):
         expected = "frames a second, or --videos with the folder of the video files"
         raise UserError("--rate cannot be used", found=rate, expected=expected)

@@ -130,17 +130,20 @@ def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     import av
 
     from abaw_expr.data.media import read_times
-    from abaw_expr.data.walk import film_of, find_films
+    from abaw_expr.data.walk import films_of, find_films
     from abaw_expr.spellings import VIDEO_SUFFIXES
 
-    films = find_films(media)
+    films, problems = find_films(media)
+    film_of = films_of(videos, films, media, problems)
+    for problem in problems:
+        console.tell(problem)
     if not films:
         raise UserError("holds no videos", path=media, expected=", ".join(VIDEO_SUFFIXES))
     frames: dict[str, int] = {}
     with console.progress("Counting frames") as tell:
         for done, video in enumerate(videos):
             tell(done, len(videos))
-            film = film_of(video, films)
+            film = film_of[video].path
             try:
                 count = len(read_times(film)) if film else 0
             except av.FFmpegError as problem:

@@ -101,6 +101,11 @@ def strangers(decision: object, found: Sequence[str]) -> None:
         )
 
 
+def tell(problem: "Problem") -> None:
+    """Prints one thing that is wrong with the input, as a note."""
+    note(f"{problem.kind}: {problem.video}: {problem.detail}. {problem.remedy}")
+
+
 def print_epoch(epoch: "Epoch") -> None:
     """Prints a line an epoch, under a header at the first line of a run."""
     if epoch.epoch == 1:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from math import gcd, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import bottleneck
 import numpy as np
@@ -298,16 +298,22 @@ class Decision:
                 "the outputs lack a branch", path=outputs.path, found=found, expected=expected, remedy=remedy
             )
 
-    def strangers(self, outputs: Outputs) -> list[str]:
+    @property
+    def checkpoint(self) -> Literal["best", "last"] | None:
+        """The checkpoint whose outputs it was tuned on; None where it does not say one."""
+        told = {_told(self.outputs or {}, "checkpoints", name) for name in self.voting}
+        return "last" if told == {"last"} else "best" if told == {"best"} else None
+
+    def strangers(self, branches: Mapping[str, Source]) -> list[str]:
         """What outputs come from that it was not tuned on, in words; nothing where it was not tuned.
 
         Imported numbers have a file for each split; they are known again by their priors.
         """
         tuned, found = self.outputs or {}, []
         for name, vote in self.voting.items():
-            source = outputs.branches[name]
+            source = branches.get(name)
             run, checkpoint = (_told(tuned, key, name) for key in ("runs", "checkpoints"))
-            if run is None:
+            if run is None or source is None:
                 continue
             before = Source(run, vote.prior, checkpoint)
             if run != source.run and (before.of_run or source.of_run):

@@ -4,7 +4,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
+    ".3gp",
+)
 
 
 def matched(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:

@@ -161,7 +161,7 @@ DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
     "beyond": (_number_last_crop_twice_as_high, ["count mismatch", "gaps in the crops"]),
     "in both roots": (_also_in_the_later_root, ["crops twice"]),
     "twice by number": (lambda v: (v.crops / "7.jpg").write_bytes(jpeg()), ["crops twice"]),
-    "untidy": (lambda v: (v.crops / "Thumbs.db").write_bytes(b""), ["unknown files"]),
+    "untidy": (lambda v: (v.crops / "notes.txt").write_bytes(b""), ["unknown files"]),
     "loop inside": (lambda v: _link(v.crops / "self", "."), ["unknown files"]),
     "capitals": (_capitals, ["name written otherwise", "name written otherwise"]),
     "caf\u00e9": (_decomposed, ["name written otherwise"]),

@@ -1,5 +1,6 @@
 """Any video file to an answer: a table, a picture and the annotated video, for everyone who is in it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -163,6 +164,44 @@ def test_the_annotated_video_keeps_times_sound_and_turn(run: RunFolder, tmp_path
     changed = np.abs(film_[0].astype(int) - shown[0]).max(axis=2) > 60
     assert changed[40:180].sum() > 300  # the box and its words
     assert not changed[200:].any()
+
+
+def test_infer_tells_what_prepare_would(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = np.concatenate([voice(), np.zeros(5 * SAMPLE_RATE, np.int16)])
+    video = film(tmp_path / "long.mp4", (ANNE,), long)
+    (tmp_path / "clips.csv").write_text("path,label,subject,split\nlong.mp4,happy,a,train\n")
+    out = tmp_path / "out"
+    assert infer(video, run, out) == 0
+    told = capsys.readouterr().out
+    crops = str(out / "cropped_aligned_found")
+    words = ["prepare", "--kind", "clips", "--release", str(tmp_path / "clips.csv"), "--store", str(tmp_path / "store")]
+    assert main([*words, "--crops", crops, "--workers", "1"]) == 0
+    (problem,) = json.loads((tmp_path / "store/report.json").read_bytes())["problems"]
+    assert problem["kind"] == "long sound"
+    for part in (f"1 {problem['kind']}: long", f"{problem['detail']}. {problem['remedy']}"):
+        assert part in told
+
+
+def test_a_video_that_changes_its_size_is_annotated_whole(run: RunFolder, tmp_path: Path) -> None:
+    """The second half is twice as large; every picture is shown as large as the first."""
+    shown = list(pictures([(person(ANNE, PICTURES), straight((20, 40), (60, 60), PICTURES))]))
+    parts = []
+    for number, scale in enumerate((1, 2)):
+        half = shown[number * PICTURES // 2 : (number + 1) * PICTURES // 2]
+        size = (shown[0].shape[1] * scale, shown[0].shape[0] * scale)
+        larger = [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) for picture in half]
+        times = [(number * PICTURES // 2 + i) / RATE for i in range(len(half))]
+        parts.append(encode(tmp_path / f"{number}.ts", larger, "libx264", times).read_bytes())
+    video = tmp_path / "grows.ts"
+    video.write_bytes(b"".join(parts))
+    assert infer(video, run, tmp_path / "out", "--annotate") == 0
+    with av.open(str(tmp_path / "out/grows.annotated.mp4")) as container:
+        found = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert {picture.shape for picture in found} == {(200, 320, 3)}
+    assert len(found) == PICTURES
+    for place in (2, PICTURES - 4):
+        below = np.abs(found[place][180:].astype(int) - shown[place][180:])  # the wall, where nothing is marked
+        assert below.mean() < 12
 
 
 def test_the_sound_of_the_annotated_video_is_the_videos(run: RunFolder, tmp_path: Path) -> None:

@@ -103,6 +103,27 @@ def test_closed_folder_is_told_and_the_other_root_is_used(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
+    ("frames", "whole", "detail"),
+    [
+        (range(1, 101), 100, None),
+        (range(11, 91), 100, None),
+        (range(1, 15), 100, "crops end at frame 14 of 100"),
+        (range(60, 101), 100, "crops begin at frame 60 of 100"),
+        (range(40, 51), 100, "crops begin at frame 40 and end at frame 50 of 100"),
+        (range(1, 900), 1000, "crops end at frame 899 of 1000"),
+        (range(1, 901), 1000, None),
+        (range(1, 3), 100, None),  # somebody seen for a moment
+        (range(1, 15), 0, None),
+    ],
+)
+def test_crops_of_a_part_are_told(tmp_path: Path, frames: range, whole: int, detail: str | None) -> None:
+    crop(tmp_path, "a", frames, data=jpeg())
+    crops, seen = list_crops((tmp_path / "cropped_aligned/a",)), Seen()
+    assert len(list(read_crops(crops, seen))) == len(frames)
+    assert [p.detail for p in crop_problems("a", crops, seen, whole)] == ([] if detail is None else [detail])
+
+
+@pytest.mark.parametrize(
     ("frames", "detail"),
     [
         (range(1, 101), None),

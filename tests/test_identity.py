@@ -109,11 +109,9 @@ def test_imported_numbers_are_of_a_file_a_split(run: RunFolder, store: Path) -> 
         for name in ("clip_val.csv", "clip_test.csv")
     )
     decision = decide(val, search(val))
-    assert decision.strangers(test) == []
+    assert decision.strangers(test.branches) == []
     prior = (0.3, *(0.1,) * 7)
-    assert decision.strangers(replace(test, branches={"audio": replace(test.branches["audio"], prior=prior)})) == [
-        "audio has another prior"
-    ]
+    assert decision.strangers({"audio": replace(test.branches["audio"], prior=prior)}) == ["audio has another prior"]
 
 
 def test_what_makes_the_nested_estimate_too_high_is_told_and_kept(

@@ -17,6 +17,7 @@ from abaw_expr.data.windows import Draws, FrameIndex, Windows, merged
 from abaw_expr.errors import ReleaseError
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks import EXPR
+from tests.damage import write_film
 from tests.defects import picture
 from tests.tiny import (
     ANNOTATIONS,
@@ -97,6 +98,17 @@ def test_both_people_of_an_unreadable_video_are_named(tiny: Path, tmp_path: Path
     assert prepared.left_out == ("pair_left", "pair_right")
 
 
+def test_sound_alone_is_no_clock_of_labels(tiny: Path, tmp_path: Path) -> None:
+    path = add(tiny, "deaf")
+    path.unlink()
+    write_film(path, None, "aac")
+    prepared = run(tiny, tmp_path / "store")
+    (problem,) = prepared.problems
+    assert (problem.kind, problem.video) == ("unreadable video", "deaf")
+    assert problem.detail == "it holds no picture, which would time its labels"
+    assert prepared.left_out == ("deaf",)
+
+
 def test_video_cut_after_its_index_is_told(tiny: Path, tmp_path: Path) -> None:
     """Such a file opens, and shows fewer pictures than were annotated."""
     path = add(tiny, "cut", lines=40, pictures=40)
@@ -137,7 +149,7 @@ def test_each_defect_is_told_by_its_kind(tiny: Path, tmp_path: Path) -> None:
     annotate(tiny, "faceless", [0] * 10)
     film(tiny, "faceless")
     add(tiny, "untidy")
-    (tiny / "cropped_aligned/untidy/Thumbs.db").write_bytes(b"")
+    (tiny / "cropped_aligned/untidy/notes.txt").write_bytes(b"")
     prepared = run(tiny, tmp_path / "store")
     expected = {
         "unfilmed": ["no video file"],
@@ -187,6 +199,18 @@ def test_crop_beyond_the_last_frame_is_told(tiny: Path, tmp_path: Path) -> None:
     crop(tiny, "a", [14])
     assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch", "gaps in the crops"]}
     assert stored(tmp_path / "store", "a").frames.has_crop.tolist() == [True] * 2 + [False] * 11 + [True]
+
+
+@pytest.mark.parametrize("frame", [9_999_999, 20_231, 1_021])
+def test_crop_far_beyond_every_frame_is_left_out(tiny: Path, tmp_path: Path, frame: int) -> None:
+    crop(tiny, "a", [frame])
+    (problem,) = run(tiny, tmp_path / "store").problems
+    assert (problem.kind, problem.detail) == (
+        "crops of no frame",
+        f"1 are numbered far beyond its 10 frames: {frame:05d}.jpg",
+    )
+    frames = stored(tmp_path / "store", "a").frames
+    assert frames.has_crop.tolist() == [True] * 2 + [False] * 8
 
 
 def huge_jpeg() -> bytes:

@@ -35,6 +35,16 @@ def test_flags_exist(name: str, arguments: str, capsys: pytest.CaptureFixture[st
         assert flag in shown
 
 
+def test_a_store_that_is_trained_alone_is_prepared_with_validation_subjects() -> None:
+    """`train` is validated on its first store, so the README's lines that make it leave --val-share as it is."""
+    lines = [line.strip() for line in README.splitlines() if line.startswith("    abaw-expr ")]
+    first = {line.split("--store ")[1].split()[0] for line in lines if " train " in line}
+    made = {line.split("--store ")[1].split()[0]: line for line in lines if " prepare " in line}
+    assert {"store", "ravdess"} <= first
+    assert first & made.keys()
+    assert not [made[name] for name in first & made.keys() if "--val-share 0" in made[name]]
+
+
 def test_the_tree_names_every_module() -> None:
     tree = README.partition("## What is where")[2].partition("## Measured")[0]
     modules = [path for package in ("abaw_expr", "tuning", "submissions") for path in (ROOT / package).rglob("*.py")]

@@ -111,12 +111,13 @@ def test_roots_of_crops_are_merged(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_crops_are_told_apart(tmp_path: Path) -> None:
-    strangers = ["00000.jpg", "Thumbs.db", ".DS_Store", "00002.png", "1a.jpg", "-0001.jpg", "20231105093000.jpg"]
+    strangers = ["00000.jpg", "notes.txt", "1a.jpg", "-0001.jpg", "20231105093000.jpg"]
     strangers += ["\u0663.jpg"]  # a number, in another script
-    for name in ("00001.jpg", "123456.jpg", "7.JPEG", *strangers):
+    leftovers = ["Thumbs.db", ".DS_Store", "._00001.jpg", "desktop.ini"]
+    for name in ("00001.jpg", "123456.jpg", "7.JPEG", "00002.png", *strangers, *leftovers):
         write(tmp_path / name, b"")
     crops = list_crops((tmp_path,))
-    assert list(crops.files) == [1, 7, 123456]
+    assert list(crops.files) == [1, 2, 7, 123456]
     assert crops.strangers == sorted(strangers)
     assert crops.doubled == []
 

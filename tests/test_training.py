@@ -160,7 +160,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(corpus: Store, tmp_pat
 
 
 def test_a_store_without_validation_frames_is_refused(corpus: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no val video"):
+    with pytest.raises(StoreError, match=r"holds no val video; found 'train'\..*--val-share above 0.*STORE=SHARE"):
         fit(replace(corpus, videos=corpus.split("train")), tmp_path / "a", AUDIO)
     unlabelled = tuple(replace(video, split="val") for video in corpus.split("test"))
     with pytest.raises(StoreError, match="has no annotated val frame with audio input"):

@@ -55,6 +55,13 @@ def cells(result: Result, found: Sequence[Result]) -> tuple[str, ...]:
 
 def draw(found: Sequence[Result], path: Path) -> None:
     """Every row's mean with its interval and its seeds, and the paper's figure where it gives one, as a PNG."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}):  # names are no formulas
+        _draw(found, path)
+
+
+def _draw(found: Sequence[Result], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(found) + 1.4), layout="constrained")

@@ -48,7 +48,9 @@ def save(draw: Draw, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     for kind, metadata in (("svg", {"Date": None}), ("png", {})):
-        with mpl.rc_context({"svg.hashsalt": path.name}), atomic(path.with_suffix(f".{kind}")) as temporary:
+        # names are no formulas, whatever is in them
+        rules = mpl.rc_context({"svg.hashsalt": path.name, "text.parse_math": False})
+        with rules, atomic(path.with_suffix(f".{kind}")) as temporary:
             figure = Figure(figsize=(7, 4.5), layout="constrained")
             draw(figure)
             figure.savefig(temporary, format=kind, dpi=110, metadata=metadata)

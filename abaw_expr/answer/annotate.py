@@ -13,10 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from abaw_expr.answer.said import Answer
 from abaw_expr.answer.timeline import COLOURS
-from abaw_expr.data.media import SAMPLE_RATE, Sound, read_sound, read_times
+from abaw_expr.data.media import SAMPLE_RATE, Sound
+from abaw_expr.data.sources import read_source
+from abaw_expr.errors import VideoError
 from abaw_expr.faces.choose import SUFFIXES, people_of
 from abaw_expr.faces.extract import Faces
-from abaw_expr.faces.pictures import read_pictures, upright
+from abaw_expr.faces.pictures import read_pictures, upright, upright_size
 from abaw_expr.files import atomic
 
 CLOCK = Fraction(1, 90_000)
@@ -36,14 +38,22 @@ def annotate(
     """Writes the annotated video (MP4: H.264, AAC), whole or not at all; pictures and sound at their own times."""
     people = people_of(faces.tracks, faces.chosen)
     places = {video.stem + SUFFIXES[person]: at for person, at in people.items()}
-    found = faces.detections
-    size = (found.width // 2 * 2, found.height // 2 * 2)  # H.264 has colour for pairs of pixels
-    sound = read_sound(video)
-    with atomic(path) as temporary, av.open(str(temporary), "w", format="mp4") as out:
+    first = next((upright_size(frame) for _, frame in read_pictures(video)), None)
+    if first is None:
+        raise VideoError("holds no picture that could be shown again", path=video)
+    size = (max(2, first[0] // 2 * 2), max(2, first[1] // 2 * 2))  # H.264 has colour for pairs of pixels
+    source = read_source(video)
+    sound = source.sound if source.sound is not None and len(source.sound.samples) else None
+    people_shown = [(answer, places.get(answer.name, {})) for answer in answers]
+    with (
+        atomic(path) as temporary,
+        open(temporary, "wb") as file,  # its name could say another format or protocol
+        av.open(file, "w", format="mp4") as out,
+    ):
         film = out.add_stream("libx264", options={"preset": "veryfast", "crf": "23"})
         film.width, film.height, film.pix_fmt, film.codec_context.time_base = *size, "yuv420p", CLOCK
         voice = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if sound is not None else None
-        pictures = _pictures(video, size, [(answer, places.get(answer.name, {})) for answer in answers], progress)
+        pictures = _pictures(video, source.times, size, people_shown, progress)
         for _, frame in merge(pictures, _pieces(sound), key=itemgetter(0)):
             if isinstance(frame, av.VideoFrame):
                 out.mux(film.encode(frame))
@@ -56,18 +66,25 @@ def annotate(
 
 def _pictures(
     video: Path,
+    times: NDArray[np.float64],
     size: tuple[int, int],
     people: Sequence[tuple[Answer, Places]],
     progress: Callable[[int, int], None],
 ) -> Timed:
-    """Every picture, marked."""
-    times = read_times(video)
+    """Every picture, marked; a film that changes its size keeps that of its first picture."""
+    stamp = -1
     for number, frame in read_pictures(video):
-        image = Image.fromarray(upright(frame)).crop((0, 0, *size))
-        _mark(image, number, people)
+        image = Image.fromarray(upright(frame))
+        scale = (1.0, 1.0)
+        if max(image.width - size[0], image.height - size[1]) > 1 or min(image.width, image.height) < min(size):
+            scale = (size[0] / image.width, size[1] / image.height)
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.crop((0, 0, *size))
+        _mark(image, number, people, scale)
         time = float(times[min(number, len(times)) - 1])
+        stamp = max(round(time / CLOCK), stamp + 1)  # two pictures may have one time
         marked = av.VideoFrame.from_image(image)
-        marked.pts, marked.time_base = round(time / CLOCK), CLOCK
+        marked.pts, marked.time_base = stamp, CLOCK
         yield time, marked
         progress(number, len(times))
 
@@ -81,8 +98,11 @@ def _pieces(sound: Sound | None) -> Timed:
         yield start / SAMPLE_RATE, piece
 
 
-def _mark(image: Image.Image, number: int, people: Sequence[tuple[Answer, Places]]) -> None:
-    """A box for everyone whose face is in the picture; of a video without any face, the class in a corner."""
+def _mark(image: Image.Image, number: int, people: Sequence[tuple[Answer, Places]], scale: tuple[float, float]) -> None:
+    """A box for everyone whose face is in the picture; of a video without any face, the class in a corner.
+
+    `scale` is the picture's width and height to those in which the places are.
+    """
     pen = ImageDraw.Draw(image)
     unit = max(1, min(image.size) // 120)
     font = ImageFont.load_default(8 * unit)
@@ -92,7 +112,7 @@ def _mark(image: Image.Image, number: int, people: Sequence[tuple[Answer, Places
         text, colour = f" {answer.task.class_names[best]} {answer.p[row, best]:.0%} ", COLOURS[best]
         corner = (0.0, 10.0 * unit)
         if number in places:
-            left, top, right, bottom = places[number][:4].tolist()
+            left, top, right, bottom = (places[number][:4] * np.array([*scale, *scale], np.float32)).tolist()
             pen.rectangle((left, top, right, bottom), outline=colour, width=unit)
             corner = (max(left, 0.0), max(top, corner[1]))
         elif answer.frames.crop.any():

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from abaw_expr.answer.said import Answer
 from abaw_expr.answer.timeline import draw_timeline
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.recording import prepare_recording
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.store import Store, read_recording, stored_videos
@@ -19,7 +20,9 @@ from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.files import atomic
 from abaw_expr.fusion import Decision, equal_weights
 from abaw_expr.inference import predict, wanted_of_split
+from abaw_expr.outputs import Source
 from abaw_expr.tasks import Task
+from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
 
 Progress = Callable[[int, int], None]
@@ -39,6 +42,19 @@ class Question:
     def __post_init__(self) -> None:
         self.run.load_settings()
 
+    @property
+    def checkpoint(self) -> Literal["best", "last"]:
+        """The weights that answer: those that the decision was tuned on, if it says so, else of the best epoch."""
+        return (self.decision and self.decision.checkpoint) or "best"
+
+    def strangers(self) -> list[str]:
+        """What the run is that the decision was not tuned on, in words. Raises RunError where it has no checkpoint."""
+        if self.decision is None:
+            return []
+        trained = load_checkpoint(getattr(self.run, self.checkpoint))
+        source = Source(trained.signature, tuple(trained.prior), self.checkpoint)
+        return self.decision.strangers(dict.fromkeys(self.run.load_settings().model.branches, source))
+
 
 def find_people(video: Path, out: Path, every: int, progress: Progress) -> Faces:
     """The faces of a video, cropped into `out`. Raises VideoError where there is no video to read."""
@@ -48,11 +64,13 @@ def find_people(video: Path, out: Path, every: int, progress: Progress) -> Faces
     raise VideoError(f"cannot be read as a video ({found})", path=video, remedy="Does a player show it?")
 
 
-def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progress: Progress) -> list[Answer]:
+def answer_people(
+    video: Path, faces: Faces, asked: Question, task: Task, progress: Progress, problems: list[Problem] | None = None
+) -> list[Answer]:
     """What a run says of everyone in a video; where nobody is seen, of the sound alone.
 
-    Raises VideoError where the video has nothing that the run could judge by, RunError and DecisionError as `predict`
-    and `Decision.check` do.
+    What `prepare` would tell of the video goes to `problems`. Raises VideoError where the video has nothing that the
+    run could judge by, RunError and DecisionError as `predict` and `Decision.check` do.
     """
     people: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in faces.crops.items()}
     people = people or {video.stem: ()}
@@ -60,12 +78,13 @@ def answer_people(video: Path, faces: Faces, asked: Question, task: Task, progre
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "recording"
         prepare_recording(Recording(video.stem, video, videos), folder)
-        _check(read_recording(folder), video, asked.run)
+        prepared = read_recording(folder)
+        if problems is not None:
+            problems += [Problem(**problem) for problem in prepared["problems"]]
+        _check(prepared, video, asked.run)
         store = Store(folder, digest="", videos=tuple(stored_videos(folder)))
-        run, interval, accelerator = asked.run, asked.interval, asked.accelerator
-        outputs = predict(
-            run, store, task, "test", wanted_of_split(store, "test"), interval, accelerator, "best", progress
-        )
+        how = asked.interval, asked.accelerator, asked.checkpoint
+        outputs = predict(asked.run, store, task, "test", wanted_of_split(store, "test"), *how, progress)
     decision = asked.decision or equal_weights(outputs)
     decision.check(outputs)
     return [Answer(one.name, one, decision.probabilities(one), task) for one in outputs.videos()]

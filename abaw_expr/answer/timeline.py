@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +23,11 @@ MOST_POINTS = 2_000
 
 def draw_timeline(answer: Answer, crops: Path | None, path: Path) -> None:
     """Draws an answer as PNG, whole or not at all; `crops` is the person's folder, None where there is no face."""
+    with mpl.rc_context({"text.parse_math": False}):  # names are no formulas, whatever is in them
+        _draw(answer, crops, path)
+
+
+def _draw(answer: Answer, crops: Path | None, path: Path) -> None:
     figure = Figure(figsize=(12, 5), layout="constrained")
     heights = (0.78, 0.22, 3.2) if crops else (0.22, 3.2)
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)

@@ -3,7 +3,7 @@
 Shapes: T frames of a video, n pictures of its file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import av
@@ -11,19 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.data.media import read_times
-from abaw_expr.data.walk import film_of, find_films
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.walk import films_of, find_films
 from abaw_expr.errors import ReleaseError, shorten
 
 Times = NDArray[np.float64]
 
 
-def times_of(frames: Mapping[str, NDArray[np.integer]], folder: Path) -> dict[str, Times]:
+def times_of(
+    frames: Mapping[str, NDArray[np.integer]], folder: Path, tell: Callable[[Problem], object] = lambda problem: None
+) -> dict[str, Times]:
     """The seconds of each video's frames, [T], off its file at any depth of a folder.
 
-    Raises ReleaseError where a file is absent or cannot be read.
+    What is wrong there is told one by one. Raises ReleaseError where a file is absent or cannot be read.
     """
-    films = find_films(folder)
-    file_of = {video: film_of(video, films) for video in frames}
+    films, problems = find_films(folder)
+    file_of = {video: film.path for video, film in films_of(frames, films, folder, problems).items()}
+    for problem in problems:
+        tell(problem)
     missing = sorted(video for video, file in file_of.items() if file is None)
     if missing:
         raise ReleaseError("lacks video files", path=folder, found=f"{len(missing)} missing: {shorten(missing)}")

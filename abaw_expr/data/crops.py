@@ -8,6 +8,8 @@ from pathlib import Path
 from struct import unpack_from
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
+from abaw_expr.data.stills import SUFFIXES, PictureError, as_crop, is_turned
+from abaw_expr.data.walk import is_leftover
 from abaw_expr.errors import of_machine, shorten
 from abaw_expr.tasks import CROP_SIDE, crop_name
 
@@ -17,11 +19,17 @@ CHANNELS = (1, 3, 4)
 """Of grey, colour and CMYK pictures, all of which are decoded as RGB."""
 MOST_GAPS = 0.1
 """The share of frames between a video's first and last crop that may lack one without being told; 0.02 is usual."""
-_NAME = re.compile(r"0*([1-9][0-9]{0,6})\.jpe?g", re.IGNORECASE)
+LEAST_MISSED = 10
+"""Frames before a video's first or after its last crop that may lack one in any case."""
+FEW = 3
+"""Crops of a video of which it is told where they begin and end; fewer are of somebody seen for a moment."""
+_ENDINGS = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+_NAME = re.compile(rf"0*([1-9][0-9]{{0,6}})\.({_ENDINGS})", re.IGNORECASE)
 """A frame's number, counted from 1, and no number so long that it is none, such as a date."""
+_ZERO = re.compile(rf"0+\.({_ENDINGS})", re.IGNORECASE)
 _FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"}
 """Markers before a picture's size: baseline, extended and progressive, which every decoder knows."""
-_END = b"\xff\xd9"
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 
 
 @dataclass
@@ -50,6 +58,8 @@ class Seen:
     """Not `CROP_SIDE` wide and high."""
     colourless: list[str] = field(default_factory=list)
     """Grey or CMYK."""
+    converted: list[str] = field(default_factory=list)
+    """No JPEG, or one to be turned when it is shown; made one that is upright."""
 
 
 def frame_of(name: str) -> int | None:
@@ -66,6 +76,8 @@ def list_crops(folders: tuple[Path, ...]) -> Crops:
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
+                    if is_leftover(entry.name):
+                        continue
                     name = _NAME.fullmatch(entry.name)
                     if name is None:
                         crops.strangers.append(entry.name)
@@ -85,11 +97,24 @@ def list_crops(folders: tuple[Path, ...]) -> Crops:
     return crops
 
 
+def has_usable(folders: tuple[Path, ...]) -> bool:
+    """Whether a video has a crop that can be used."""
+    return next(read_crops(list_crops(folders), Seen()), None) is not None
+
+
 def read_crops(crops: Crops, seen: Seen) -> Iterator[tuple[str, bytes]]:
     """(usual name, bytes) of every crop that can be used; what they and the others are goes to `seen`."""
     for frame, entry in crops.files.items():
         data = read_crop(entry.path)
         shape = jpeg_shape(data)
+        if shape is None or _turned(data):
+            try:
+                data = as_crop(data) if shape or not data.startswith(_START) else b""
+            except PictureError:
+                data = b""
+            shape = jpeg_shape(data)
+            if shape is not None:
+                seen.converted.append(entry.name)
         if shape is None:
             seen.unreadable[frame] = entry.name
             continue
@@ -100,6 +125,21 @@ def read_crops(crops: Crops, seen: Seen) -> Iterator[tuple[str, bytes]]:
             seen.colourless.append(entry.name)
         seen.frames.append(frame)
         yield crop_name(frame), data
+
+
+def is_usable(entry: "os.DirEntry[str]") -> bool:
+    """Whether a file is a crop that `read_crops` gives."""
+    return next(read_crops(Crops({1: entry}), Seen()), None) is not None
+
+
+def _turned(data: bytes) -> bool:
+    """Whether a JPEG says that it is to be turned or mirrored (Exif, which comes first)."""
+    if data.find(b"Exif\0\0", 0, 64) < 0:
+        return False
+    try:
+        return is_turned(data)
+    except PictureError:
+        return False
 
 
 def read_crop(path: str) -> bytes:
@@ -130,7 +170,7 @@ def jpeg_shape(data: bytes | bytearray) -> tuple[int, int, int] | None:
 
     Its markers are followed up to the size (ITU T.81, B.1 and B.2.2); nothing is decoded.
     """
-    if data[:2] != b"\xff\xd8" or _END not in data[-64:]:
+    if data[:2] != _START or _END not in data[-64:]:
         return None
     place, last = 2, len(data) - 10
     while place < last:
@@ -148,14 +188,14 @@ def jpeg_shape(data: bytes | bytearray) -> tuple[int, int, int] | None:
     return None
 
 
-def crop_problems(name: str, crops: Crops, seen: Seen) -> Iterator[Problem]:
-    """What is to be told about a video's crops."""
+def crop_problems(name: str, crops: Crops, seen: Seen, whole: int = 0) -> Iterator[Problem]:
+    """What is to be told about a video's crops; `whole` is how many frames it has, 0 where that is unknown."""
     if crops.closed:
         yield Problem("unreadable folder", name, shorten(crops.closed), READ_RIGHT)
     if seen.unreadable:
         detail = f"{len(seen.unreadable)} unreadable: {shorten([*seen.unreadable.values()])}"
         yield Problem("unreadable crops", name, detail, "Unpack the crops again; until then these frames have none.")
-    strangers = [stranger for stranger in crops.strangers if not re.fullmatch(r"0+\.jpe?g", stranger, re.IGNORECASE)]
+    strangers = [stranger for stranger in crops.strangers if not _ZERO.fullmatch(stranger)]
     if len(strangers) < len(crops.strangers):
         remedy = "Frames count from 1: if this video's do from 0, rename its crops and run prepare again."
         yield Problem("crop of frame 0", name, "a crop is numbered 0, and left out", remedy)
@@ -171,7 +211,25 @@ def crop_problems(name: str, crops: Crops, seen: Seen) -> Iterator[Problem]:
     if seen.colourless:
         detail = f"{len(seen.colourless)} are grey or CMYK: {shorten(seen.colourless)}"
         yield Problem("crops in other colours", name, detail, "None needed: they are read as RGB.")
+    if seen.converted:
+        detail = f"{len(seen.converted)} are no upright JPEG: {shorten(seen.converted)}"
+        yield Problem("crops in another format", name, detail, "None needed: they are read, and kept as JPEG.")
+    yield from _ends(name, seen.frames, whole)
     yield from _gaps(name, seen.frames)
+
+
+def _ends(name: str, frames: list[int], whole: int) -> Iterator[Problem]:
+    """Crops that begin late or end early, as where unpacking stopped."""
+    if len(frames) < FEW:
+        return
+    told, most = [], max(MOST_GAPS * whole, LEAST_MISSED)
+    if whole and frames[0] - 1 > most:
+        told.append(f"begin at frame {frames[0]}")
+    if whole - frames[-1] > most:
+        told.append(f"end at frame {frames[-1]}")
+    if told:
+        remedy = "None needed where no face is seen; else unpack them again."
+        yield Problem("crops of a part", name, f"crops {' and '.join(told)} of {whole}", remedy)
 
 
 def _gaps(name: str, frames: list[int]) -> Iterator[Problem]:

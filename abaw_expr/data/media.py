@@ -1,20 +1,33 @@
 """What is read out of a video file: when each picture is shown, and the sound, both on the file's own clock.
 
-Time 0 is the moment of the first picture. Frame rates and time stamps are the file's, never assumed.
+Time 0 is the moment of the first picture. Frame rates and time stamps are the file's, never assumed; what contradicts
+them is told.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+
+from abaw_expr.data.containers import Packets, can_decode, open_media, picture_stream, reason
+from abaw_expr.data.soundtrack import Piece, lay
+from abaw_expr.data.stamps import Clock, clock_of
 
 SAMPLE_RATE = 16_000
 """Samples a second of the mono sound that is analysed."""
-_GAP = SAMPLE_RATE // 20
-"""A jump of sound time stamps beyond this many samples is a gap, not jitter, and is kept."""
+MARGIN = 10.0
+"""Seconds after the last picture until which sound is kept: what is heard later is not asked for."""
+_ROUNDED = 0.005
+"""Seconds by which stamps of lost sound may be rounded: packets are of one length as a rule."""
+_SWALLOWED = 1.0
+"""Seconds by which lost sound may be longer than its packets say."""
+_RATES = range(2_000, 800_000)
+"""Samples a second that sound may have; a damaged header says others, and would make hours of seconds."""
 
 
 @dataclass(frozen=True)
@@ -24,74 +37,156 @@ class Sound:
     samples: np.ndarray
     """float32 [N]; sample i is heard at i / 16000 seconds."""
     problem: str | None
-    """Why decoding ended early, or None."""
+    """What could not be decoded, with how much of the sound that is, or None."""
     streams: int = 1
     """How many streams of sound the file has; the first is this one."""
+    stamps: str | None = None
+    """How time stamps contradict the samples, or None."""
+    cut: bool = False
+    """Whether there is more of it, long after the last picture."""
+
+
+def read_clock(path: Path) -> Clock:
+    """When the pictures of a video are shown; reads packets without decoding pictures.
+
+    Raises av.FFmpegError for a file that is not a readable video.
+    """
+    with open_media(path) as container:
+        stream = picture_stream(container)
+        if stream is None:
+            return Clock.none()
+        assert stream.time_base is not None
+        packets = Packets(container, stream)
+        return replace(clock_of(packets, stream.time_base), cut=packets.cut)
 
 
 def read_times(path: Path) -> np.ndarray:
     """When each picture of a video is shown, float64 [frames], in seconds from the first picture, ascending.
 
-    Reads packets without decoding pictures. Raises av.FFmpegError for a file that is not a readable video.
+    Raises av.FFmpegError for a file that is not a readable video.
     """
-    with av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.video:
-            return np.zeros(0)
-        stream = container.streams.video[0]
-        stamps = [
-            packet.pts if packet.pts is not None else packet.dts
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard
-        ]
-        known = sorted(stamp for stamp in stamps if stamp is not None)
-        assert stream.time_base is not None
-        return (np.array(known, dtype=np.float64) - (known[0] if known else 0)) * float(stream.time_base)
+    return read_clock(path).times
 
 
-def read_sound(path: Path) -> Sound | None:
-    """The first sound stream of a video on the clock of its pictures; None where there is no sound.
+def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
+    """The first sound stream of a video on the clock of its pictures, read if not given; None where there is no sound.
 
-    Sound before the first picture is dropped, a late start and gaps are filled with silence. Damage in mid-stream
-    ends the sound there and is told in `problem`.
+    Sound before the first picture is dropped, a late start and gaps are filled with silence, as is what cannot be
+    decoded. Where stamps contradict the samples, these go on end to end. Raises av.FFmpegError for a file that is not
+    readable.
     """
-    with av.open(str(path), metadata_errors="replace") as container:
+    clock = read_clock(path) if clock is None else clock
+    with open_media(path) as container:
         if not container.streams.audio:
             return None
-        track = _Track()
-        problem = None
-        try:
-            zero = _first_picture(container)
-            for piece in _mono(container.decode(container.streams.audio[0])):
-                track.add(piece, zero)
-        except av.FFmpegError as error:
-            problem = f"{error.strerror} after {track.length / SAMPLE_RATE:.1f} s"
         streams = len(container.streams.audio)
-        return Sound(track.samples(), problem, streams) if track.length or problem else None
+        if not can_decode(container.streams.audio[0]):
+            return Sound(np.zeros(0, np.float32), "there is no decoder for it", streams)
+        decoded = _Decoded(container, container.streams.audio[0])
+        limit = clock.end + MARGIN if len(clock.times) else None
+        try:
+            pieces, cut = _pieces(_mono(decoded), clock.zero, limit)
+        except av.FFmpegError as error:  # not of a packet, which is lost alone
+            return Sound(np.zeros(0, np.float32), reason(error), streams)
+    problem = decoded.problem
+    if not decoded.good:
+        return Sound(np.zeros(0, np.float32), problem, streams) if problem else None
+    samples, stamps = lay(pieces, clock, limit, SAMPLE_RATE)
+    return Sound(samples, problem, streams, stamps, cut)
 
 
-class _Track:
-    """Pieces of sound laid end to end, with silence where time stamps leave a gap."""
+class _StrangeError(Exception):
+    """A frame of sound that only damage can say."""
 
-    def __init__(self) -> None:
-        self._pieces: list[np.ndarray] = []
-        self.length = 0
 
-    def add(self, piece: av.AudioFrame, zero: float) -> None:
-        samples = piece.to_ndarray().reshape(-1)
-        if piece.pts is not None and piece.time_base is not None:
-            gap = round((float(piece.pts * piece.time_base) - zero) * SAMPLE_RATE) - self.length
-            if gap > _GAP or (gap > 0 and not self.length):
-                self._append(np.zeros(gap, np.float32))
-            elif gap < -_GAP or (gap < 0 and not self.length):
-                samples = samples[-gap:]
-        self._append(samples)
+class _Decoded:
+    """The frames of a stream of sound; what cannot be decoded is silent for as long as it would have been heard."""
 
-    def samples(self) -> np.ndarray:
-        return np.concatenate([np.zeros(0, np.float32), *self._pieces])
+    def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
+        self._packets, self._stream = Packets(container, stream), stream
+        self.good = self.lost = 0.0
+        """Seconds."""
+        self._reason: str | None = None
 
-    def _append(self, samples: np.ndarray) -> None:
-        self._pieces.append(samples)
-        self.length += len(samples)
+    @property
+    def problem(self) -> str | None:
+        cut = f"it ends in damage ({self._packets.cut})" if self._packets.cut else None
+        if not self._reason:
+            return cut
+        lost = f"{self.lost:.2f} of {self.lost + self.good:.2f} s cannot be decoded ({self._reason})"
+        return f"{lost}; {cut}" if cut else lost
+
+    def __iter__(self) -> Iterator[av.AudioFrame]:
+        like: av.AudioFrame | None = None
+        lost = list[av.Packet]()
+        for packet in self._packets:
+            frames = self._decode(packet)
+            if frames is None:
+                lost.append(packet)
+            elif frames:
+                yield from self._silences(lost, frames[0], like or frames[0])
+                lost, like = [], frames[-1]
+                yield from frames
+        # what is lost at the end is no sound
+        with suppress(av.FFmpegError):
+            yield from self._usable(self._stream.decode(None))
+
+    def _decode(self, packet: av.Packet) -> list[av.AudioFrame] | None:
+        """The frames of a packet, if any are ready; None where it is lost."""
+        try:
+            return self._usable(self._stream.decode(packet))
+        except (av.FFmpegError, _StrangeError) as error:
+            self._reason = self._reason or reason(error)
+            self.lost += _seconds(packet)
+            return None
+
+    def _usable(self, frames: list[av.AudioFrame]) -> list[av.AudioFrame]:
+        for frame in frames:
+            if frame.sample_rate not in _RATES:
+                raise _StrangeError(f"{frame.sample_rate} samples a second")
+            self.good += frame.samples / frame.sample_rate
+        return frames
+
+    def _silences(self, lost: list[av.Packet], then: av.AudioFrame, like: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """Silence in the place of lost packets, to the stamp of what comes then if that is likely.
+
+        Damage may have swallowed the packets that followed.
+        """
+        if not lost:
+            return
+        seconds = sum(_seconds(packet, like.samples / like.sample_rate) for packet in lost)
+        start = _stamp(lost[0])
+        end = _stamp(then)
+        if start is not None and end is not None and seconds < end - start < seconds + _SWALLOWED:
+            self.lost += end - start - seconds
+            seconds = end - start
+        usual = like.samples / like.sample_rate
+        if abs(seconds - round(seconds / usual) * usual) < _ROUNDED:
+            seconds = round(seconds / usual) * usual
+        frame = _silence(like, seconds)
+        frame.pts, frame.time_base = lost[0].pts, lost[0].time_base
+        yield frame
+
+
+def _stamp(timed: av.Packet | av.AudioFrame) -> float | None:
+    return None if timed.pts is None or timed.time_base is None else float(timed.pts * timed.time_base)
+
+
+def _seconds(packet: av.Packet, default: float = 0.0) -> float:
+    """How long a packet is heard, as far as it says so, and a second at most."""
+    return min(float(packet.duration * packet.time_base), 1.0) if packet.duration else default
+
+
+def _silence(like: av.AudioFrame, seconds: float) -> av.AudioFrame:
+    """A silent frame of the form of another."""
+    count = max(1, round(seconds * like.sample_rate))
+    array = like.to_ndarray()
+    shape = (len(array), count if like.format.is_planar else count * like.layout.nb_channels)
+    middle = 128 if array.dtype == np.uint8 else 0
+    silent = np.full(shape, middle, array.dtype)
+    frame = av.AudioFrame.from_ndarray(silent, format=like.format.name, layout=like.layout.name)
+    frame.sample_rate = like.sample_rate
+    return frame
 
 
 def _mono(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
@@ -103,10 +198,17 @@ def _mono(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
         yield from resampler.resample(None)
 
 
-def _first_picture(container: av.container.InputContainer) -> float:
-    """Seconds of the first picture on the container's clock."""
-    if not container.streams.video:
-        return 0.0
-    stream = container.streams.video[0]
-    start = stream.start_time
-    return float(start * stream.time_base) if start is not None and stream.time_base else 0.0
+def _pieces(frames: Iterable[av.AudioFrame], zero: float, limit: float | None) -> tuple[list[Piece], bool]:
+    """Sound in pieces, until there is as much as can be heard to `limit`, and whether there is more."""
+    pieces = list[Piece]()
+    left = float("inf")
+    for frame in frames:
+        stamp = _stamp(frame)
+        if not pieces and limit is not None:
+            left = (limit + max(0.0, zero - (zero if stamp is None else stamp))) * SAMPLE_RATE
+        samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+        pieces.append(Piece(stamp, samples))
+        left -= len(samples)
+        if left < 0:
+            return pieces, True
+    return pieces, False

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import av
 import numpy as np
 
 from abaw_expr.data.clocks import seconds_of
-from abaw_expr.data.crops import Crops, Seen, crop_problems, jpeg_shape, list_crops, read_crop, read_crops
-from abaw_expr.data.media import SAMPLE_RATE, Sound
+from abaw_expr.data.crops import Crops, Seen, crop_problems, is_usable, list_crops, read_crops
+from abaw_expr.data.media import SAMPLE_RATE
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Video
-from abaw_expr.data.retry import read_through, retried
-from abaw_expr.data.soundcheck import check_sound, sound_check_problems
-from abaw_expr.data.sources import fingerprint, kind_of, read_faces, read_sound, read_times
+from abaw_expr.data.soundcheck import check_sound, sound_check_problems, source_problems
+from abaw_expr.data.sources import Source, fingerprint, kind_of, read_faces, read_source
 from abaw_expr.data.store import FORMAT, RECORDING_FILE, Frames, check_replaceable, pack, read_recording, write_frames
 from abaw_expr.errors import StoreError, of_machine, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
@@ -24,8 +23,10 @@ from abaw_expr.version import VERSION
 
 LINES_OFF = range(-1, 3)
 """Label lines minus pictures of the video that the real release shows everywhere."""
-SOUND_OFF = 1.0
-"""Seconds by which sound may end before or after the picture without being reported."""
+READING = 2
+"""Raised when the same files are read otherwise: recordings that were made before are made again."""
+MOST_BEYOND = 1_000
+"""Frames by which crops may go beyond twice a video's label lines and pictures; a higher number is none of a frame."""
 
 
 def prepare_recording(recording: Recording, folder: Path) -> bool:
@@ -42,13 +43,16 @@ def prepare_recording(recording: Recording, folder: Path) -> bool:
 
 
 def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: str) -> None:
-    times, problems = _clock(recording)
+    read, problems = _read(recording)
     videos: dict[str, Any] = {}
     sound = None
-    if times is not None:
-        sound = _write_sound(recording, folder, float(times[-1]), problems)
+    if read is not None:
+        assert recording.path is not None
+        problems += source_problems(recording.name, recording.path, read)
+        sound = _write_sound(recording.name, read, folder, problems)
         for video in recording.videos:
-            videos[video.name] = _write_video(video, crops[video.name], times, folder, problems)
+            videos[video.name] = _write_video(video, crops[video.name], read, folder, problems)
+    times = None if read is None else read.times
     files = sorted(folder.iterdir())
     entry = {
         "format": FORMAT,
@@ -57,7 +61,7 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
         "source": source,
         "pictures": 0 if times is None else len(times),
         "seconds": None if times is None else float(times[-1]),
-        "rate": None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1]),
+        "rate": None if times is None or not times[-1] else (len(times) - 1) / float(times[-1]),
         "sound": sound,
         "videos": videos,
         "problems": [asdict(problem) for problem in problems],
@@ -67,41 +71,37 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
     write_json(folder / RECORDING_FILE, entry)
 
 
-def _clock(recording: Recording) -> tuple[np.ndarray | None, list[Problem]]:
-    """When each picture is shown; None with the reason where that cannot be known."""
+def _read(recording: Recording) -> tuple[Source | None, list[Problem]]:
+    """What a recording is made from; None with the reason where it has no frame."""
     path = recording.path
     if path is None or not path.exists():
         wanted = f"{recording.name} with a video's ending" if path is None else path.name
         kind, detail = "no video file", f"no file {wanted} in the release"
         remedy = "Add the video to the release and run prepare again."
     else:
-        what = kind_of(path)
-        kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
         try:
-            times = retried(path, lambda: read_times(path))
-            if len(times):
-                return times, []
-            detail = "it holds no picture"
+            read = read_source(path)
+            framed = any(video.labels is not None for video in recording.videos)
+            if len(read.times) and not (framed and read.kind == "sound"):
+                return read, []
+            what, detail = "video" if framed else read.kind, "it holds no picture"
+            if read.sound is not None:
+                detail += f"; {read.sound.problem}" if read.sound.problem else ", which would time its labels"
         except av.FFmpegError as error:
-            detail = str(error.strerror)
+            what, detail = kind_of(path), str(error.strerror)
+        kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
     return None, [Problem(kind, video.name, detail, remedy) for video in recording.videos]
 
 
-def _write_sound(recording: Recording, folder: Path, end: float, problems: list[Problem]) -> dict[str, Any] | None:
+def _write_sound(name: str, read: Source, folder: Path, problems: list[Problem]) -> dict[str, Any] | None:
     # torch takes two seconds to import: only here, where it is needed
     from abaw_expr.data.logmel import log_mel
 
-    path = recording.path
-    assert path is not None
-    sound = retried(path, lambda: read_sound(path))
-    if sound is not None and sound.problem is not None:
-        read_through(path)
-    if kind_of(path) != "pictures":  # which never have any
-        problems += _sound_problems(recording.name, sound, end)
+    sound = read.sound
     if sound is None or not len(sound.samples):
         return None
     check = check_sound(sound.samples)
-    problems += sound_check_problems(recording.name, check)
+    problems += sound_check_problems(name, check)
     mel = log_mel(sound.samples)
     np.save(folder / "sound.npy", mel)
     wide = mel.astype(np.float64)
@@ -110,46 +110,41 @@ def _write_sound(recording: Recording, folder: Path, end: float, problems: list[
     return {"seconds": seconds, **asdict(check), **statistics}
 
 
-def _sound_problems(name: str, sound: Sound | None, end: float) -> Iterator[Problem]:
-    if sound is None:
-        yield Problem("no sound", name, "the video has no sound", "None needed: the picture decides alone.")
-        return
-    if sound.streams > 1:
-        remedy = "None needed if that is the right one; else leave only the right one in the file."
-        yield Problem("several sounds", name, f"{sound.streams} streams of sound, the first is taken", remedy)
-    if sound.problem is not None:
-        yield Problem("damaged sound", name, sound.problem, "Download the video again; until then the picture decides.")
-    seconds = len(sound.samples) / SAMPLE_RATE
-    detail = f"sound ends at {seconds:.1f} s, the picture at {end:.1f} s"
-    if seconds < end - SOUND_OFF:
-        yield Problem("short sound", name, detail, "None needed: the picture decides alone after that.")
-    elif seconds > end + SOUND_OFF:
-        yield Problem("long sound", name, detail, "None needed: what is heard after the last picture is not asked for.")
-
-
-def _write_video(
-    video: Video, crops: Crops, times: np.ndarray, folder: Path, problems: list[Problem]
-) -> dict[str, Any]:
-    rows = max(len(times), video.lines, max(crops.files, default=0))
+def _write_video(video: Video, crops: Crops, read: Source, folder: Path, problems: list[Problem]) -> dict[str, Any]:
+    whole = max(len(read.times), video.lines)
+    crops, far = _near(crops, whole)
+    rows = max(whole, max(crops.files, default=0))
     offset, size = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
     seen, spoilt = Seen(), list[str]()
-    good = read_crops(crops, seen) if video.faces is None else read_faces(video.faces, seen.frames, spoilt)
+    pictured = video.faces is not None and read.kind == "pictures"
+    good = read_faces(video.faces, seen.frames, spoilt) if video.faces and pictured else read_crops(crops, seen)
     places = pack(folder / f"{video.name}.tar", good)
     for frame, place in zip(seen.frames, places, strict=True):
         offset[frame - 1], size[frame - 1] = place
-    time = seconds_of(np.arange(1, rows + 1), times)
+    time = seconds_of(np.arange(1, rows + 1), read.times)
     write_frames(folder / f"{video.name}.parquet", Frames(time, video.labels_at(time), offset, size))
     if spoilt:
         detail = f"{len(spoilt)} unreadable: {shorten(spoilt)}"
         problems.append(Problem("unreadable crops", video.name, detail, "Unpack the pictures again."))
-    problems += crop_problems(video.name, crops, seen)
-    problems += _video_problems(video, crops, len(times), rows, len(places))
+    if far:
+        detail = f"{len(far)} are numbered far beyond its {whole} frames: {shorten(far)}"
+        problems.append(Problem("crops of no frame", video.name, detail, "None needed: they are left out."))
+    problems += crop_problems(video.name, crops, seen, 0 if pictured else video.lines or len(read.times))
+    problems += _video_problems(video, crops, read, rows, len(places))
     counts = {"frames": rows, "lines": video.lines, "crops": len(places)}
     return {"split": video.split, **counts, "unreadable": [*seen.unreadable]}
 
 
-def _video_problems(video: Video, crops: Crops, pictures: int, rows: int, count: int) -> Iterator[Problem]:
-    if not count and not crops.closed and video.filmed:
+def _near(crops: Crops, whole: int) -> tuple[Crops, list[str]]:
+    """Crops of frames that may be there in a video with `whole` label lines or pictures, and names of the others."""
+    last = 2 * whole + MOST_BEYOND
+    far = [entry.name for frame, entry in crops.files.items() if frame > last]
+    return (replace(crops, files={f: e for f, e in crops.files.items() if f <= last}) if far else crops), far
+
+
+def _video_problems(video: Video, crops: Crops, read: Source, rows: int, count: int) -> Iterator[Problem]:
+    pictures = len(read.times)
+    if not count and not crops.closed and read.kind != "sound":
         detail = "no folder of crops" if not video.crop_folders else "its folder of crops holds no usable picture"
         yield Problem("no crops", video.name, detail, "Add the crops; until then the sound decides alone.")
     lines = video.lines or pictures
@@ -169,7 +164,7 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
         spans = [[span.label, span.start, str(span.end)] for span in video.spans]
         said = [video.name, video.split, labels, spans, video.faces is not None]
         people.append([*said, sizes, found.strangers, found.doubled, found.closed])
-    return digest([FORMAT, recording.path and fingerprint(recording.path), people])
+    return digest([FORMAT, READING, recording.path and fingerprint(recording.path), people])
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -189,7 +184,7 @@ def _same(folder: Path, source: str, crops: dict[str, Crops]) -> bool:
             return False
         whole = all((folder / name).stat().st_size == size for name, size in entry["bytes"].items())
         broken = [crops[name].files[frame] for name, video in entry["videos"].items() for frame in video["unreadable"]]
-        return whole and not any(jpeg_shape(read_crop(crop.path)) for crop in broken)
+        return whole and not any(map(is_usable, broken))
     except (StoreError, KeyError, OSError) as error:
         if of_machine(error):
             raise

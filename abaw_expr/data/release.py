@@ -10,16 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import Found, misspelt, walk
+from abaw_expr.data.walk import Film, Found, films_of, innermost, is_leftover, misspelt, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
 from abaw_expr.spellings import matched
-from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of, recording_of
+from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
 _WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
@@ -51,9 +52,7 @@ class Video:
     spans: tuple[Span, ...] = ()
     """Labels by time, of data sets that annotate clips and not frames."""
     faces: Path | None = None
-    """Pictures that are faces already and serve as crops: a folder of them, or one; None: the crop folders do."""
-    filmed: bool = True
-    """False where there is sound alone, and no crop is missed."""
+    """Where it holds pictures, a folder of them or one, these are faces and serve as crops; None: the folders do."""
 
     @property
     def lines(self) -> int:
@@ -159,12 +158,14 @@ def challenge_of_folder(folder: Path) -> Challenge:
 
 def read_annotation_folder(folder: Path, task: Challenge) -> dict[str, np.ndarray]:
     """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
-    files = {check_name(path.stem, ReleaseError, path): path for path in _annotation_files(folder)}
+    # systems write names of files with accents in two ways; what is in files has the composed one
+    names = {path: normalize("NFC", check_name(path.stem, ReleaseError, path)) for path in _annotation_files(folder)}
+    files = {name: path for path, name in names.items()}
     return {name: read_annotation(path, task) for name, path in files.items()}
 
 
 def _annotation_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in Path(folder).glob("*.txt") if not path.name.startswith("."))
+    files = sorted(path for path in innermost(Path(folder)).glob("*.txt") if not is_leftover(path.name))
     if not files:
         raise ReleaseError("holds no annotation", path=folder, expected="a folder of <video>.txt files")
     return files
@@ -247,21 +248,17 @@ def _with_crops(videos: Mapping[str, Video], root: Path, found: Found) -> dict[s
 
 
 def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
-    files = found.videos
-    meant = matched({alias for name in videos for alias in (name, recording_of(name))}, files)
-    people: dict[str, list[Video]] = defaultdict(list)
-    written: dict[str, str] = {}
-    for name, video in videos.items():
-        alias = name if name in meant else recording_of(name)
-        file = meant.get(alias, alias)
-        people[file].append(video)
-        written[file] = alias
-    for file, alias in sorted(written.items()):
-        if file != alias:
-            found.problems.append(misspelt(alias, "video file", files[file], root))
-    recordings = tuple(Recording(name, files.get(name), tuple(people[name])) for name in sorted(people))
-    strangers = tuple(sorted(files.keys() - people.keys()))
+    people: dict[Film, list[Video]] = defaultdict(list)
+    for name, film in films_of(videos, found.videos, root, found.problems).items():
+        people[film].append(videos[name])
+    recordings = tuple(Recording(film.name, film.path, tuple(people[film])) for film in sorted(people, key=_name))
+    shown = {film.path for film in people}
+    strangers = tuple(sorted(name for name, path in found.videos.items() if path not in shown))
     return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
+
+
+def _name(film: Film) -> str:
+    return film.name
 
 
 def _label(text: str, path: Path, line: int, task: Challenge) -> list[float]:

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import webrtcvad
 
-from abaw_expr.data.media import SAMPLE_RATE
+from abaw_expr.data.media import SAMPLE_RATE, Sound
 from abaw_expr.data.problems import Problem
+from abaw_expr.data.sources import NOMINAL_RATE, Source
+from abaw_expr.spellings import VIDEO_SUFFIXES
 
+SOUND_OFF = 1.0
+"""Seconds by which sound may end before or after the picture without being reported."""
 FRAME = SAMPLE_RATE * 30 // 1000
 """Samples that the detector judges at a time: 30 ms."""
 AGGRESSIVENESS = 2
@@ -57,6 +62,42 @@ def sound_check_problems(name: str, check: SoundCheck) -> Iterator[Problem]:
         yield Problem("hardly a voice", name, f"a voice is heard in {check.voice:.0%} of the sound", remedy)
     if check.clipped > MOST_CLIPPED:
         yield Problem("clipped sound", name, f"{check.clipped:.1%} of its samples are at full scale", remedy)
+
+
+def source_problems(name: str, path: Path, read: Source) -> Iterator[Problem]:
+    """What is to be told about the clock of a recording and how its sound lies on it."""
+    if read.clock is not None and read.clock.problem:
+        remedy = "None needed: its clock goes on as if they did not; look whether its frames are those of its labels."
+        yield Problem("clock that jumps", name, read.clock.problem, remedy)
+    if read.clock is not None and read.clock.cut:
+        detail = f"reading ended after {read.clock.end:.1f} s ({read.clock.cut})"
+        yield Problem("damaged video", name, detail, "Download the video again and run prepare again.")
+    if read.kind == "sound" and path.suffix.lower() in VIDEO_SUFFIXES:
+        detail = f"it holds no picture, so {NOMINAL_RATE} frames a second are taken"
+        yield Problem("video without pictures", name, detail, "None needed where it is sound alone.")
+    if read.sound is not None:
+        yield from _sound_problems(name, read.sound, float(read.times[-1]))
+    elif read.kind == "video":
+        yield Problem("no sound", name, "the video has no sound", "None needed: the picture decides alone.")
+
+
+def _sound_problems(name: str, sound: Sound, end: float) -> Iterator[Problem]:
+    seconds = len(sound.samples) / SAMPLE_RATE
+    if sound.streams > 1:
+        remedy = "None needed if that is the right one; else leave only the right one in the file."
+        yield Problem("several sounds", name, f"{sound.streams} streams of sound, the first is taken", remedy)
+    if sound.problem is not None:
+        detail = f"{sound.problem}; {seconds:.1f} s of sound are kept"
+        yield Problem("damaged sound", name, detail, "Download it again and run prepare again.")
+    if sound.stamps is not None:
+        remedy = "None needed; listen whether the sound agrees with the picture."
+        yield Problem("sound off its clock", name, f"{sound.stamps}; {seconds:.1f} s are kept", remedy)
+    goes_on = "goes on after" if sound.cut else "ends at"
+    detail = f"sound {goes_on} {seconds:.1f} s, the picture ends at {end:.1f} s"
+    if seconds < end - SOUND_OFF:
+        yield Problem("short sound", name, detail, "None needed: the picture decides alone after that.")
+    elif seconds > end + SOUND_OFF:
+        yield Problem("long sound", name, detail, "None needed: what is heard after the last picture is not asked for.")
 
 
 def _voice(samples_n: np.ndarray) -> float:

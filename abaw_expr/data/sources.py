@@ -5,100 +5,114 @@ time. Frames of sound alone have no crop.
 """
 
 import hashlib
-import io
 import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from abaw_expr.data import media
+from abaw_expr.data.containers import begins, open_media, picture_stream
+from abaw_expr.data.stamps import Clock
+from abaw_expr.data.stills import SUFFIXES, PictureError, as_crop, is_still
+from abaw_expr.data.walk import innermost, is_leftover
 from abaw_expr.errors import of_machine
-from abaw_expr.tasks import CROP_SIDE, crop_name
+from abaw_expr.tasks import crop_name
 
-SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
 NOMINAL_RATE = 25
 """Frames a second of what has no clock of its own."""
+Kind = Literal["video", "sound", "pictures"]
 
 
-def kind_of(path: Path) -> Literal["video", "sound", "pictures"]:
-    """What lies there: pictures are one picture file, or a folder."""
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix in PICTURE_SUFFIXES:
+@dataclass(frozen=True)
+class Source:
+    """What a recording is made from, read but for its pictures."""
+
+    kind: Kind
+    times: np.ndarray
+    """When each frame is shown, float64 [frames], in seconds from the first, ascending."""
+    clock: Clock | None
+    """Of a video, the clock of its pictures."""
+    sound: media.Sound | None
+    """On the clock of the frames."""
+
+
+def kind_of(path: Path) -> Kind:
+    """What lies there: pictures are one picture file, or a folder; sound is what holds no moving pictures.
+
+    That goes by what is in a file, and by its ending only where it cannot be read.
+    """
+    if path.is_dir() or is_still(path):
         return "pictures"
-    return "sound" if suffix in SOUND_SUFFIXES else "video"
+    try:
+        with open_media(path) as container:
+            return "sound" if picture_stream(container) is None and container.streams.audio else "video"
+    except av.FFmpegError:
+        suffix = path.suffix.lower()
+        return "pictures" if suffix in SUFFIXES else "sound" if suffix in SOUND_SUFFIXES else "video"
+
+
+def held_in(path: Path) -> set[Literal["pictures", "sound"]]:
+    """What can be decoded of the beginning of a file; nothing where it cannot be read."""
+    held = set[Literal["pictures", "sound"]]()
+    try:
+        with open_media(path) as container:
+            film, voice = picture_stream(container), next(iter(container.streams.audio), None)
+            if film is not None and begins(container, film):
+                held.add("pictures")
+            if voice is not None and begins(container, voice):
+                held.add("sound")
+    except av.FFmpegError:
+        pass
+    return held
+
+
+def read_source(path: Path) -> Source:
+    """Reads the clock and the sound. Raises av.FFmpegError for a file that is not readable."""
+    kind = kind_of(path)
+    if kind == "pictures":
+        return Source(kind, np.arange(len(list_pictures(path))) / NOMINAL_RATE, None, None)
+    clock = media.read_clock(path)
+    sound = media.read_sound(path, clock)
+    if len(clock.times) or sound is None:
+        return Source(kind, clock.times, clock, sound)
+    frames = math.ceil(len(sound.samples) / media.SAMPLE_RATE * NOMINAL_RATE)
+    return Source("sound", np.arange(frames) / NOMINAL_RATE, None, sound)
 
 
 def list_pictures(path: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names (2 before 10); of a file, that file."""
     if not path.is_dir():
         return [path]
-    found = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
+    path = innermost(path)
+    found = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not is_leftover(file.name)]
     return sorted(found, key=lambda file: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", file.name)])
-
-
-def read_times(path: Path) -> np.ndarray:
-    """When each frame is shown, float64 [frames], in seconds from the first, ascending.
-
-    Raises av.FFmpegError for a file that is not readable.
-    """
-    kind = kind_of(path)
-    if kind == "video":
-        return media.read_times(path)
-    frames = len(list_pictures(path)) if kind == "pictures" else math.ceil(_seconds(path) * NOMINAL_RATE)
-    return np.arange(frames) / NOMINAL_RATE
-
-
-def read_sound(path: Path) -> media.Sound | None:
-    """The sound on that clock, as of a video; pictures have none."""
-    return None if kind_of(path) == "pictures" else media.read_sound(path)
 
 
 def read_faces(path: Path, frames: list[int], spoilt: list[str]) -> Iterator[tuple[str, bytes]]:
     """(a crop's name, JPEG) of every picture, made a crop's size.
 
-    Their frames go to `frames`, the names of those that are no pictures to `spoilt`.
+    Their frames go to `frames`, those that are no pictures to `spoilt`, with the reason if there is one.
     """
     for frame, file in enumerate(list_pictures(path), start=1):
-        jpeg = io.BytesIO()
         try:
-            with Image.open(file) as picture:
-                # Pillow would clip, not scale, grey of 16 bits
-                shown = (
-                    Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)) if picture.mode == "I;16" else picture
-                )
-                face = shown.convert("RGB").resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC)
-            face.save(jpeg, "JPEG", quality=95)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            if of_machine(error):
-                raise
-            spoilt.append(file.name)
+            face = as_crop(file)
+        except PictureError as error:
+            spoilt.append(f"{file.name} ({error})" if str(error) else file.name)
             continue
         frames.append(frame)
-        yield crop_name(frame), jpeg.getvalue()
+        yield crop_name(frame), face
 
 
 def fingerprint(path: Path) -> list[object]:
     """What changes where a source does, be it that it cannot be read."""
-    files = list_pictures(path) if kind_of(path) == "pictures" else [path]
-    return [[file.name, *_ends(file)] for file in files]
-
-
-def _seconds(path: Path) -> float:
-    """Length of a sound file, out of its packets: headers of recorders that were cut off lie."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.audio:
-            return 0.0
-        stream = container.streams.audio[0]
-        ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
-        assert stream.time_base is not None
-        return float(max(ends, default=0) * stream.time_base)
+    return [[file.name, *_ends(file)] for file in list_pictures(path)]
 
 
 def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:

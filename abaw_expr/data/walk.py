@@ -1,26 +1,33 @@
-"""Where things lie in a release: a walk over its folders, and names that are written in more than one way.
+"""Where things lie in a folder: the one walk that every command and data set takes, and names written otherwise.
 
-Folders may be links; one that leads back above itself is entered once. Nothing is opened here.
+What systems leave behind is not there. Folders may be links; one that leads back above itself is entered once. A folder
+that holds nothing but one of its own name, as unpacking makes it, is that one. Nothing is opened here.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.errors import ReleaseError, of_machine
 from abaw_expr.files import check_name
-from abaw_expr.spellings import VIDEO_SUFFIXES
+from abaw_expr.spellings import VIDEO_SUFFIXES, matched
 from abaw_expr.tasks import Challenge, recording_of
 
 CROP_ROOTS = "cropped_aligned*"
+_LEFTOVERS = {
+    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "recycler", "lost+found", "system volume information"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
+"""What systems leave in folders, besides what begins with a dot."""
 
 
 @dataclass
 class Found:
-    """What a walk through the release meets."""
+    """What a walk through a release meets."""
 
     annotations: list[Path] = field(default_factory=list)
     crops: list[dict[str, Path]] = field(default_factory=list)
@@ -31,36 +38,99 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def walk(root: Path, task: Challenge) -> Found:
-    """Looks through the release without entering folders of crops, which hold millions of files."""
-    found = Found()
+class Film(NamedTuple):
+    """The file that shows a video."""
+
+    name: str
+    """What it is called, as the video is written."""
+    path: Path | None
+    """None where there is none."""
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder is of the system and not of the user: it is never entered or told."""
+    return name.startswith(".") or name.casefold() in _LEFTOVERS
+
+
+def innermost(folder: Path) -> Path:
+    """The folder, or the one of the same name that is all it holds, which unpacking into a folder makes."""
+    while True:
+        inner = folder / folder.name
+        try:
+            if not inner.is_dir() or _leads_back(inner):
+                return folder
+            if any(name != folder.name and not is_leftover(name) for name in os.listdir(folder)):
+                return folder
+        except OSError as error:
+            if of_machine(error):
+                raise
+            return folder
+        folder = inner
+
+
+def tour(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder under a root, from above, with the names of its folders and files in order; each once.
+
+    Names that the caller takes out of the folders are not entered. What is wrong goes to `problems`.
+    """
 
     def closed(error: OSError) -> None:
         if of_machine(error):
             raise error
-        found.problems.append(_closed(Path(error.filename), root, error))
+        problems.append(_closed(Path(error.filename), root, error))
 
     entered = {_identity(root)}
     for folder, subfolders, files in os.walk(root, onerror=closed, followlinks=True):
         here = Path(folder)
-        subfolders[:] = [name for name in sorted(subfolders) if _is_new(here / name, root, entered, found)]
-        for name in [name for name in subfolders if fnmatch(name.lower(), CROP_ROOTS)]:
-            subfolders.remove(name)
-            found.crops.append(_crop_folders(here / name, root, found))
-        found.annotations += [here / name for name in subfolders if name in task.annotation_folders]
-        for name in sorted(files):
-            _meet(here / name, root, task, found)
+        names = [name for name in sorted(subfolders) if not is_leftover(name)]
+        subfolders[:] = [name for name in names if _is_new(here / name, root, entered, problems)]
+        whole = []
+        for name in sorted(name for name in files if not is_leftover(name)):
+            if _is_broken(here / name):
+                problems.append(_broken(here / name, root))
+            else:
+                whole.append(name)
+        yield here, subfolders, whole
+
+
+def walk(root: Path, task: Challenge) -> Found:
+    """Looks through the release without entering folders of crops, which hold millions of files."""
+    found = Found()
+    for here, subfolders, files in tour(root, found.problems):
+        for name in _take_crop_roots(subfolders):
+            found.crops += _crop_roots(here / name, root, found.problems)
+        annotations = [here / name for name in subfolders if name in task.annotation_folders]
+        found.annotations += [folder for folder in annotations if innermost(folder) == folder]
+        for name in files:
+            _meet_film(here / name, root, found.videos, found.problems)
+            if fnmatch(name.lower(), task.test_list):
+                found.test_lists.append(here / name)
     return found
 
 
-def find_films(folder: Path) -> dict[str, Path]:
-    """The video files at any depth of a folder, by name without ending."""
-    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+def find_films(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """The video files at any depth of a folder, by name without ending, as of a release, and what is wrong there."""
+    films, problems = dict[str, Path](), list[Problem]()
+    if not folder.is_dir():
+        return films, problems
+    for here, subfolders, files in tour(folder, problems):
+        _take_crop_roots(subfolders)
+        for name in files:
+            _meet_film(here / name, folder, films, problems)
+    return films, problems
 
 
-def film_of(video: str, films: Mapping[str, Path]) -> Path | None:
-    """A video's file: `<id>_left` and `<id>_right` are in that of `<id>`, if they have none themselves."""
-    return films.get(video) or films.get(recording_of(video))
+def films_of(videos: Iterable[str], films: Mapping[str, Path], root: Path, problems: list[Problem]) -> dict[str, Film]:
+    """The film of each video; told where it is written otherwise.
+
+    `<id>_left` and `<id>_right` are in the film of `<id>`, if they have none themselves.
+    """
+    names = list(videos)
+    meant = matched({alias for name in names for alias in (name, recording_of(name))}, films)
+    found = {name: name if name in meant else recording_of(name) for name in names}
+    otherwise = sorted(alias for alias in set(found.values()) if meant.get(alias, alias) != alias)
+    problems += [misspelt(alias, "video file", films[meant[alias]], root) for alias in otherwise]
+    return {name: Film(alias, films.get(meant.get(alias, alias))) for name, alias in found.items()}
 
 
 def misspelt(name: str, what: str, path: Path, root: Path) -> Problem:
@@ -69,49 +139,53 @@ def misspelt(name: str, what: str, path: Path, root: Path) -> Problem:
     return Problem("name written otherwise", name, detail, "None needed: it is taken for this video's.")
 
 
-def _meet(path: Path, root: Path, task: Challenge, found: Found) -> None:
-    if path.name.startswith("."):  # what an operating system leaves behind
+def _take_crop_roots(subfolders: list[str]) -> list[str]:
+    """Takes the roots of crops out of names of folders, and returns them."""
+    roots = [name for name in subfolders if fnmatch(name.lower(), CROP_ROOTS)]
+    subfolders[:] = [name for name in subfolders if name not in roots]
+    return roots
+
+
+def _meet_film(path: Path, root: Path, films: dict[str, Path], problems: list[Problem]) -> None:
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
         return
-    if path.is_symlink() and not os.path.exists(path):
-        found.problems.append(_broken(path, root))
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
-        try:
-            check_name(path.stem, ReleaseError, path)
-        except ReleaseError as error:  # nothing that is used can name it
-            detail, remedy = f"{_place(path, root)!a} {error.problem}", "None needed: it is left out."
-            found.problems.append(Problem("impossible name", _place(path, root), detail, remedy))
-            return
-        taken = found.videos.setdefault(path.stem, path)
-        if taken != path:
-            detail = f"{_place(path, root)} has the name of {_place(taken, root)}, which is taken"
-            remedy = "Leave the right one of the two, and run prepare again."
-            found.problems.append(Problem("two video files", path.stem, detail, remedy))
-    elif fnmatch(path.name.lower(), task.test_list):
-        found.test_lists.append(path)
+    try:
+        check_name(path.stem, ReleaseError, path)
+    except ReleaseError as error:  # nothing that is used can name it
+        detail, remedy = f"{_place(path, root)!a} {error.problem}", "None needed: it is left out."
+        problems.append(Problem("impossible name", _place(path, root), detail, remedy))
+        return
+    taken = films.setdefault(path.stem, path)
+    if taken != path:
+        detail = f"{_place(path, root)} has the name of {_place(taken, root)}, which is taken"
+        problems.append(Problem("two video files", path.stem, detail, "Leave the right one of the two, and run again."))
 
 
-def _crop_folders(crops: Path, root: Path, found: Found) -> dict[str, Path]:
-    """The folders of a root of crops by name."""
-    folders = {}
+def _crop_roots(crops: Path, root: Path, problems: list[Problem]) -> list[dict[str, Path]]:
+    """The folders by name of a root of crops, and of roots inside it."""
+    folders: dict[str, Path] = {}
+    roots = [folders]
     try:
         names = sorted(os.listdir(crops))
     except OSError as error:
         if of_machine(error):
             raise
-        found.problems.append(_closed(crops, root, error))
-        return {}
-    for path in (crops / name for name in names):
+        problems.append(_closed(crops, root, error))
+        return []
+    for path in (crops / name for name in names if not is_leftover(name)):
         if os.path.isdir(path):  # False, where pathlib's raises, for a link to itself
             if _leads_back(path):
-                found.problems.append(_loop(path, root))
+                problems.append(_loop(path, root))
+            elif fnmatch(path.name.lower(), CROP_ROOTS):
+                roots += _crop_roots(path, root, problems)
             else:
-                folders[path.name] = path
+                folders[path.name] = innermost(path)
         elif path.is_symlink():
-            found.problems.append(_broken(path, root))
-    return folders
+            problems.append(_broken(path, root))
+    return roots
 
 
-def _is_new(folder: Path, root: Path, entered: set[tuple[int, int]], found: Found) -> bool:
+def _is_new(folder: Path, root: Path, entered: set[tuple[int, int]], problems: list[Problem]) -> bool:
     """Whether a folder was not met before by another name; told where it leads back above itself."""
     try:
         identity = _identity(folder)
@@ -121,12 +195,16 @@ def _is_new(folder: Path, root: Path, entered: set[tuple[int, int]], found: Foun
         entered.add(identity)
         return True
     if _leads_back(folder):
-        found.problems.append(_loop(folder, root))
+        problems.append(_loop(folder, root))
     return False
 
 
 def _leads_back(path: Path) -> bool:
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not os.path.exists(path)
 
 
 def _closed(path: Path, root: Path, error: OSError) -> Problem:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from abaw_expr.data.crops import has_usable
 from abaw_expr.data.release import Release
-from abaw_expr.data.retry import retried
 from abaw_expr.data.workers import share
 from abaw_expr.errors import ReleaseError, UserError
 from abaw_expr.faces.align import crop
@@ -140,14 +140,15 @@ def _extract_all(
 
 
 def videos_without_crops(release: Release) -> tuple[dict[str, Path], dict[str, set[str]]]:
-    """The video files of a release in which somebody has no crops, by name, and who is wanted in each.
+    """The video files of a release in which somebody has no usable crop, by name, and who is wanted in each.
 
     A root that this module made does not count: what is there is made again only where something changed.
     """
     choice = {suffix: name for name, suffix in SUFFIXES.items()}
     videos, wanted = {}, {}
     for recording in release.recordings:
-        whole = all(any(folder.parent.name != CROPS for folder in video.crop_folders) for video in recording.videos)
+        given = [tuple(f for f in video.crop_folders if f.parent.name != CROPS) for video in recording.videos]
+        whole = all(map(has_usable, given))
         if recording.path is not None and not whole:
             videos[recording.name] = recording.path
             names = [video.name for video in recording.videos]
@@ -165,7 +166,7 @@ def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Fac
     if not job.path.is_file():
         return "no such file"
     try:
-        return retried(job.path, lambda: _extract(job, out, every, tell))
+        return _extract(job, out, every, tell)
     except av.FFmpegError as error:
         return str(error.strerror)
 

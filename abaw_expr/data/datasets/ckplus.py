@@ -8,9 +8,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from abaw_expr.data.datasets.clips import Row
+from abaw_expr.data.datasets.clips import Row, folders_in
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_lines
 from abaw_expr.data.sources import NOMINAL_RATE, list_pictures
+from abaw_expr.data.walk import innermost, is_leftover
 from abaw_expr.errors import ReleaseError
 
 EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -20,10 +22,10 @@ NEUTRAL_SHARE, CLASS_SHARE = 1 / 5, 1 / 3
 between is on its way and not annotated (D)."""
 
 
-def read_rows(root: Path) -> Iterator[Row]:
+def read_rows(root: Path, problems: list[Problem]) -> Iterator[Row]:
     """The neutral pictures of every sequence, and, where its emotion was coded, those of its class."""
-    pictures, emotions = _folder(root, "cohn-kanade-images"), _folder(root, "Emotion")
-    for folder in sorted(pictures.glob("*/*/")):
+    pictures, emotions = (_folder(root, name, problems) for name in ("cohn-kanade-images", "Emotion"))
+    for folder in _takes(pictures):
         subject, take = folder.parts[-2:]
         name, count = f"{subject}_{take}", len(list_pictures(folder))
         if not count:
@@ -38,6 +40,11 @@ def read_rows(root: Path) -> Iterator[Row]:
         if code is not None and count > first:
             last = max(1, math.floor(count * CLASS_SHARE))
             yield Row(folder, EMOTIONS[code[0]], subject, start=_before(count - last), name=name, said=(code[1], 1))
+
+
+def _takes(pictures: Path) -> list[Path]:
+    folders = (folder for folder in pictures.glob("*/*/") if not any(map(is_leftover, folder.parts[-2:])))
+    return sorted(folders)
 
 
 def _before(picture: int) -> float:
@@ -64,8 +71,9 @@ def _is(text: str, number: int) -> bool:
         return False
 
 
-def _folder(root: Path, name: str) -> Path:
-    found = sorted(path for path in root.rglob(name) if path.is_dir())
+def _folder(root: Path, name: str, problems: list[Problem]) -> Path:
+    found = [here / name for here, folders, _ in folders_in(root, problems) if name in folders]
+    found = [folder for folder in found if innermost(folder) == folder]
     if len(found) != 1:
         remedy = "Unpack pictures and emotion labels under one folder and name that."
         raise ReleaseError(f"holds {len(found)} folders {name}", path=root, expected="one, at any depth", remedy=remedy)

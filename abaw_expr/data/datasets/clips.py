@@ -5,7 +5,6 @@ A row is a stretch of a clip with one class in the data set's own word. Subjects
 
 import hashlib
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from abaw_expr.data.datasets.options import ClipOptions
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Release, Span, Video
-from abaw_expr.data.sources import kind_of
+from abaw_expr.data.walk import innermost, tour
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
 from abaw_expr.tasks import Task
@@ -66,8 +66,10 @@ class Row:
         return ReleaseError(problem, path=path, line=line, found=found, expected=expected, remedy=remedy)
 
 
-def release_of(root: Path, rows: Iterable[Row], task: Task, options: ClipOptions) -> Release:
-    """The release that rows describe.
+def release_of(
+    root: Path, rows: Iterable[Row], task: Task, options: ClipOptions, problems: Sequence[Problem] = ()
+) -> Release:
+    """The release that rows describe; `problems` are what was wrong with where they lie.
 
     Raises ReleaseError, with file and line, for an unknown class, a subject in two splits, a clip that is two or whose
     stretches overlap, and where there is no row.
@@ -85,7 +87,7 @@ def release_of(root: Path, rows: Iterable[Row], task: Task, options: ClipOptions
         _check_clip(same)
     splits = split_subjects([row for same in clips.values() for row in same], options.val_share)
     recordings = [_recording(name, clips[name], classes, splits, options) for name in sorted(clips)]
-    return Release(root, tuple(recordings), (), True)
+    return Release(root, tuple(recordings), (), True, tuple(problems))
 
 
 def read_classes(path: Path | None, task: Task) -> dict[str, int]:
@@ -136,14 +138,17 @@ def split_subjects(rows: Sequence[Row], val_share: float) -> dict[str, str]:
     return drawn | {subject: row.split for subject, row in said.items()}
 
 
-def find_files(root: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """Files with these endings at any depth, in order. Raises ReleaseError where there is no such folder."""
+def folders_in(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """The walk through a data set. Raises ReleaseError where there is no such folder."""
     if not root.is_dir():
         raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the data set.")
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        names = [name for name in sorted(files) if name[0] != "." and Path(name).suffix.lower() in suffixes]
-        yield from (Path(folder) / name for name in names)
+    return tour(root, problems)
+
+
+def find_files(root: Path, suffixes: Sequence[str], problems: list[Problem]) -> Iterator[Path]:
+    """Files with these endings at any depth, in order. Raises ReleaseError where there is no such folder."""
+    for folder, _, files in folders_in(root, problems):
+        yield from (folder / name for name in files if Path(name).suffix.lower() in suffixes)
 
 
 def _check_clip(rows: list[Row]) -> None:
@@ -172,10 +177,10 @@ def _recording(
 ) -> Recording:
     first = rows[0]
     spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in rows if row.label)
-    folders = tuple(folder for crops in options.crops if (folder := crops / name).is_dir())
-    kind = kind_of(first.path)
-    faces = first.path if options.pictures_are_faces and kind == "pictures" else None
-    video = Video(name, splits[first.subject], None, folders, spans, faces, filmed=kind != "sound")
+    roots = [innermost(crops) for crops in options.crops]
+    folders = tuple(innermost(folder) for crops in roots if (folder := crops / name).is_dir())
+    faces = first.path if options.pictures_are_faces else None
+    video = Video(name, splits[first.subject], None, folders, spans, faces)
     return Recording(name, first.path, (video,))
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from abaw_expr.data.datasets.clips import SPLITS, Row
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_lines
 from abaw_expr.errors import ReleaseError
 
@@ -22,8 +23,11 @@ NEEDED = ("path", "label")
 COLUMNS = (*NEEDED, "subject", "split", "start", "end", "name")
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a description. Raises ReleaseError, with its line, for what cannot be one."""
+def read_rows(path: Path, problems: list[Problem]) -> Iterator[Row]:
+    """The rows of a description; all that is wrong with one is an error.
+
+    Raises ReleaseError, with its line, for what cannot be one.
+    """
     lines = csv.reader(read_lines(path), strict=True)
     try:
         header = [name.strip().casefold() for name in next(lines, [])]

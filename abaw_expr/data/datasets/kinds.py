@@ -6,11 +6,12 @@ from pathlib import Path
 from abaw_expr.data.datasets import afew, ckplus, description, ravdess
 from abaw_expr.data.datasets.clips import Row, release_of
 from abaw_expr.data.datasets.options import ClipOptions, Kind
+from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Release, read_release
 from abaw_expr.errors import UserError
 from abaw_expr.tasks import Task
 
-CLIPS: dict[Kind, Callable[[Path], Iterable[Row]]] = {
+CLIPS: dict[Kind, Callable[[Path, list[Problem]], Iterable[Row]]] = {
     "afew": afew.read_rows,
     "ck+": ckplus.read_rows,
     "ravdess": ravdess.read_rows,
@@ -22,7 +23,9 @@ CLIPS: dict[Kind, Callable[[Path], Iterable[Row]]] = {
 def read_dataset(kind: Kind, root: Path, task: Task, options: ClipOptions) -> Release:
     """What a data set holds. Raises ReleaseError where it cannot be used, UserError for options of other kinds."""
     if kind != "aff-wild2":
-        return release_of(root, CLIPS[kind](root), task, options)
+        problems = list[Problem]()
+        rows = list(CLIPS[kind](root, problems))
+        return release_of(root, rows, task, options, problems)
     if options != ClipOptions():
         remedy = "Leave out --labels, --crops, --pictures-are-faces and --val-share."
         raise UserError("these options are not for aff-wild2, whose release says it all", remedy=remedy)

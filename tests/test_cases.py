@@ -1,0 +1,268 @@
+"""Faults of real files, each as small as it goes: what every case must give.
+
+The cases are written here, and where a folder of them lies beside the checkout they are made by its scripts too.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from abaw_expr.cli import main
+from abaw_expr.data.media import SAMPLE_RATE, read_sound, read_times
+from abaw_expr.faces.extract import CROPS
+from abaw_expr.faces.pictures import read_pictures, upright
+from tests.cases import CASES, FRAMES
+from tests.test_inference import make_run
+from tests.tiny import ANNOTATIONS
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared/cases/files"
+VAL = f"{ANNOTATIONS}/Validation_Set"
+Make = Callable[[str], Path]
+
+
+@pytest.fixture(params=["ours", pytest.param("shared", marks=pytest.mark.skipif(not SHARED.is_dir(), reason="none"))])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Makes the files of a case in a new folder, the working one from then on."""
+
+    def made(case: str) -> Path:
+        folder = tmp_path / case
+        if request.param == "ours":
+            folder.mkdir()
+            CASES[case](folder)
+        else:
+            shutil.copy(SHARED / "film.py", tmp_path)
+            shutil.copytree(SHARED / case, folder)
+            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            subprocess.run([sys.executable, "make.py"], cwd=folder, env=environment, check=True, capture_output=True)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("cases") / "run").root
+
+
+def abaw(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def infer(film: Path, run: Path, *more: str) -> int:
+    return abaw("infer", film, "--run", run, "--out", film.parent / "out", "--accelerator", "cpu", *more)
+
+
+def prepared(folder: Path, *words: str) -> tuple[dict[str, dict[str, float]], dict[str, list[str]]]:
+    """Prepares the clips or the release of a folder: its recordings, and the problems told, by video."""
+    clips = ["--kind", "clips", "--release", folder / "clips.csv"]
+    source = clips if (folder / "clips.csv").exists() else ["--release", folder / "release"]
+    assert abaw("prepare", *source, "--store", folder / "store", "--workers", 1, *words) == 0
+    report = json.loads((folder / "store/report.json").read_bytes())
+    told: dict[str, list[str]] = {}
+    for problem in report["problems"]:
+        told.setdefault(problem["video"], []).append(f"{problem['kind']}: {problem['detail']}")
+    return report["recordings"], told
+
+
+def seconds(recordings: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {name: recording["sound_seconds"] for name, recording in recordings.items()}
+
+
+def samples(film: Path) -> np.ndarray:
+    sound = read_sound(film)
+    assert sound is not None
+    return sound.samples
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    read = capsys.readouterr()
+    return " ".join((read.out + read.err).split())
+
+
+def test_every_case_is_here() -> None:
+    theirs = {path.name for path in SHARED.glob("*/")} if SHARED.is_dir() else set(CASES)
+    assert theirs <= set(CASES)
+
+
+def test_one_bad_sound_packet(make: Make, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bad packet alone is silence, and the rest keeps its time."""
+    folder = make("01-one-bad-sound-packet")
+    recordings, told = prepared(folder)
+    assert seconds(recordings) == pytest.approx(dict.fromkeys(("whole", "first", "middle"), 10.0), abs=0.05)
+    for name in ("first", "middle"):
+        (damaged,) = (line for line in told[name] if line.startswith("damaged sound"))
+        assert float(damaged.removeprefix("damaged sound: ").partition(" of ")[0]) <= 0.06
+    assert not any("damaged" in line for line in told["whole"])
+    whole, middle = samples(folder / "whole.avi"), samples(folder / "middle.avi")
+    packet = slice(round(2.62 * SAMPLE_RATE), round(2.63 * SAMPLE_RATE))
+    assert np.abs(middle[packet]).max() < 0.05 < np.abs(whole[packet]).max()
+    later = slice(3 * SAMPLE_RATE, 9 * SAMPLE_RATE)
+    assert np.corrcoef(whole[later], middle[later])[0, 1] > 0.999
+    capsys.readouterr()
+    assert infer(folder / "middle.avi", run) == 0
+    assert "damaged sound: middle 0.0" in said(capsys)
+
+
+def test_sound_stamps_slower_than_samples(make: Make) -> None:
+    folder = make("02-sound-stamps-slower-than-samples")
+    recordings, told = prepared(folder)
+    assert seconds(recordings) == pytest.approx({"whole": 10.03, "blocks": 10.03}, abs=0.02)
+    assert np.array_equal(samples(folder / "blocks.avi"), samples(folder / "whole.avi"))
+    assert any(line.startswith("sound off its clock") for line in told["blocks"])
+    assert not any("clock" in line for line in told["whole"])
+
+
+def test_joined_transport_streams(make: Make, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joined = make("03-joined-transport-streams") / "joined.ts"
+    assert read_times(joined) == pytest.approx(np.arange(100) / 25, abs=1e-6)
+    assert [number for number, _ in read_pictures(joined)] == list(range(1, 101))
+    assert len(samples(joined)) / SAMPLE_RATE == pytest.approx(4.0, abs=0.05)
+    assert infer(joined, run, "--annotate") == 0
+    assert "clock that jumps: joined" in said(capsys)
+    table = pd.read_csv(joined.parent / "out/joined.csv")
+    assert (len(table), table["time"].iloc[-1]) == (100, 3.96)
+    assert read_times(joined.parent / "out/joined.annotated.mp4") == pytest.approx(np.arange(100) / 25, abs=1e-3)
+
+
+def test_mirrored_display_matrix(make: Make) -> None:
+    folder = make("05-mirrored-display-matrix")
+    plain, mirrored, flipped = (
+        upright(next(iter(read_pictures(folder / f"{name}.mp4")))[1]).astype(float)
+        for name in ("plain", "mirrored", "flipped")
+    )
+    # the flipped film was encoded anew, and lost other details
+    assert 4 * np.abs(mirrored - plain[:, ::-1]).mean() < np.abs(mirrored - plain[::-1, ::-1]).mean()
+    assert 4 * np.abs(flipped - plain).mean() < np.abs(flipped - plain[::-1]).mean()
+
+
+@pytest.mark.parametrize("case", ["06-macosx-folder", "07-crops-folder-inside-itself"])
+def test_folders_of_other_systems(make: Make, case: str) -> None:
+    folder = make(case)
+    _, told = prepared(folder)
+    assert told == {}
+    videos = json.loads((folder / "store/manifest.json").read_bytes())["videos"]
+    assert {name: video["crops"] for name, video in videos.items()} == {"1-30-64x64": FRAMES, "9-30-64x64": FRAMES}
+
+
+def test_crops_end_early(make: Make) -> None:
+    _, told = prepared(make("08-crops-end-early"))
+    assert "crops of a part: crops end at frame 14 of 100" in told["1-30-64x64"]
+    assert not any("crops" in line for line in told.get("9-30-64x64", []))
+
+
+def test_two_films_of_one_name(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make("09-two-films-of-one-name")
+    root, table = folder / "release", folder / "m.parquet"
+    truth = ("--annotations", root / VAL, "--videos", root)
+    assert abaw("import", folder / "val.csv", "--name", "m", *truth, "--out", table) == 0
+    taken = "old/9-30-64x64.mp4 has the name of batch1/9-30-64x64.mp4, which is taken"
+    assert taken in said(capsys)
+    assert pd.read_parquet(table)["time"].max() == pytest.approx(1.96)
+    _, told = prepared(folder)
+    assert told == {"9-30-64x64": [f"two video files: {taken}"]}
+    (folder / "list.txt").write_text("9-30-64x64\n")
+    rows = "".join(f"9-30-64x64/{i:05d}.jpg,0\n" for i in range(1, FRAMES + 1))
+    header = "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
+    (folder / "predictions.txt").write_text(f"{header}\n{rows}")
+    capsys.readouterr()
+    assert abaw("check", folder / "predictions.txt", "--videos", folder / "list.txt", "--media", root) == 0
+    assert taken in said(capsys)
+
+
+def test_sound_without_pictures(make: Make, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make("11-sound-without-pictures")
+    recordings, told = prepared(folder)
+    assert seconds(recordings) == pytest.approx(dict.fromkeys("abcdefg", 2.0), abs=0.05)
+    alone = ["video without pictures: it holds no picture, so 25 frames a second are taken"]
+    assert told == dict.fromkeys(("a", "b", "f"), alone)
+    assert infer(folder / "a.mp4", run) == 0
+    assert len(pd.read_csv(folder / "out/a.csv")) == pytest.approx(50, abs=2)
+    capsys.readouterr()
+    assert infer(folder / "g.m4a", run, "--annotate") == 2
+    assert "g.m4a: holds sound and no picture. Leave out --annotate." in said(capsys)
+    assert not (folder / "out/g.csv").exists()
+
+
+def test_stray_time_stamp(make: Make) -> None:
+    recordings, told = prepared(make("12-stray-time-stamp"))
+    assert seconds(recordings) == pytest.approx({"stray": 2.02}, abs=0.03)
+    assert recordings["stray"]["picture_seconds"] == pytest.approx(1.96)
+    (jump,) = (line for line in told["stray"] if line.startswith("sound off its clock"))
+    assert "+72000.0 s" in jump
+
+
+def test_pictures_as_they_are_held(make: Make) -> None:
+    folder = make("13-pictures-as-they-are-held")
+    _, told = prepared(folder, "--pictures-are-faces")
+    assert told == {}
+    for name in ("upright", "exif", "float", "wide"):
+        with tarfile.open(folder / f"store/recordings/{name}/{name}.tar") as tar:
+            crop = tar.extractfile(tar.getmembers()[0])
+            assert crop is not None
+            with Image.open(crop) as picture:
+                grey = np.asarray(picture.convert("L")).astype(float)
+        assert grey[:50, 30:].mean() == pytest.approx(220, abs=3)
+        assert grey[60:, 30:].mean() == pytest.approx(0, abs=3)
+
+
+def test_dollars_in_the_name(make: Make, run: Path) -> None:
+    folder = make("17-dollars-in-the-name")
+    assert infer(folder / "a$b{c_$.mp4", run) == 0
+    assert len(pd.read_csv(folder / "out/a$b{c_$.csv")) == FRAMES
+    with Image.open(folder / "out/a$b{c_$.png") as picture:
+        assert picture.width > 1000
+
+
+def test_crops_that_are_none(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make("20-crops-that-are-none")
+    _, told = prepared(folder)
+    assert told["1-30-64x64"][0].startswith("crops in another format: 50 are no upright JPEG: 00001.png")
+    assert told["9-30-64x64"] == ["no crops: its folder of crops holds no usable picture"]
+    capsys.readouterr()
+    assert abaw("faces", "--release", folder / "release", "--workers", 1) == 0
+    out = said(capsys)
+    assert "9-30-64x64" in out
+    assert "1-30-64x64" not in out
+
+
+def test_faces_of_left_and_right_cameras(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused by name before the work, or kept apart."""
+    folder = make("04-faces-of-left-and-right-cameras")
+    films = [folder / "S01_left.mp4", folder / "S01.mp4"]
+    found = folder / "found"
+    if abaw("faces", "--videos", *films, "--out", found, "--workers", 1) == 2:
+        assert "S01_left" in said(capsys)
+        assert not list(found.rglob("*.jpg"))
+    else:
+        crops = {path.name: len(list(path.iterdir())) for path in (found / CROPS).iterdir()}
+        assert len(crops) == 2
+        assert min(crops.values()) == 30
+
+
+def test_video_names_read_as_numbers(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make("15-video-names-read-as-numbers")
+
+    def imported(table: str, annotations: str) -> int:
+        words = ("--annotations", folder / annotations, "--rate", 30, "--out", folder / f"{table}.parquet")
+        return abaw("import", folder / f"{table}.csv", "--name", "m", *words)
+
+    assert imported("m", "ann") == 0
+    rows = pd.read_parquet(folder / "m.parquet")
+    assert rows["video"].value_counts().to_dict() == {"171": 20, "0012": 20}
+    assert rows["m_Neutral"].notna().all()
+    assert imported("na", "na") == 0
+    assert set(pd.read_parquet(folder / "na.parquet")["video"]) == {"NA"}
+    capsys.readouterr()
+    if imported("png", "ann") != 0:
+        assert "171/00001.png" in said(capsys)

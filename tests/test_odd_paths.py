@@ -1,0 +1,117 @@
+"""A path is a path: no name is a pattern, a protocol, a format, a formula or markup to whoever reads or draws it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from abaw_expr.cli import main
+from abaw_expr.data.media import read_sound, read_times
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.sources import kind_of
+from abaw_expr.data.walk import find_films
+from abaw_expr.faces.pictures import count_pictures, read_pictures
+from tests.damage import write_film
+from tests.test_inference import make_run
+from tests.tiny import add_validation, annotate, crop, kinds, run
+from tuning.pictures import save
+
+NAMES = (
+    *("%03d", "a%d", "100%", "*", "a?b", "[a-z]", "[red]x", "{x}", "{0}", "#1", "-a", "--out", "~", "$HOME"),
+    *(
+        "concat:a",
+        "http:x",
+        "pipe:0",
+        "file:x",
+        "data:,x",
+        "a:b",
+        "a|b",
+        "a&b",
+        "a;b",
+        "a'b",
+        'a"b',
+        "a`b",
+        " a ",
+        "$x_{",
+    ),
+    *("\u0441\u043b\u043e\u0432\u043e", "\u6c34", "\U0001f600", "a\u202eb", "CON", "x.part"),
+)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_film(tmp_path_factory.mktemp("odd") / "film.mp4", "mpeg4", "aac", 0.4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("suffix", [".mp4", ".png", ".txt", ""])
+def test_a_film_is_read_by_what_it_holds(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str
+) -> None:
+    """Relative names are what programs take for something else."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"{name}{suffix}")
+    shutil.copy(film, path)
+    assert kind_of(path) == "video"
+    assert read_times(path) == pytest.approx(np.arange(10) / 25)
+    assert [number for number, _ in read_pictures(path)] == list(range(1, 11))
+    assert count_pictures(path) == 10
+    assert read_sound(path) is not None
+
+
+def test_a_release_of_odd_names_is_prepared(film: Path, tmp_path: Path) -> None:
+    root = tmp_path / "[release] %d*"
+    add_validation(root)
+    names = [name for name in NAMES if name[0] not in ". " and name.isprintable()]
+    for name in names:
+        annotate(root, name, [0] * 10)
+        crop(root, name, range(1, 11))
+        shutil.copy(film, root / f"batch1/{name}.mp4")
+    assert set(find_films(root)[0]) == {*names, "val"}
+    prepared = run(root, tmp_path / "store")
+    assert {kind for told in kinds(prepared).values() for kind in told} <= {"hardly a voice"}
+    assert prepared.videos == {"train": len(names), "val": 1}
+    assert prepared.crops == 10 * len(names) + 2
+
+
+@pytest.mark.parametrize("name", ["a$b{c_$", "$x_{$", "%03d", "[red]x", "-a", "a:b", "concat:a"])
+def test_infer_answers_for_an_odd_name(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(film, f"{name}.mp4")
+    trained = make_run(tmp_path / "run").root
+    words = [
+        "infer",
+        f"./{name}.mp4",
+        "--run",
+        str(trained),
+        "--out",
+        f"./o:{name}",
+        "--accelerator",
+        "cpu",
+        "--annotate",
+    ]
+    assert main(words) == 0
+    assert len(pd.read_csv(f"./o:{name}/{name}.csv")) == 10
+    assert len(read_times(Path(f"./o:{name}/{name}.annotated.mp4"))) == 10
+
+
+def test_words_in_pictures_are_no_formulas(tmp_path: Path) -> None:
+    """Two dollars would be a formula, and braces that do not close an error."""
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle("a$b{c_$")
+
+    save(draw, tmp_path / "p")
+    assert "<!-- a$b{c_$ -->" in (tmp_path / "p.svg").read_text()
+
+
+def test_problems_are_told_as_they_are_written(tmp_path: Path) -> None:
+    for folder in ("[red]", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").write_bytes(b"")
+    _, (problem,) = find_films(tmp_path)
+    assert isinstance(problem, Problem)
+    assert problem.detail == "b/x.mp4 has the name of [red]/x.mp4, which is taken"
