@@ -204,7 +204,7 @@ def read_outputs(path: Path, task: Challenge | None = EXPR) -> Outputs:
             table = _cast(file.read(columns=columns.names), columns, path)
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError, MemoryError) as error:  # MemoryError: a damaged length
         raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
     return Outputs(task, _checked(table, task, tuple(branches), path), metadata["split"], branches, (path,))
 

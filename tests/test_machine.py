@@ -1,0 +1,132 @@
+"""What the machine refuses ends a command; it is never written down as a file's defect."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from abaw_expr import console
+from abaw_expr.cli import main
+from abaw_expr.data.retry import retried
+from abaw_expr.data.store import open_store
+from abaw_expr.tasks import EXPR
+from tests.faults import Machine
+from tests.tiny import add, add_validation, contents, run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, and the store that an undisturbed machine makes of it."""
+    root = tmp_path_factory.mktemp("tiny")
+    add(root / "release", "a")
+    add_validation(root / "release")
+    run(root / "release", root / "store")
+    return root
+
+
+def prepare(release: Path, store: Path) -> list[str]:
+    return ["prepare", "--release", str(release), "--store", str(store), "--workers", "1"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_passing_fault_does_not_become_data(
+    number: int,
+    again: bool,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every open of the release fails once: the command ends, or its store is what it would have been."""
+    release, store, calls = tiny / "release", tmp_path / "store", ("open", "scandir")
+    if again:
+        shutil.copytree(tiny / "store", store)
+    whole, arguments = contents(tiny / "store"), prepare(release, store)
+    counting = Machine(release, 0, 0, calls)
+    counting.run(monkeypatch, lambda: main(prepare(release, tmp_path / "counted")))
+    statuses = []
+    for at in range(1, counting.count + 1):
+        status = Machine(release, at, number, calls).run(monkeypatch, lambda: main(arguments))
+        text = " ".join(capsys.readouterr().err.split())
+        assert "Traceback" not in text
+        if status == 0:
+            assert contents(store) == whole, at
+        else:
+            assert status == 2
+            assert os.strerror(number) in text
+            assert str(release) in text
+        statuses.append(status)
+    assert statuses.count(2) > len(statuses) / 2
+    assert main(arguments) == 0
+    assert contents(store) == whole
+
+
+@pytest.mark.parametrize("handles", [12, 20, 40])
+def test_too_few_file_handles_end_the_command(handles: int, tiny: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (handles, handles))
+
+    store = tmp_path / "store"
+    arguments = [sys.executable, "-m", "abaw_expr", *prepare(tiny / "release", store)]
+    ended = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True, check=False)
+    if ended.returncode == 0:
+        assert open_store(store, EXPR).digest == open_store(tiny / "store", EXPR).digest
+    else:
+        assert not (store / "manifest.json").exists()
+    assert "unreadable" not in ended.stdout
+
+
+def test_ffmpeg_is_asked_twice_and_the_file_read_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"1234")
+    fault = av.error.OSError(errno.EIO, "Input/output error", str(film))
+    answers: list[object] = [fault, "read"]
+
+    def read() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert retried(film, read) == "read"
+    answers[:] = [fault, fault, "never"]
+    with pytest.raises(av.FFmpegError):  # twice the same of a file that can be read: it is the file's
+        retried(film, read)
+    assert answers == ["never"]
+    answers[:] = [fault, "never"]
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        Machine(film, 1, errno.EIO).run(monkeypatch, lambda: retried(film, read))
+    assert not isinstance(raised.value, av.FFmpegError)
+    answers[:] = [av.error.InvalidDataError(1, "Invalid data"), "never"]
+    with pytest.raises(av.FFmpegError, match="Invalid data"):
+        retried(film, read)
+
+
+def test_memory_that_is_lacking_ends_a_command_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(*_: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("abaw_expr.data.datasets.kinds.read_dataset", lacking)
+    assert main(prepare(tmp_path, tmp_path / "store")) == 2
+    assert "out of memory. Nothing was left half-written." in " ".join(capsys.readouterr().err.split())
+
+
+def test_names_are_shown_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31mred\x1b]0;title\x07\x9b2J\r\udcff\u202e é 漢字"
+    shown = r"a\x1b[31mred\x1b]0;title\x07\x9b2J\r\udcff\u202e é 漢字"
+    console.note(name)
+    console.error(name)
+    console.table(name, (name,), [(name,)])
+    captured = capsys.readouterr()
+    assert captured.err.count(shown) == 2
+    assert captured.out.count(shown) == 3
+    assert not set("\x1b\x07\x9b\r") & set(captured.out + captured.err)
