@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from abaw_expr.data.recording import prepare_recording
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.store import read_recording
 from abaw_expr.faces.pictures import read_pictures
-from tests.damage import FORMS, damage, write_film, write_films
+from tests.damage import FORMS, damage, remux, write_film, write_films
 
 FILMS = 48
 FIRST = 10_000
@@ -77,6 +78,25 @@ def test_a_whole_film_is_whole(films: list[Path], name: str) -> None:
     assert sound is not None
     assert (sound.problem, sound.stamps, sound.cut) == (None, None, False)
     assert len(sound.samples) / SAMPLE_RATE == pytest.approx(2, abs=0.06)
+
+
+@pytest.mark.parametrize(("seconds", "end"), [(100.0, 91.96), (2.0, 1.96)])
+def test_a_picture_may_be_shown_while_there_is_something_to_hear(tmp_path: Path, seconds: float, end: float) -> None:
+    """Halfway the film stands still for 90 s, or its clock jumps."""
+    film = write_film(tmp_path / "a.mkv", "mpeg4", None)
+    moved = remux(film, tmp_path / "moved.mkv", video=lambda number: 90.0 if number >= 25 else 0.0)
+    voice = write_film(tmp_path / "b.mkv", None, "flac", seconds, 8_000)
+    both = tmp_path / "both.mkv"
+    with av.open(str(moved)) as first, av.open(str(voice)) as second, av.open(str(both), "w") as out:
+        sources = [(one, out.add_stream_from_template(one.streams[0])) for one in (first, second)]
+        for source, stream in sources:
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    clock = read_clock(both)
+    assert clock.end == pytest.approx(end, abs=0.01)
+    assert (clock.problem is None) == (end > 2)
 
 
 def test_hours_of_sound_are_not_read_for_a_few_pictures(tmp_path: Path) -> None:

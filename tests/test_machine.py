@@ -13,7 +13,7 @@ import pytest
 
 from abaw_expr import console
 from abaw_expr.cli import main
-from abaw_expr.data.retry import retried
+from abaw_expr.data.media import read_clock, read_sound
 from abaw_expr.data.store import open_store
 from abaw_expr.tasks import EXPR
 from tests.faults import Machine
@@ -83,30 +83,36 @@ def test_too_few_file_handles_end_the_command(handles: int, tiny: Path, tmp_path
     assert "unreadable" not in ended.stdout
 
 
-def test_ffmpeg_is_asked_twice_and_the_file_read_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = tmp_path / "film.mp4"
-    film.write_bytes(b"1234")
-    fault = av.error.OSError(errno.EIO, "Input/output error", str(film))
-    answers: list[object] = [fault, "read"]
+def test_bytes_that_the_machine_refuses_are_no_defect_of_a_film(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever read of them fails: FFmpeg would say of some that the file ended early."""
+    (film,) = (tiny / "release").rglob("a.mp4")
+    whole, read = read_sound(film), os.read
+    assert whole is not None
+    count = at = 0
 
-    def read() -> object:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def refusing(descriptor: int, size: int) -> bytes:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, size)
 
-    assert retried(film, read) == "read"
-    answers[:] = [fault, fault, "never"]
-    with pytest.raises(av.FFmpegError):  # twice the same of a file that can be read: it is the file's
-        retried(film, read)
-    assert answers == ["never"]
-    answers[:] = [fault, "never"]
-    with pytest.raises(OSError, match="Input/output error") as raised:
-        Machine(film, 1, errno.EIO).run(monkeypatch, lambda: retried(film, read))
-    assert not isinstance(raised.value, av.FFmpegError)
-    answers[:] = [av.error.InvalidDataError(1, "Invalid data"), "never"]
-    with pytest.raises(av.FFmpegError, match="Invalid data"):
-        retried(film, read)
+    monkeypatch.setattr("abaw_expr.data.containers.os.read", refusing)
+    refused = 0
+    for work in (read_clock, read_sound):
+        count, at = 0, 0
+        work(film)
+        for number in range(1, count + 1):
+            count, at = 0, number
+            with pytest.raises(OSError, match="Input/output error") as raised:
+                work(film)
+            assert not isinstance(raised.value, av.FFmpegError)
+            refused += 1
+    assert refused >= 3
+    at = 0
+    again = read_sound(film)
+    assert again is not None
+    assert again.samples.tobytes() == whole.samples.tobytes()
 
 
 def test_memory_that_is_lacking_ends_a_command_in_one_line(

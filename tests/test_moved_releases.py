@@ -8,10 +8,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from abaw_expr.data.release import frames_with_crop
 from tests.tiny import ANNOTATIONS, add, add_validation, kinds, run
 
 CAFE = "caf\u00e9 1"
@@ -164,6 +166,24 @@ def changed(whole: tuple[Path, str], folder: Path, *names: str) -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_release_that_was_moved_gives_the_same_store(whole: tuple[Path, str], tmp_path: Path, name: str) -> None:
     changed(whole, tmp_path, name)
+
+
+def test_scores_know_crops_that_were_moved(whole: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "release"
+    shutil.copytree(whole[0], root)
+    truths = {"a": np.zeros(10, np.int8), CAFE: np.zeros(10, np.int8)}
+    expected = [[True] * 2 + [False] * 8] * 2
+    for name in ("a video's crops inside themselves", "crops inside themselves", "of a share", "of a Mac"):
+        CHANGES[name](root)
+        assert [has.tolist() for has in frames_with_crop([root / "cropped_aligned"], truths)] == expected
+
+
+def test_a_film_and_a_link_to_it_are_one(whole: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "release"
+    shutil.copytree(whole[0], root)
+    (root / "test_videos").mkdir()
+    (root / "test_videos/a.mp4").symlink_to(root / "batch1/a.mp4")
+    assert not run(root, tmp_path / "store").problems
 
 
 IN_PLACE = sorted(set(CHANGES) - {"one folder deeper", "in capitals"})

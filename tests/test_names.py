@@ -133,22 +133,23 @@ def from_films(name: str, folder: Path) -> Sequence[str]:
 LIKE = frames_of(EXPR, "val", {"v": np.array([1])}, {"v": np.array([0.0])})
 
 
-def imported(path: Path, name: str) -> Sequence[str]:
-    import_branch(path, "m", LIKE, False, None, incomplete=True)
-    return [name]
+def imported(path: Path) -> Sequence[str]:
+    """The videos of the table, which alone has a say: names of a source are held against its own."""
+    outputs = import_branch(path, "m", LIKE, False, None, incomplete=True).outputs
+    return outputs.table["video"].tolist()
 
 
 def from_csv(name: str, folder: Path) -> Sequence[str]:
     with open(folder / "m.csv", "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
-        csv.writer(file).writerows([["video", "frame", *EXPR.columns], [name, 1, *[1 / 8] * EXPR.n_columns]])
-    return [one for one in imported(folder / "m.csv", name) if one.strip(".7")]  # .7 alone is read as a number
+        rows = [[video, 1, *[1 / 8] * EXPR.n_columns] for video in (name, "v")]
+        csv.writer(file).writerows([["video", "frame", *EXPR.columns], *rows])
+    return imported(folder / "m.csv")
 
 
 def from_parquet(name: str, folder: Path) -> Sequence[str]:
-    pq.write_table(
-        pa.table({"video": [name], "frame": [1], **{column: [1 / 8] for column in EXPR.columns}}), folder / "m.parquet"
-    )
-    return imported(folder / "m.parquet", name)
+    columns = {"video": [name, "v"], "frame": [1, 1], **{column: [1 / 8] * 2 for column in EXPR.columns}}
+    pq.write_table(pa.table(columns), folder / "m.parquet")
+    return imported(folder / "m.parquet")
 
 
 READERS: list[Callable[[str, Path], Sequence[str]]] = [
@@ -193,7 +194,7 @@ def test_no_reader_lets_a_name_out(read: Callable[[str, Path], Sequence[str]], t
         assert all(stays(one) for one in names), (name, names)
     assert snapshot(tmp_path, inside) == before
     assert taken > 200
-    assert refused > 400
+    assert refused > 400 or read in (from_csv, from_parquet)
 
 
 def test_what_is_written_of_names_that_were_taken_stays_inside(tmp_path: Path) -> None:

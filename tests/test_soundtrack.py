@@ -27,7 +27,7 @@ def laid(stamp: Callable[[int], float | None], pictures: Clock | None = None) ->
     for i in range(COUNT):
         off = stamp(i)
         pieces.append(Piece(None if off is None else i * LONG / RATE + off, np.full(LONG, i + 1, np.float32)))
-    return lay(pieces, pictures, pictures.end + 10 if len(pictures.times) else None, RATE)
+    return lay(pieces, pictures, pictures.end + 2.5 if len(pictures.times) else None, RATE)
 
 
 WHOLE = np.repeat(np.arange(1, COUNT + 1, dtype=np.float32), LONG)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaw_expr.data.stamps import Clock, clock_of
+from abaw_expr.data.stamps import Clock, clock_of, stamps_of
 
 BASE = Fraction(1, 1000)
 STEP = 40
@@ -26,7 +26,7 @@ def packets(shown: Sequence[int | None], decoded: Sequence[int | None] | None = 
 
 
 def clock(shown: Sequence[int | None], decoded: Sequence[int | None] | None = None) -> Clock:
-    return clock_of(packets(shown, decoded), BASE)
+    return clock_of(stamps_of(packets(shown, decoded)), BASE)
 
 
 def even(count: int, start: int = 0) -> list[int]:

@@ -4,16 +4,19 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from abaw_expr.data.crops import Seen, crop_problems, has_usable, list_crops, read_crops
+from abaw_expr.data.media import read_times
 from abaw_expr.data.sources import kind_of, list_pictures, read_source
 from abaw_expr.data.stills import PictureError, as_crop, is_still, is_turned, read_still
 from abaw_expr.faces.pictures import read_pictures, upright, upright_size
 from tests.cases import ONE, lay
 from tests.clips import encode
+from tests.damage import write_film
 from tests.tiny import crop, jpeg
 
 FACE = np.zeros((112, 112, 3), np.uint8)
@@ -121,6 +124,22 @@ def test_kind_goes_by_what_is_there(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=40)
     assert kind_of(tmp_path / "moving.gif") == "video"
     assert len(read_source(tmp_path / "moving.gif").times) == 5
+
+
+@pytest.mark.parametrize("name", ["song.mp3", "song.mp4"])
+def test_a_cover_makes_no_film_of_a_song(tmp_path: Path, name: str) -> None:
+    """An ID3 tag (2.3, 4.15) before the sound, whatever the file is called."""
+    song = write_film(tmp_path / "plain.mp3", None, "libmp3lame")
+    body = b"\0image/jpeg\0\3\0" + jpeg()
+    frame = b"APIC" + len(body).to_bytes(4) + b"\0\0" + body
+    length = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    path = tmp_path / name
+    path.write_bytes(b"ID3\3\0\0" + length + frame + song.read_bytes())
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1
+    assert kind_of(path) == "sound"
+    assert len(read_source(path).times) == pytest.approx(50, abs=3)
+    assert not len(read_times(path))
 
 
 def test_pictures_of_every_ending_are_listed(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from av.container import InputContainer
 
 from abaw_expr.data.containers import Packets, can_decode, open_media, picture_stream, reason
 from abaw_expr.data.soundtrack import Piece, lay
-from abaw_expr.data.stamps import Clock, clock_of
+from abaw_expr.data.stamps import Clock, clock_of, stamps_of
 
 SAMPLE_RATE = 16_000
 """Samples a second of the mono sound that is analysed."""
 MARGIN = 10.0
 """Seconds after the last picture until which sound is kept: what is heard later is not asked for."""
+GAP_MARGIN = 2.5
+"""Seconds after the last picture until which a gap of the sound may last: real sound ends up to 2.1 s after it."""
 _ROUNDED = 0.005
 """Seconds by which stamps of lost sound may be rounded: packets are of one length as a rule."""
 _SWALLOWED = 1.0
@@ -57,7 +59,20 @@ def read_clock(path: Path) -> Clock:
             return Clock.none()
         assert stream.time_base is not None
         packets = Packets(container, stream)
-        return replace(clock_of(packets, stream.time_base), cut=packets.cut)
+        stamps, base = stamps_of(packets), stream.time_base
+    clock = clock_of(stamps, base)
+    if clock.problem:  # a picture may be shown for as long as there is something to hear
+        as_said = clock_of(stamps, base, still=float("inf"))
+        clock = as_said if as_said.end > clock.end and as_said.end <= _heard(path) + MARGIN else clock
+    return replace(clock, cut=packets.cut)
+
+
+def _heard(path: Path) -> float:
+    """Seconds of sound by the packets of a file."""
+    with open_media(path) as container:
+        if not container.streams.audio:
+            return 0.0
+        return sum(_seconds(packet) for packet in Packets(container, container.streams.audio[0]))
 
 
 def read_times(path: Path) -> np.ndarray:
@@ -91,8 +106,8 @@ def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
     problem = decoded.problem
     if not decoded.good:
         return Sound(np.zeros(0, np.float32), problem, streams) if problem else None
-    samples, stamps = lay(pieces, clock, limit, SAMPLE_RATE)
-    return Sound(samples, problem, streams, stamps, cut)
+    samples, stamps = lay(pieces, clock, clock.end + GAP_MARGIN if limit is not None else None, SAMPLE_RATE)
+    return Sound(samples if limit is None else samples[: round(limit * SAMPLE_RATE)], problem, streams, stamps, cut)
 
 
 class _StrangeError(Exception):

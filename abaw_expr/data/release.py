@@ -16,10 +16,9 @@ import numpy as np
 
 from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import Film, Found, films_of, innermost, is_leftover, misspelt, walk
+from abaw_expr.data.walk import Film, Found, crop_folders, crops_of, films_of, innermost, is_leftover, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.spellings import matched
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
@@ -111,7 +110,8 @@ def read_release(root: Path, task: Task) -> Release:
                 remedy="Leave it in one of the two.",
             )
         videos[name] = Video(name, split, labels, ())
-    return _group(root, _with_crops(videos, root, found), found)
+    crops = crops_of(videos, found.crops, root, found.problems)
+    return _group(root, {name: replace(video, crop_folders=crops[name]) for name, video in videos.items()}, found)
 
 
 def read_annotation(path: Path, task: Challenge) -> np.ndarray:
@@ -204,7 +204,9 @@ def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) ->
 
     Raises ReleaseError where the roots hold none of the videos.
     """
-    folders = {video: tuple(root / video for root in roots if (root / video).is_dir()) for video in truths}
+    problems = list[Problem]()
+    crops = [folders for root in roots for folders in crop_folders(root, root, problems)]
+    folders = crops_of(truths, crops, Path(), problems)
     if not any(folders.values()):
         remedy = "Name the folders that hold a folder a video, such as cropped_aligned."
         raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)), remedy=remedy)
@@ -234,17 +236,6 @@ def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
         expected="those of one edition",
         remedy="Move the other editions out of the release folder.",
     )
-
-
-def _with_crops(videos: Mapping[str, Video], root: Path, found: Found) -> dict[str, Video]:
-    """The videos with their folders of crops."""
-    folders: dict[str, list[Path]] = defaultdict(list)
-    for crops in found.crops:
-        for name, meant in sorted(matched(videos, crops).items()):
-            folders[name].append(crops[meant])
-            if name != meant:
-                found.problems.append(misspelt(name, "folder of crops", crops[meant], root))
-    return {name: replace(video, crop_folders=tuple(folders[name])) for name, video in videos.items()}
 
 
 def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:

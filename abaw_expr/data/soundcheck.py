@@ -92,8 +92,7 @@ def _sound_problems(name: str, sound: Sound, end: float) -> Iterator[Problem]:
     if sound.stamps is not None:
         remedy = "None needed; listen whether the sound agrees with the picture."
         yield Problem("sound off its clock", name, f"{sound.stamps}; {seconds:.1f} s are kept", remedy)
-    goes_on = "goes on after" if sound.cut else "ends at"
-    detail = f"sound {goes_on} {seconds:.1f} s, the picture ends at {end:.1f} s"
+    detail = f"sound {'goes on after' if sound.cut else 'ends at'} {seconds:.1f} s, the picture at {end:.1f} s"
     if seconds < end - SOUND_OFF:
         yield Problem("short sound", name, detail, "None needed: the picture decides alone after that.")
     elif seconds > end + SOUND_OFF:

@@ -48,8 +48,7 @@ def lay(
         ignored = _Track(pieces, clock, limit, rate, drops=False, gaps=False).follow()
         end = clock.end * rate if len(clock.times) else float(whole)
         track = min(track, ignored, key=lambda one: abs(one.length - end))
-    samples = np.concatenate([np.zeros(0, np.float32), *track.laid])
-    return (samples if limit is None else samples[: round(limit * rate)]), track.said()
+    return np.concatenate([np.zeros(0, np.float32), *track.laid]), track.said()
 
 
 @dataclass

@@ -25,6 +25,8 @@ _REORDERED = 17
 """Pictures by which the order of decoding may be ahead of that of showing: H.264 keeps 16."""
 
 Ticks = NDArray[np.int64]
+Stamp = tuple[int | None, int | None]
+"""When a picture is shown and when it is decoded, in ticks, as far as a packet says so."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,21 @@ class Clock:
         return float(self.times[-1]) if len(self.times) else 0.0
 
 
-def clock_of(packets: Iterable[av.Packet], base: Fraction) -> Clock:
-    """The clock that the packets of a stream say; `base` is a tick of theirs in seconds."""
-    pairs = [(p.pts, p.dts) for p in packets if not p.is_discard]
+def stamps_of(packets: Iterable[av.Packet]) -> list[Stamp]:
+    """When the pictures of packets are shown and decoded, by order of decoding."""
+    return [(packet.pts, packet.dts) for packet in packets if not packet.is_discard]
+
+
+def clock_of(pairs: Sequence[Stamp], base: Fraction, still: float = STILL) -> Clock:
+    """The clock that stamps say; `base` is a tick of theirs in seconds.
+
+    A picture is shown for `still` seconds at most.
+    """
     if not pairs:
         return Clock.none()
     tick = float(base)
     decoded, offset = _orders(pairs, tick)
-    shift, shifts, jumps = _shifts(decoded, tick, _BACK if pairs[-1][1] is not None else None)
+    shift, shifts, jumps = _shifts(decoded, tick, _BACK if pairs[-1][1] is not None else None, still)
     shown = decoded + shift + offset
     order = np.argsort(shown, kind="stable")
     places = np.empty(len(order), np.intp)
@@ -77,7 +86,7 @@ def clock_of(packets: Iterable[av.Packet], base: Fraction) -> Clock:
     return Clock(times, places, first * tick, tuple(float(s) * tick for s in shifts), problem)
 
 
-def _orders(pairs: Sequence[tuple[int | None, int | None]], tick: float) -> tuple[Ticks, Ticks]:
+def _orders(pairs: Sequence[Stamp], tick: float) -> tuple[Ticks, Ticks]:
     """Each packet's stamp of decoding, and how much later its picture is shown, in ticks.
 
     Where only one of the two is known it stands for both; a picture shown absurdly long after it is decoded is shown
@@ -109,7 +118,9 @@ def _step(stamps: NDArray[np.float64], tick: float) -> float:
     return min(float(np.median(steps[steps > 0])), STILL / tick) if (steps > 0).any() else 1.0
 
 
-def _shifts(stamps: Ticks, tick: float, back: float | None) -> tuple[Ticks, list[int], list[tuple[int, int]]]:
+def _shifts(
+    stamps: Ticks, tick: float, back: float | None, still: float
+) -> tuple[Ticks, list[int], list[tuple[int, int]]]:
     """What is added to each stamp [n], all that is added anywhere, and the jumps: (mended stamp before it, ticks).
 
     `back` is the seconds by which stamps may go back; None: they are in the order of showing, which is another.
@@ -128,7 +139,7 @@ def _shifts(stamps: Ticks, tick: float, back: float | None) -> tuple[Ticks, list
             new, late = due, shifts[-1] - due
             last += (stop - start) * step
         else:
-            new, late = _going_on(shifts, due, jitter, near, round(STILL / tick))
+            new, late = _going_on(shifts, due, jitter, near, min(still / tick, 2.0**62))
             last = max(last, int(stamps[start:stop].max()) + new)
             shifts += [new] if new != shifts[-1] else []
         jumps += [(before, late)] if late else []
@@ -136,7 +147,7 @@ def _shifts(stamps: Ticks, tick: float, back: float | None) -> tuple[Ticks, list
     return shift, shifts, jumps
 
 
-def _going_on(shifts: Sequence[int], due: int, jitter: int, near: int, still: int) -> tuple[int, int]:
+def _going_on(shifts: Sequence[int], due: int, jitter: int, near: int, still: float) -> tuple[int, int]:
     """What is to be added from here on, in ticks, and by how much the clock jumps; `due` makes it go on at once."""
     close = [s for s in shifts if -jitter <= s - due <= near]
     if close:

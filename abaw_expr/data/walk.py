@@ -98,7 +98,7 @@ def walk(root: Path, task: Challenge) -> Found:
     found = Found()
     for here, subfolders, files in tour(root, found.problems):
         for name in _take_crop_roots(subfolders):
-            found.crops += _crop_roots(here / name, root, found.problems)
+            found.crops += crop_folders(here / name, root, found.problems)
         annotations = [here / name for name in subfolders if name in task.annotation_folders]
         found.annotations += [folder for folder in annotations if innermost(folder) == folder]
         for name in files:
@@ -133,6 +133,19 @@ def films_of(videos: Iterable[str], films: Mapping[str, Path], root: Path, probl
     return {name: Film(alias, films.get(meant.get(alias, alias))) for name, alias in found.items()}
 
 
+def crops_of(
+    videos: Iterable[str], crops: Iterable[Mapping[str, Path]], root: Path, problems: list[Problem]
+) -> dict[str, tuple[Path, ...]]:
+    """The folders of crops of each video, of every root that has one; told where they are written otherwise."""
+    found: dict[str, tuple[Path, ...]] = dict.fromkeys(videos, ())
+    for folders in crops:
+        for name, meant in sorted(matched(found, folders).items()):
+            found[name] += (folders[meant],)
+            if name != meant:
+                problems.append(misspelt(name, "folder of crops", folders[meant], root))
+    return found
+
+
 def misspelt(name: str, what: str, path: Path, root: Path) -> Problem:
     """What is told where a file or folder was matched that is not written as `name` is."""
     detail = f"its {what} is written {_place(path, root)!a}"
@@ -156,12 +169,12 @@ def _meet_film(path: Path, root: Path, films: dict[str, Path], problems: list[Pr
         problems.append(Problem("impossible name", _place(path, root), detail, remedy))
         return
     taken = films.setdefault(path.stem, path)
-    if taken != path:
+    if taken != path and not os.path.samefile(taken, path):
         detail = f"{_place(path, root)} has the name of {_place(taken, root)}, which is taken"
         problems.append(Problem("two video files", path.stem, detail, "Leave the right one of the two, and run again."))
 
 
-def _crop_roots(crops: Path, root: Path, problems: list[Problem]) -> list[dict[str, Path]]:
+def crop_folders(crops: Path, root: Path, problems: list[Problem]) -> list[dict[str, Path]]:
     """The folders by name of a root of crops, and of roots inside it."""
     folders: dict[str, Path] = {}
     roots = [folders]
@@ -177,7 +190,7 @@ def _crop_roots(crops: Path, root: Path, problems: list[Problem]) -> list[dict[s
             if _leads_back(path):
                 problems.append(_loop(path, root))
             elif fnmatch(path.name.lower(), CROP_ROOTS):
-                roots += _crop_roots(path, root, problems)
+                roots += crop_folders(path, root, problems)
             else:
                 folders[path.name] = innermost(path)
         elif path.is_symlink():
@@ -227,4 +240,4 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _place(path: Path, root: Path) -> str:
-    return str(path.relative_to(root))
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

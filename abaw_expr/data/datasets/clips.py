@@ -14,7 +14,7 @@ from pathlib import Path
 from abaw_expr.data.datasets.options import ClipOptions
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import Recording, Release, Span, Video
-from abaw_expr.data.walk import innermost, tour
+from abaw_expr.data.walk import crop_folders, crops_of, tour
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
 from abaw_expr.tasks import Task
@@ -86,8 +86,16 @@ def release_of(
     for same in clips.values():
         _check_clip(same)
     splits = split_subjects([row for same in clips.values() for row in same], options.val_share)
-    recordings = [_recording(name, clips[name], classes, splits, options) for name in sorted(clips)]
-    return Release(root, tuple(recordings), (), True, tuple(problems))
+    told = [*problems]
+    roots = [folders for crops in options.crops for folders in crop_folders(crops, crops, told)]
+    crops = crops_of(clips, roots, root, told)
+    recordings = []
+    for name, same in sorted(clips.items()):
+        spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in same if row.label)
+        faces = same[0].path if options.pictures_are_faces else None
+        video = Video(name, splits[same[0].subject], None, crops[name], spans, faces)
+        recordings.append(Recording(name, same[0].path, (video,)))
+    return Release(root, tuple(recordings), (), True, tuple(told))
 
 
 def read_classes(path: Path | None, task: Task) -> dict[str, int]:
@@ -170,18 +178,6 @@ def _check_clip(rows: list[Row]) -> None:
 def _place(row: Row) -> str:
     path, line = row.said or (row.path, None)
     return f"{path.name}:{line}" if line else path.name
-
-
-def _recording(
-    name: str, rows: list[Row], classes: Mapping[str, int], splits: Mapping[str, str], options: ClipOptions
-) -> Recording:
-    first = rows[0]
-    spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in rows if row.label)
-    roots = [innermost(crops) for crops in options.crops]
-    folders = tuple(innermost(folder) for crops in roots if (folder := crops / name).is_dir())
-    faces = first.path if options.pictures_are_faces else None
-    video = Video(name, splits[first.subject], None, folders, spans, faces)
-    return Recording(name, first.path, (video,))
 
 
 def _class_of(row: Row, classes: Mapping[str, int]) -> int:
