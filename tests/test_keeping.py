@@ -216,6 +216,17 @@ def test_a_test_list_cannot_lead_out_of_the_store(
     assert contents(tmp_path) == before
 
 
+def test_a_stray_film_that_cannot_be_named_is_told_once(tiny: Path, tmp_path: Path) -> None:
+    run(tiny, tmp_path / "whole")
+    for name in ("a\x1b[2J.mp4", "...mp4"):  # the second is hidden, as what systems leave behind is
+        shutil.copy(tiny / "batch1/a.mp4", tiny / "batch1" / name)
+    prepared = run(tiny, tmp_path / "store")
+    assert [(problem.kind, problem.video) for problem in prepared.problems] == [
+        ("impossible name", "batch1/a\x1b[2J.mp4")
+    ]
+    assert open_store(tmp_path / "store", EXPR).digest == open_store(tmp_path / "whole", EXPR).digest
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_second_prepare_that_is_ended_leaves_the_store_usable(
     number: signal.Signals, tiny: Path, tmp_path: Path
