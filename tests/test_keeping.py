@@ -14,9 +14,9 @@ import pytest
 from abaw_expr.cli import main
 from abaw_expr.data import prepare as prepare_module
 from abaw_expr.data.store import MANIFEST, RECORDINGS, open_store
-from abaw_expr.errors import StoreError
+from abaw_expr.errors import StoreError, VideoError
 from abaw_expr.faces.extract import TABLE
-from abaw_expr.faces.folders import CROPS, FOUND
+from abaw_expr.faces.folders import CROPS, FOUND, check_answers
 from abaw_expr.settings import load_settings, save_settings
 from abaw_expr.tasks import EXPR
 from abaw_expr.training.run import RunFolder
@@ -155,6 +155,22 @@ def test_a_machine_that_refuses_leaves_the_crops_of_before(
     assert failures > 5
 
 
+def test_answers_are_not_written_over_what_is_not_theirs(tmp_path: Path) -> None:
+    """The photo that is asked about, a table of that name beside it, the answers for another film's left person."""
+    photo, endings = tmp_path / "me.png", (".csv", ".png")
+    photo.touch()
+    with pytest.raises(VideoError, match=r"me\.png: would be written over"):
+        check_answers(tmp_path, photo, endings)
+    out = tmp_path / "out"
+    check_answers(out, photo, endings)
+    (out / FOUND).mkdir(parents=True)
+    (out / "me_left.csv").write_text("mine")
+    with pytest.raises(VideoError, match=r"me_left\.csv: would be written over"):
+        check_answers(out, photo, endings)
+    (out / FOUND / "me.json").write_text("{}")  # asked before
+    check_answers(out, photo, endings)
+
+
 def test_two_processes_do_not_look_for_faces_into_one_folder(
     film: Path,
     out: Path,
@@ -198,6 +214,17 @@ def test_a_test_list_cannot_lead_out_of_the_store(
     assert f"{path}:2: " in said(capsys)
     path.unlink()
     assert contents(tmp_path) == before
+
+
+def test_a_stray_film_that_cannot_be_named_is_told_once(tiny: Path, tmp_path: Path) -> None:
+    run(tiny, tmp_path / "whole")
+    for name in ("a\x1b[2J.mp4", "...mp4"):  # the second is hidden, as what systems leave behind is
+        shutil.copy(tiny / "batch1/a.mp4", tiny / "batch1" / name)
+    prepared = run(tiny, tmp_path / "store")
+    assert [(problem.kind, problem.video) for problem in prepared.problems] == [
+        ("impossible name", "batch1/a\x1b[2J.mp4")
+    ]
+    assert open_store(tmp_path / "store", EXPR).digest == open_store(tmp_path / "whole", EXPR).digest
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

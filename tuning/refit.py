@@ -5,11 +5,13 @@ et al., Decoupling, ICLR 2020). It is also what a trial of the penalties does: t
 what the trial of its penalties was.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, write_json
 from abaw_expr.inference import load_network
 from abaw_expr.losses import weighed_shares
@@ -28,6 +30,7 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
 
     Its epochs are those of `run`, and its figures in them those of the heads before. Returns the new heads.
     """
+    _check_replaceable(out)
     before, trained = run.load_settings(), load_checkpoint(run.last)
     network = load_network(run.last, before, trained, task)
     heads = train_heads(features, [settings.loss.mu], settings.loss, settings.optimiser.weight_decay, seed)
@@ -57,6 +60,15 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
         made.write_metrics([Epoch(**row) for row in trained.history], task)
         write_json(made.manifest, summary | {"signature": identity, "heads": heads_of})
     return heads
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raises RunError where a folder is to be replaced that holds anything but a run that was refitted."""
+    made = RunFolder(out)
+    own = {path.name for path in (made.settings, made.metrics, made.manifest, made.last.parent)}
+    if foreign := sorted(set(os.listdir(out)) - own) if out.is_dir() else []:
+        remedy = "Move it elsewhere, or name another folder."
+        raise RunError("would be replaced, but holds something else", path=out, found=shorten(foreign), remedy=remedy)
 
 
 def compare_heads(features: Features, heads: Heads, task: Task) -> list[tuple[str, float, float, float | None]]:
