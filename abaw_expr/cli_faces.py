@@ -157,7 +157,8 @@ def _report(found: "Mapping[str, Faces | str]", folder: Path) -> int:
 
 def _tell_ignored(found: "Sequence[Faces]", folder: Path) -> None:
     from abaw_expr.faces.choose import IGNORE
-    from abaw_expr.faces.extract import FOUND, TABLE
+    from abaw_expr.faces.extract import TABLE
+    from abaw_expr.faces.folders import FOUND
 
     ignored = sum(choice == IGNORE for one in found for choice in one.chosen.values())
     if ignored:

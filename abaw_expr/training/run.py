@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, FiniteFloat
 
-from abaw_expr.errors import RunError, shorten
+from abaw_expr.errors import RunError
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
@@ -56,9 +56,9 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
 class Summary(BaseModel):
     """The manifest, as far as it is read again."""
 
-    signature: str
-    store: str
     seconds: FiniteFloat
+    signature: str | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,15 @@ class RunFolder:
         """Refuses to start a run in a folder that is something else, or where one has come so far that it is missed."""
         if self.root.exists() and not self.root.is_dir():
             raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
-        if done := [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]:
+        names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
+        names = {name for name in names if not is_passing(name)}
+        done = [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]
+        if done and self.settings.exists():
             remedy = "Put checkpoints/last.pt back, or name another folder for the run."
             raise RunError("holds a run without its last.pt", path=self.root, found=", ".join(done), remedy=remedy)
-        names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
         begun = {path.name for path in (self.settings, self.last.parent, self.events, self.bad_batch)}
-        strangers = sorted(name for name in names - begun if not is_passing(name))
-        if strangers or (names & begun and not self.settings.exists()):
-            found = shorten(strangers or sorted(names))
-            raise RunError(
-                "is not empty and not a run", path=self.root, found=found, remedy="Name a new folder for the run."
-            )
+        if names and (names - begun or not self.settings.exists()):
+            raise RunError("is not empty and not a run", path=self.root, remedy="Name a new folder for the run.")
 
     def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
         """Writes the table anew, a row an epoch."""
