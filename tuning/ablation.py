@@ -216,7 +216,7 @@ def _check(job: Job, settings: Settings, digest: str) -> None:
         if signature(before, "") != signature(settings, ""):
             remedy = "Name a new folder, or the settings that it was begun with."
             raise RunError("the ablation was begun with other settings", path=job.settings, remedy=remedy)
-    if RunFolder(job.run).complete and RunFolder(job.run).read_summary()["store"] != digest:
+    if RunFolder(job.run).complete and RunFolder(job.run).read_summary().get("store") != digest:
         raise RunError("is of another store", path=job.run, remedy="Name a new folder for the ablation.")
 
 

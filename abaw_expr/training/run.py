@@ -59,9 +59,9 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
 class Summary(BaseModel):
     """The manifest, as far as it is read again."""
 
-    signature: str
-    store: str
     seconds: FiniteFloat
+    signature: str | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,7 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any]:
         """What the manifest says; nothing where the run is not complete. Raises RunError where it cannot be read."""
-        if not self.complete:
-            return {}
-        value = read_json(self.manifest, RunError, "Name another run, or train again.")
-        if not isinstance(value, dict):
-            raise RunError("is no manifest of a run", path=self.manifest, remedy="Name another run, or train again.")
-        return value
+        return self.read_summary() if self.complete else {}
 
     def check(self, settings: Settings, checkpoint: "Checkpoint", path: Path) -> None:
         """Raises RunError where a checkpoint, which is at `path`, was not trained with these settings of the run."""
@@ -173,18 +168,16 @@ class RunFolder:
         """Refuses to start a run in a folder that is something else, or where one has come so far that it is missed."""
         if self.root.exists() and not self.root.is_dir():
             raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
+        names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
+        names = {name for name in names if not is_passing(name)}
         done = [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]
         if done and self.settings.exists():
             remedy = "Put checkpoints/last.pt back, or name another folder for the run."
             raise RunError("holds a run without its last.pt", path=self.root, found=", ".join(done), remedy=remedy)
-        names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
         begun = {path.name for path in (self.settings, self.last.parent, self.events, self.bad_batch)}
-        strangers = sorted(name for name in names - begun if not is_passing(name))
-        if strangers or (names & begun and not self.settings.exists()):
-            found = shorten(strangers or sorted(names))
-            raise RunError(
-                "is not empty and not a run", path=self.root, found=found, remedy="Name a new folder for the run."
-            )
+        if names and (names - begun or not self.settings.exists()):
+            found, remedy = shorten(sorted(names - begun or names)), "Name a new folder for the run."
+            raise RunError("is not empty and not a run", path=self.root, found=found, remedy=remedy)
 
     def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
         """Writes the table anew, a row an epoch."""
