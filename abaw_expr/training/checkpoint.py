@@ -49,6 +49,8 @@ _TYPES = {
     **{"signature": str, "prior": list, "history": list, "step": int},
 }
 """Of what a checkpoint holds."""
+_LATER = {"data": str, "videos": tuple}
+"""Of what checkpoints of earlier versions do not say."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -67,7 +69,8 @@ def save_tensors(path: Path, values: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Reads a checkpoint. Raises RunError where it is missing, damaged or none."""
     values = load_tensors(path, device)
-    if values.keys() != _TYPES.keys() or not all(isinstance(values[name], kind) for name, kind in _TYPES.items()):
+    types = _TYPES | {name: kind for name, kind in _LATER.items() if name in values}
+    if values.keys() != types.keys() or not all(isinstance(values[name], kind) for name, kind in types.items()):
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY)
     return Checkpoint(**values)
 
