@@ -243,7 +243,8 @@ def test_a_second_prepare_that_is_ended_leaves_the_store_usable(
         process.send_signal(number)
         text = process.communicate()[1]
         ended.append(process.returncode)
-        assert process.returncode in {0, status, -int(number)}, text  # the last of what had just ended
+        # The two last are of a command that had just ended: Python is interrupted while it goes.
+        assert process.returncode in {0, status, -int(number), *([1] if number == signal.SIGINT else [])}, text
         assert open_store(store, EXPR).digest
         assert {name: data for name, data in contents(store).items() if name != ".lock"} == before
     assert status in ended

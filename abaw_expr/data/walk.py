@@ -5,6 +5,7 @@ that holds nothing but one of its own name, as unpacking makes it, is that one. 
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -186,7 +187,7 @@ def crop_folders(crops: Path, root: Path, problems: list[Problem]) -> list[dict[
         problems.append(_closed(crops, root, error))
         return []
     for path in (crops / name for name in names if not is_leftover(name)):
-        if os.path.isdir(path):  # False, where pathlib's raises, for a link to itself
+        if _is_folder(path):
             if _leads_back(path):
                 problems.append(_loop(path, root))
             elif fnmatch(path.name.lower(), CROP_ROOTS):
@@ -196,6 +197,16 @@ def crop_folders(crops: Path, root: Path, problems: list[Problem]) -> list[dict[
         elif path.is_symlink():
             problems.append(_broken(path, root))
     return roots
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there; a link that leads nowhere, or to itself, is none."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if of_machine(error):
+            raise
+        return False
 
 
 def _is_new(folder: Path, root: Path, entered: set[tuple[int, int]], problems: list[Problem]) -> bool:
