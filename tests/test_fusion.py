@@ -314,7 +314,7 @@ def without(name: str) -> Callable[[dict[str, Any]], object]:
         ({"version": "9.0"}, "version cannot be used; found '9.0'; expected 0.x"),
         ({"task": "va"}, "task cannot be used; found 'va'; expected expr"),
         ({"smoothing": -0.5}, "smoothing cannot be used; found '-0.5'"),
-        ({"smoothing": float("inf")}, "is not JSON .Infinity is no number"),
+        ({"smoothing": float("inf")}, "smoothing cannot be used"),
         ({"smoother": "mode"}, "smoother cannot be used; found 'mode'; expected mean or median"),
         ({"branches": {}}, "branches cannot be used; found '{}'; expected at least one"),
         ({"branches": [1, 1]}, "branches cannot be used; found .*; expected branches by name"),
