@@ -195,7 +195,7 @@ def open_file(path: Path | str) -> int:
 def digest(value: Any) -> str:
     """A short hash of any JSON value; the same value gives the same hash on every machine."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]  # names need not be UTF-8
 
 
 def file_digest(path: Path) -> str:

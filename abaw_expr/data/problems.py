@@ -15,3 +15,9 @@ class Problem:
     """The video that has it; of a defect of the release or the store itself, the path in there."""
     detail: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        """Names of files need not be UTF-8, as reports are: what cannot be written there is shown as escapes."""
+        for name in ("video", "detail"):
+            text = getattr(self, name).encode(errors="backslashreplace").decode()
+            object.__setattr__(self, name, text)
