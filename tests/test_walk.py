@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -119,6 +120,26 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytes
     release = read_release(tmp_path, EXPR)
     assert sorted(told(release.problems)) == [("unreadable folder", "batch2"), ("unreadable folder", "cropped_aligned")]
     assert release.recordings[0].path == tmp_path / "batch1/a.mp4"
+
+
+def test_files_that_cannot_be_looked_at_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed and not entered."""
+    minimal(tmp_path, "a")
+    write(tmp_path / "batch1/a.mp4", b"")
+
+    def closed(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def looked(path: str | Path, **options: bool) -> os.stat_result:
+            if Path(path).name == "a.mp4":
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path, **options)
+
+        return looked
+
+    monkeypatch.setattr("os.stat", closed(os.stat))
+    monkeypatch.setattr("os.lstat", closed(os.lstat))
+    release = read_release(tmp_path, EXPR)
+    assert told(release.problems) == [("unreadable file", "batch1/a.mp4")]
+    assert release.recordings[0].path is None
 
 
 def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:

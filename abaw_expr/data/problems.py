@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 READ_RIGHT = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
-"""What to do about a folder that the system keeps closed."""
+"""What to do about a folder or a file that the system keeps closed."""
 
 
 @dataclass(frozen=True)

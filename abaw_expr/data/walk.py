@@ -241,7 +241,7 @@ def _no_file(path: Path, root: Path) -> Problem | None:
     except OSError as error:
         if of_machine(error):
             raise
-        if path.is_symlink():
+        if os.path.islink(path):
             return _broken(path, root)
         return Problem("unreadable file", _place(path, root), str(error.strerror), READ_RIGHT)
     return Problem("irregular file", _place(path, root), IRREGULAR, "None needed: it is left out.")
