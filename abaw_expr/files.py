@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from abaw_expr.errors import UserError, unreadable
 
 LONGEST_NAME = 200
 """Bytes of a name out of a file; file systems take 255, and endings and unfinished files need some of them."""
+IRREGULAR = "not a regular file"
+"""What is said of pipes, sockets and devices, which folders may hold as well."""
 _UNFINISHED, _LOCK = ".part", ".lock"
 _NEW, _OLD, _GONE = "new", "old", "gone"
 _TOKEN = 16
@@ -182,10 +185,17 @@ def _is_deep(value: Any) -> bool:
     return bool(layer)
 
 
+def open_file(path: Path | str) -> int:
+    """A descriptor to read a file by. Raises OSError, also for what could be waited for forever: pipes and devices."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, IRREGULAR, str(path))
+    return os.open(path, os.O_RDONLY)
+
+
 def digest(value: Any) -> str:
     """A short hash of any JSON value; the same value gives the same hash on every machine."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]  # names need not be UTF-8
 
 
 def file_digest(path: Path) -> str:

@@ -13,6 +13,7 @@ they look like, and the usual other spellings of the table's names are understoo
 Shapes: N rows of the source, T of a video, C numbers of a row.
 """
 
+import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,7 +148,7 @@ def _read(path: Path, task: Challenge, logits: bool) -> Given:
     try:
         if path.is_dir():
             return _read_folder(path, task, logits)
-        table = pd.read_parquet(path) if parquet else _read_csv(path)
+        table = pd.read_parquet(io.BytesIO(path.read_bytes())) if parquet else _read_csv(path)
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
     except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors

@@ -182,9 +182,9 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     _check_columns(list(outputs.table.columns), columns, path)
     table = _cast(outputs.table, columns, path)
     _checked(table, outputs.task, branches, path)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, open(temporary, "wb") as file:  # pyarrow takes UTF-8 paths only
         table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_outputs(path: Path, task: Challenge | None = EXPR) -> Outputs:
@@ -194,7 +194,7 @@ def read_outputs(path: Path, task: Challenge | None = EXPR) -> Outputs:
     """
     path = Path(path)
     try:
-        with pq.ParquetFile(path) as file:
+        with open(path, "rb") as source, pq.ParquetFile(source) as file:
             metadata = _read_metadata(file.schema_arrow.metadata or {}, path)
             task = task or _recognised(metadata, path)
             _check_metadata(metadata, task, path)

@@ -20,11 +20,12 @@ PERFORMANCE = "01-02-03-01-01-01-04"
 def _leave(root: Path) -> None:
     """What systems leave: a second of everything without anything in it."""
     for path in [path for path in root.rglob("*") if path.is_file()]:
-        for folder in ("__MACOSX", "$RECYCLE.BIN", "@eaDir"):
+        for folder in ("__MACOSX", "$RECYCLE.BIN", "@eaDir", "#snapshot", "Temporary Items"):
             ghost = root / folder / path.relative_to(root)
             ghost.parent.mkdir(parents=True, exist_ok=True)
             ghost.write_bytes(b"")
         path.with_name(f"._{path.name}").write_bytes(b"")
+        path.with_name(f"{path.name}:Zone.Identifier").write_bytes(b"")
     (root / "Thumbs.db").write_bytes(b"")
 
 

@@ -257,6 +257,10 @@ def described(tmp_path: Path, table: str) -> tuple[Recording, ...]:
         ("path,label,split,end\nx.mp4,sad,val,-1\n", r"clips\.csv:2: has an unknown time; found '-1'"),
         ("path,label,split,start,end\nx.mp4,sad,val,2,1\n", r"clips\.csv:2: ends before it starts; found '2 to 1'"),
         (
+            f"path,label,split\n{'x' * 300},sad,val\n",
+            r"clips\.csv:2: names what cannot be a file \(File name too long\)",
+        ),
+        (
             "path,label,split,start,end\nx.mp4,sad,val,2,3\nx.mp4,fear,val,0,2.5\n",
             r"clips\.csv:2: clip x overlaps what clips\.csv:3 says of it",
         ),

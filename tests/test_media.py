@@ -16,6 +16,7 @@ from abaw_expr.data.media import SAMPLE_RATE, read_sound, read_times
 from abaw_expr.data.store import open_store
 from abaw_expr.data.synthetic import write_video
 from abaw_expr.tasks import EXPR, MEL_BANDS
+from tests.damage import remux, write_film
 from tests.tiny import add_validation, annotate, film, run
 
 RATES = tuple(map(Fraction, ("15/2", "309/20", "24000/1001", "30000/1001", "30")))
@@ -253,6 +254,24 @@ def test_sound_ends_with_its_damage_and_is_told(tmp_path: Path) -> None:
     assert len(sound.samples) == pytest.approx(good * 1024, abs=2048)  # the decoder is a block behind
     kept = min(len(sound.samples), (good - 2) * 1024)
     assert np.array_equal(sound.samples[:kept], whole.samples[:kept])
+
+
+def test_a_lost_packet_that_says_it_is_long_is_as_long_as_the_others(tmp_path: Path) -> None:
+    whole = write_film(tmp_path / "a.ogg", None, "libopus")
+    with av.open(str(whole)) as container:
+        packets = [(packet.size, packet.duration) for packet in container.demux(audio=0) if packet.size]
+    middle = len(packets) // 2
+    # the first byte says 2.5 s in 63 frames of 40 ms, which do not fit (RFC 6716, 3.1)
+    bad = b"\x13\x3f" + bytes(packets[middle][0] - 2)
+    lost = remux(whole, tmp_path / "b.ogg", replace=lambda kind, number: bad if number == middle else None)
+    sounds = [read_sound(path) for path in (whole, lost)]
+    assert sounds[0] is not None
+    assert sounds[1] is not None
+    assert sounds[1].problem is not None
+    assert sounds[1].problem.startswith("0.02 of 2.0")
+    assert len(sounds[1].samples) == len(sounds[0].samples)
+    later = slice(SAMPLE_RATE * 3 // 2, SAMPLE_RATE * 19 // 10)
+    assert np.abs(sounds[1].samples[later] - sounds[0].samples[later]).max() < 0.05
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5])

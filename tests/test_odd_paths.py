@@ -1,5 +1,6 @@
 """A path is a path: no name is a pattern, a protocol, a format, a formula or markup to whoever reads or draws it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from abaw_expr.data.sources import kind_of
 from abaw_expr.data.walk import find_films
 from abaw_expr.faces.pictures import count_pictures, read_pictures
 from tests.damage import write_film
+from tests.fitting import opened
 from tests.test_inference import make_run
 from tests.tiny import add_validation, annotate, crop, kinds, run
 from tuning.pictures import save
@@ -75,6 +77,29 @@ def test_a_release_of_odd_names_is_prepared(film: Path, tmp_path: Path) -> None:
     assert {kind for told in kinds(prepared).values() for kind in told} <= {"hardly a voice"}
     assert prepared.videos == {"train": len(names), "val": 1}
     assert prepared.crops == 10 * len(names) + 2
+
+
+def test_names_that_are_not_utf_8_are_told_as_escapes(film: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"v\xff")
+    root = tmp_path / odd
+    add_validation(root)
+    annotate(root, "a", [0] * 10)
+    crop(root, "a", range(1, 11))
+    for path in (f"batch1/{odd}.mp4", f"{odd}/a.mp4"):
+        (root / path).parent.mkdir(exist_ok=True)
+        shutil.copy(film, root / path)
+    crop(root, odd, [1])
+    shutil.copy(film, root / f"cropped_aligned/a/{odd}.jpg")
+    store = tmp_path / f"store{odd}"
+    prepared = run(root, store)
+    assert prepared.videos == {"train": 1, "val": 1}
+    assert prepared.crops == 12
+    assert [problem.video for problem in prepared.problems if problem.kind == "impossible name"] == [
+        "batch1/v\\udcff.mp4"
+    ]
+    assert "1 files are not named like 00001.jpg: v\\udcff.jpg" in [problem.detail for problem in prepared.problems]
+    assert len(opened(store).videos) == 2
+    assert run(root, store).kept == 2
 
 
 @pytest.mark.parametrize("name", ["a$b{c_$", "$x_{$", "%03d", "[red]x", "-a", "a:b", "concat:a"])

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from abaw_expr.data.prepare import REPORT, Prepared, prepare
+from abaw_expr.data.problems import READ_RIGHT
 from abaw_expr.data.store import Store, StoredVideo, open_store
 from abaw_expr.data.windows import Draws, FrameIndex, Windows, merged
 from abaw_expr.errors import ReleaseError
+from abaw_expr.files import open_file
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks import EXPR
 from tests.damage import write_film
@@ -46,6 +48,20 @@ def tiny(tmp_path: Path) -> Path:
 def stored(store: Path, name: str) -> StoredVideo:
     (video,) = (video for video in open_store(store, EXPR).videos if video.name == name)
     return video
+
+
+def test_a_film_that_may_not_be_read_wants_the_right(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> int:
+        if path.name == "a.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path)
+
+    monkeypatch.setattr("abaw_expr.data.containers.open_file", closed)
+    (problem,) = run(tiny, tmp_path / "store").problems
+    assert (problem.kind, problem.video, problem.detail) == ("unreadable video", "a", "Permission denied")
+    assert problem.remedy == READ_RIGHT
 
 
 def test_whole_release_has_nothing_to_report(tiny: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The reader of the organisers' release: every edition's layout, and what is refused by file and line."""
 
+import os
 import re
 from pathlib import Path
 
@@ -273,6 +274,20 @@ def test_two_editions_at_once_are_refused(tmp_path: Path) -> None:
     minimal(tmp_path, "a")
     annotate(tmp_path, "a", [0], f"{EDITIONS[1]}/Train_Set")
     with pytest.raises(ReleaseError, match=r"more than one annotation folder.*5th_ABAW.*6th_ABAW"):
+        read_release(tmp_path, EXPR)
+
+
+def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
+    minimal(tmp_path, "caf\u00e9")
+    annotate(tmp_path, "cafe\u0301", [0])
+    with pytest.raises(ReleaseError, match="has the name of another file"):
+        read_release(tmp_path, EXPR)
+
+
+def test_an_annotation_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    minimal(tmp_path, "a")
+    os.mkfifo(tmp_path / ANNOTATIONS / "Train_Set/b.txt")
+    with pytest.raises(ReleaseError, match=r"b\.txt: cannot be read \(not a regular file\)"):
         read_release(tmp_path, EXPR)
 
 

@@ -100,6 +100,14 @@ def test_stamps_that_are_missing_are_a_step_later() -> None:
     assert is_even(clock([None] * 50), 50)
 
 
+def test_a_clock_that_stands_still_says_nothing() -> None:
+    still = clock([700] * 50)
+    assert still.times == pytest.approx(np.arange(50) / 25)
+    assert still.zero == pytest.approx(0.7)
+    assert still.problem == "time stamps of its 50 pictures are all the same; 25 a second are taken"
+    assert clock([700]).problem is None
+
+
 def test_nothing_has_no_times() -> None:
     assert len(clock([]).times) == 0
     assert clock([]).end == 0.0

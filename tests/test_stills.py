@@ -36,6 +36,7 @@ FORMS: dict[str, Save] = {
     "lossy.webp": lambda path: Image.fromarray(FACE).save(path, quality=95),
     "grey.png": lambda path: Image.fromarray(GREY).save(path),
     "grey-alpha.png": lambda path: Image.fromarray(GREY).convert("LA").save(path),
+    "pages.tif": lambda path: Image.fromarray(FACE).save(path, save_all=True, append_images=[Image.fromarray(GREY)]),
     "16.png": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path),
     "16.tif": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path),
     "32-of-255.tif": lambda path: Image.fromarray(GREY.astype(np.int32)).save(path),

@@ -1,14 +1,20 @@
 """Names that are written in more than one way, links, and folders that cannot be read."""
 
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from abaw_expr.data.crops import Seen, list_crops, read_crops
+from abaw_expr.data.media import read_times
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_release
+from abaw_expr.data.sources import kind_of
 from abaw_expr.spellings import matched
 from abaw_expr.tasks import EXPR
 from tests.test_release import minimal, write
@@ -116,6 +122,26 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytes
     assert release.recordings[0].path == tmp_path / "batch1/a.mp4"
 
 
+def test_files_that_cannot_be_looked_at_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed and not entered."""
+    minimal(tmp_path, "a")
+    write(tmp_path / "batch1/a.mp4", b"")
+
+    def closed(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def looked(path: str | Path, **options: bool) -> os.stat_result:
+            if Path(path).name == "a.mp4":
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path, **options)
+
+        return looked
+
+    monkeypatch.setattr("os.stat", closed(os.stat))
+    monkeypatch.setattr("os.lstat", closed(os.lstat))
+    release = read_release(tmp_path, EXPR)
+    assert told(release.problems) == [("unreadable file", "batch1/a.mp4")]
+    assert release.recordings[0].path is None
+
+
 def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:
     minimal(tmp_path, "a")
     annotate(tmp_path, "a", [0, 1])
@@ -125,3 +151,30 @@ def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:
     assert told(release.problems) == [("two video files", "a")]
     assert release.problems[0].detail == "batch2/a.avi has the name of batch1/a.mp4, which is taken"
     assert release.not_annotated == ()
+
+
+def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    minimal(tmp_path, "a", "b", "c")
+    (tmp_path / "batch").mkdir()
+    os.mkfifo(tmp_path / "batch/a.mp4")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "batch/b.mp4"))  # such names are short
+    (tmp_path / "batch/c.mp4").symlink_to("/dev/zero")
+    release = read_release(tmp_path, EXPR)
+    assert told(release.problems) == [("irregular file", f"batch/{name}.mp4") for name in "abc"]
+    assert {recording.path for recording in release.recordings} == {None}
+    for name in "abc":
+        assert kind_of(tmp_path / f"batch/{name}.mp4") == "video"
+        with pytest.raises(av.FFmpegError, match="not a regular file"):
+            read_times(tmp_path / f"batch/{name}.mp4")
+
+
+def test_crops_that_are_no_files_are_told_and_never_waited_for(tmp_path: Path) -> None:
+    crop(tmp_path, "a", [1])
+    folder = tmp_path / "cropped_aligned/a"
+    os.mkfifo(folder / "00002.jpg")
+    (folder / "00003.jpg").symlink_to("/dev/zero")
+    (folder / "00004.jpg").mkdir()
+    seen = Seen()
+    assert [name for name, _ in read_crops(list_crops((folder,)), seen)] == ["00001.jpg"]
+    assert [*seen.unreadable] == [2, 3, 4]

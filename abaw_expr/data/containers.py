@@ -10,6 +10,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from abaw_expr.errors import of_machine
+from abaw_expr.files import open_file
 
 INVALID = av.error.tag_to_code(b"INDA")
 """FFmpeg's number for data that are invalid."""
@@ -40,7 +41,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     comes early) is the file's.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_file(path)
         try:
             with av.open(_Nameless(descriptor), metadata_errors="replace") as container:
                 assert isinstance(container, InputContainer)

@@ -11,6 +11,7 @@ from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.data.stills import SUFFIXES, PictureError, as_crop, is_turned
 from abaw_expr.data.walk import is_leftover
 from abaw_expr.errors import of_machine, shorten
+from abaw_expr.files import open_file
 from abaw_expr.tasks import CROP_SIDE, crop_name
 
 SIDES = range(16, 4097)
@@ -148,7 +149,7 @@ def read_crop(path: str) -> bytes:
     Raises OSError where the machine is to blame.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_file(path)
         try:
             data = b""
             while piece := os.read(descriptor, 2**16):

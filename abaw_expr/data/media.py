@@ -121,6 +121,8 @@ class _Decoded:
         self._packets, self._stream = Packets(container, stream), stream
         self.good = self.lost = 0.0
         """Seconds."""
+        self._longest = 0.0
+        """Seconds of the longest frame: of some codecs a packet's length is in its bytes, which damage changes."""
         self._reason: str | None = None
 
     @property
@@ -142,7 +144,7 @@ class _Decoded:
                 yield from self._silences(lost, frames[0], like or frames[0])
                 lost, like = [], frames[-1]
                 yield from frames
-        # what is lost at the end is no sound
+        self.lost += self._seconds(lost)  # at the end that is no sound
         with suppress(av.FFmpegError):
             yield from self._usable(self._stream.decode(None))
 
@@ -152,14 +154,14 @@ class _Decoded:
             return self._usable(self._stream.decode(packet))
         except (av.FFmpegError, _StrangeError) as error:
             self._reason = self._reason or reason(error)
-            self.lost += _seconds(packet)
             return None
 
     def _usable(self, frames: list[av.AudioFrame]) -> list[av.AudioFrame]:
         for frame in frames:
             if frame.sample_rate not in _RATES:
                 raise _StrangeError(f"{frame.sample_rate} samples a second")
-            self.good += frame.samples / frame.sample_rate
+            seconds = frame.samples / frame.sample_rate
+            self.good, self._longest = self.good + seconds, max(self._longest, seconds)
         return frames
 
     def _silences(self, lost: list[av.Packet], then: av.AudioFrame, like: av.AudioFrame) -> Iterator[av.AudioFrame]:
@@ -169,18 +171,20 @@ class _Decoded:
         """
         if not lost:
             return
-        seconds = sum(_seconds(packet, like.samples / like.sample_rate) for packet in lost)
-        start = _stamp(lost[0])
-        end = _stamp(then)
-        if start is not None and end is not None and seconds < end - start < seconds + _SWALLOWED:
-            self.lost += end - start - seconds
-            seconds = end - start
         usual = like.samples / like.sample_rate
+        seconds, start, end = self._seconds(lost, usual), _stamp(lost[0]), _stamp(then)
+        if start is not None and end is not None and seconds < end - start < seconds + _SWALLOWED:
+            seconds = end - start
+        self.lost += seconds
         if abs(seconds - round(seconds / usual) * usual) < _ROUNDED:
             seconds = round(seconds / usual) * usual
         frame = _silence(like, seconds)
         frame.pts, frame.time_base = lost[0].pts, lost[0].time_base
         yield frame
+
+    def _seconds(self, packets: list[av.Packet], default: float = 0.0) -> float:
+        """How long lost packets would have been heard."""
+        return sum(min(_seconds(packet, default), self._longest or 1.0) for packet in packets)
 
 
 def _stamp(timed: av.Packet | av.AudioFrame) -> float | None:

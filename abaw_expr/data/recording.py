@@ -1,5 +1,6 @@
 """One recording of a release -> one folder of the store, whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ import numpy as np
 from abaw_expr.data.clocks import seconds_of
 from abaw_expr.data.crops import Crops, Seen, crop_problems, is_usable, list_crops, read_crops
 from abaw_expr.data.media import SAMPLE_RATE
-from abaw_expr.data.problems import Problem
+from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.data.release import Recording, Video
 from abaw_expr.data.soundcheck import check_sound, sound_check_problems, source_problems
 from abaw_expr.data.sources import Source, fingerprint, kind_of, read_faces, read_source
@@ -73,7 +74,7 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
 
 def _read(recording: Recording) -> tuple[Source | None, list[Problem]]:
     """What a recording is made from; None with the reason where it has no frame."""
-    path = recording.path
+    path, closed = recording.path, False
     if path is None or not path.exists():
         wanted = f"{recording.name} with a video's ending" if path is None else path.name
         kind, detail = "no video file", f"no file {wanted} in the release"
@@ -88,8 +89,9 @@ def _read(recording: Recording) -> tuple[Source | None, list[Problem]]:
             if read.sound is not None:
                 detail += f"; {read.sound.problem}" if read.sound.problem else ", which would time its labels"
         except av.FFmpegError as error:
-            what, detail = kind_of(path), str(error.strerror)
+            what, detail, closed = kind_of(path), str(error.strerror), error.errno == errno.EACCES
         kind, remedy = f"unreadable {what}", f"Download the {what} again and run prepare again."
+        remedy = READ_RIGHT if closed else remedy
     return None, [Problem(kind, video.name, detail, remedy) for video in recording.videos]
 
 

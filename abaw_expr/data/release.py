@@ -5,6 +5,7 @@ roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of
 """
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from abaw_expr.data.crops import list_crops
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.walk import Film, Found, crop_folders, crops_of, films_of, innermost, is_leftover, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
-from abaw_expr.files import check_name
+from abaw_expr.files import check_name, open_file
 from abaw_expr.tasks import CHALLENGES, Challenge, Field, Task, challenge_of
 
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
@@ -159,8 +160,12 @@ def challenge_of_folder(folder: Path) -> Challenge:
 def read_annotation_folder(folder: Path, task: Challenge) -> dict[str, np.ndarray]:
     """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
     # systems write names of files with accents in two ways; what is in files has the composed one
-    names = {path: normalize("NFC", check_name(path.stem, ReleaseError, path)) for path in _annotation_files(folder)}
-    files = {name: path for path, name in names.items()}
+    files = dict[str, Path]()
+    for path in _annotation_files(folder):
+        other = files.setdefault(normalize("NFC", check_name(path.stem, ReleaseError, path)), path)
+        if other != path:
+            remedy = "Leave the right one of the two."
+            raise ReleaseError("has the name of another file", path=path, found=f"{other.name!a}", remedy=remedy)
     return {name: read_annotation(path, task) for name, path in files.items()}
 
 
@@ -191,7 +196,8 @@ def read_test_list(path: Path) -> list[str]:
 def read_lines(path: Path) -> list[str]:
     """Lines of a text file of the organisers, without byte-order mark, carriage returns and the last newline."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with os.fdopen(open_file(path), encoding="utf-8-sig") as file:
+            text = file.read()
     except OSError as problem:
         raise unreadable(ReleaseError, path, problem) from problem
     except UnicodeDecodeError as problem:

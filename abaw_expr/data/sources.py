@@ -22,6 +22,7 @@ from abaw_expr.data.stamps import Clock
 from abaw_expr.data.stills import SUFFIXES, PictureError, as_crop, is_still
 from abaw_expr.data.walk import innermost, is_leftover
 from abaw_expr.errors import of_machine
+from abaw_expr.files import open_file
 from abaw_expr.tasks import crop_name
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus", ".aac", ".aiff", ".aif", ".wma")
@@ -121,7 +122,7 @@ def _ends(path: Path, count: int = 2**16) -> tuple[int, str]:
     A download that reserves its space has its size before its bytes.
     """
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(count)
             file.seek(max(size - count, 0))

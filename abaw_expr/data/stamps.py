@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 STILL = 60.0
 """Seconds that one picture may be shown; a longer step of the clock is a jump."""
+UNKNOWN = 0.04
+"""Seconds from one picture to the next where no stamp says so."""
 _NEAR = 1.0
 """Seconds around where the clock would go on in which a stamp is taken for going on."""
 _BACK = 0.1
@@ -79,7 +81,10 @@ def clock_of(pairs: Sequence[Stamp], base: Fraction, still: float = STILL) -> Cl
     first = int(shown[order[0]])
     times = (shown[order] - first).astype(np.float64) * tick
     problem = None
-    if jumps:
+    if len(times) > 1 and not times.any():
+        times = np.arange(len(times), dtype=np.float64) * UNKNOWN
+        problem = f"time stamps of its {len(times)} pictures are all the same; {1 / UNKNOWN:g} a second are taken"
+    elif jumps:
         at, size = jumps[0]
         more = f" and {len(jumps) - 1} times more" if len(jumps) > 1 else ""
         problem = f"time stamps of its pictures jump by {size * tick:+.1f} s at {(at - first) * tick:.1f} s{more}"
@@ -101,7 +106,7 @@ def _orders(pairs: Sequence[Stamp], tick: float) -> tuple[Ticks, Ticks]:
     places = np.arange(len(pairs))
     step = _step(decoded[known], tick)
     if not len(known):
-        decoded = places * round(0.04 / tick)
+        decoded = places * round(UNKNOWN / tick)
     else:
         before = known[np.maximum(np.searchsorted(known, places, side="right") - 1, 0)]
         decoded = np.where(np.isnan(decoded), decoded[before] + (places - before) * step, decoded)

@@ -1,6 +1,7 @@
 """Picture files, of whatever form, as they are to be seen: the one way in which they are read."""
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from abaw_expr.errors import of_machine
+from abaw_expr.files import open_file
 from abaw_expr.tasks import CROP_SIDE
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm", ".avif")
 """Endings of pictures, by which they are found in folders."""
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "PPM", "GIF", "AVIF")
 """What is told by its content to be a picture, where it is one and not a film."""
+_PAGED = ("MPO", "TIFF")
+"""Those whose pictures are no film."""
 SIDES = range(1, 2**14)
 """Pixels of the sides of a face; a damaged header claims more."""
 QUALITY = 95
@@ -30,10 +34,10 @@ class PictureError(Exception):
 
 
 def is_still(path: Path) -> bool:
-    """Whether a file holds one picture, whatever it is called; a moving one is a video."""
+    """Whether a file holds one picture, or pages of which the first counts; a moving one is a video."""
     try:
         with _opened(path) as picture:
-            return not getattr(picture, "is_animated", False) or picture.format == "MPO"
+            return not getattr(picture, "is_animated", False) or picture.format in _PAGED
     except (PictureError, OSError) as error:
         if of_machine(error):
             raise
@@ -77,9 +81,8 @@ def as_crop(source: Path | bytes) -> bytes:
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    file: Path | IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _bytes_of(source) as file:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_known_formats()) as picture:
                 yield picture
@@ -91,6 +94,10 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         if of_machine(error):
             raise
         raise PictureError(error.strerror or str(error)) from error
+
+
+def _bytes_of(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else os.fdopen(open_file(source), "rb")
 
 
 @cache

@@ -297,7 +297,8 @@ def check_replaceable(folder: Path) -> None:
 def write_frames(path: Path, frames: Frames) -> None:
     """Writes a video's frames as Parquet, with the frame number beside them."""
     columns = {"frame": np.arange(1, len(frames) + 1, dtype=np.int32), **asdict(frames)}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    with open(path, "wb") as file:  # pyarrow takes UTF-8 paths only
+        pq.write_table(pa.table(columns), file, compression="zstd")
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:

@@ -14,16 +14,20 @@ from typing import NamedTuple
 
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.errors import ReleaseError, of_machine
-from abaw_expr.files import check_name
+from abaw_expr.files import IRREGULAR, check_name
 from abaw_expr.spellings import VIDEO_SUFFIXES, matched
 from abaw_expr.tasks import Challenge, recording_of
 
 CROP_ROOTS = "cropped_aligned*"
 _LEFTOVERS = {
-    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "recycler", "lost+found", "system volume information"),
+    *("__macosx", "temporary items", "network trash folder"),
+    *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+    *("@eadir", "@tmp", "#recycle", "@recycle", "#snapshot", "@recently-snapshot"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
-"""What systems leave in folders, besides what begins with a dot."""
+"""What systems leave in folders, besides what begins with a dot: of macOS, of disks, of stores on a network; files."""
+_ORIGIN = ":zone.identifier"
+"""How files end by which Windows says of others that they were downloaded."""
 
 
 @dataclass
@@ -50,7 +54,8 @@ class Film(NamedTuple):
 
 def is_leftover(name: str) -> bool:
     """Whether a file or folder is of the system and not of the user: it is never entered or told."""
-    return name.startswith(".") or name.casefold() in _LEFTOVERS
+    plain = name.casefold()
+    return plain.startswith(".") or plain in _LEFTOVERS or plain.endswith(_ORIGIN)
 
 
 def innermost(folder: Path) -> Path:
@@ -87,10 +92,11 @@ def tour(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, list[str],
         subfolders[:] = [name for name in names if _is_new(here / name, root, entered, problems)]
         whole = []
         for name in sorted(name for name in files if not is_leftover(name)):
-            if _is_broken(here / name):
-                problems.append(_broken(here / name, root))
-            else:
+            missing = _no_file(here / name, root)
+            if missing is None:
                 whole.append(name)
+            else:
+                problems.append(missing)
         yield here, subfolders, whole
 
 
@@ -227,8 +233,18 @@ def _leads_back(path: Path) -> bool:
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
-def _is_broken(path: Path) -> bool:
-    return path.is_symlink() and not os.path.exists(path)
+def _no_file(path: Path, root: Path) -> Problem | None:
+    """What is to be told where nothing can be read, by a link or else; None of a file."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return None
+    except OSError as error:
+        if of_machine(error):
+            raise
+        if os.path.islink(path):
+            return _broken(path, root)
+        return Problem("unreadable file", _place(path, root), str(error.strerror), READ_RIGHT)
+    return Problem("irregular file", _place(path, root), IRREGULAR, "None needed: it is left out.")
 
 
 def _closed(path: Path, root: Path, error: OSError) -> Problem:

@@ -60,10 +60,9 @@ def save_detections(path: Path, detections: Detections, source: Any) -> None:
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape))) if shape else flat
     facts = {name: getattr(detections, name) for name in ("every", "pictures", "width", "height")}
     metadata = {_KEY: json.dumps({**facts, "source": source}).encode()}
-    with atomic(path) as temporary:
-        pq.write_table(
-            pa.table(columns).replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
-        )
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    with atomic(path) as temporary, open(temporary, "wb") as file:  # pyarrow takes UTF-8 paths only
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def load_detections(path: Path, every: int, source: Any) -> Detections | None:

@@ -38,7 +38,7 @@ from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import Detections, load_detections, save_detections
 from abaw_expr.faces.folders import CROPS, FOUND, check_folders, check_replaceable, folders_made
 from abaw_expr.faces.pictures import count_pictures, read_pictures, upright
-from abaw_expr.files import atomic, check_name, digest, locked, read_json, remove, write_json
+from abaw_expr.files import IRREGULAR, atomic, check_name, digest, locked, read_json, remove, write_json
 from abaw_expr.spellings import matched
 from abaw_expr.tasks import crop_name, recording_of
 from abaw_expr.version import VERSION
@@ -164,7 +164,7 @@ def _suffix(video: str, recording: str) -> str:
 def _faces_of(out: Path, every: int, tell: Callable[[], None], job: _Job) -> Faces | str:
     """What was found in a video, or why it could not be read."""
     if not job.path.is_file():
-        return "no such file"
+        return IRREGULAR if job.path.exists() else "no such file"
     try:
         return _extract(job, out, every, tell)
     except av.FFmpegError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from abaw_expr.data.datasets.clips import SPLITS, Row
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release import read_lines
-from abaw_expr.errors import ReleaseError
+from abaw_expr.errors import ReleaseError, of_machine
 
 NEEDED = ("path", "label")
 COLUMNS = (*NEEDED, "subject", "split", "start", "end", "name")
@@ -55,6 +55,12 @@ def _row(path: Path, line: int, header: list[str], cells: list[str]) -> Row:
     row = Row(file, values["label"], values["subject"], split, name=values["name"], said=said)
     if not values["path"]:
         raise row.error("names no file")
+    try:
+        file.is_dir()
+    except OSError as problem:
+        if of_machine(problem):
+            raise
+        raise row.error(f"names what cannot be a file ({problem.strerror})", values["path"]) from problem
     if row.split not in ("", *SPLITS):
         raise row.error("has an unknown split", row.split, f"{', '.join(SPLITS)}, or nothing")
     if not row.subject and not row.split:
