@@ -318,7 +318,7 @@ class Decision:
             before = Source(run, vote.prior, checkpoint)
             if run != source.run and (before.of_run or source.of_run):
                 found.append(f"{name} is of {source.run}, not of {run}")
-            elif checkpoint and source.checkpoint != checkpoint:
+            elif checkpoint and source.checkpoint not in (None, checkpoint):  # older tables do not say it
                 found.append(f"{name} is of checkpoint {source.checkpoint}, not of {checkpoint}")
             elif not np.allclose(source.prior, vote.prior, atol=1e-6):
                 found.append(f"{name} has another prior")

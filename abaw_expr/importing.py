@@ -15,6 +15,7 @@ Shapes: N rows of the source, T of a video, C numbers of a row.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ class Given:
     """The file of a row, and its line or row there, from 1."""
     cells: NDArray[np.object_] | None = None
     """[N], what says which frame a row is of, as it is written; None: video and frame do."""
+    written: NDArray[np.object_] | None = None
+    """[N, C], the numbers as they are written; None: as they are read."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def _read(path: Path, task: Challenge, logits: bool) -> Given:
     try:
         if path.is_dir():
             return _read_folder(path, task, logits)
-        table = pd.read_parquet(io.BytesIO(path.read_bytes())) if parquet else _read_csv(path)
+        table = _read_parquet(path) if parquet else _read_csv(path)
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
     except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
@@ -156,15 +159,30 @@ def _read(path: Path, task: Challenge, logits: bool) -> Given:
     return _from_table(table, path, task, logits, first=1 if parquet else 2)  # after the header
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The columns of a Parquet file, those that pandas wrote as an index too."""
+    table = pd.read_parquet(io.BytesIO(path.read_bytes()))  # pyarrow takes no path that is not UTF-8
+    return table.reset_index() if any(table.index.names) else table
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     """A CSV whose identifiers are text: a video may be called 0012, NA or 1e5."""
     header = pd.read_csv(path, nrows=0, skipinitialspace=True).columns
+    separator = next((character for character in ";\t|" if len(header) == 1 and character in header[0]), None)
+    if separator is not None:
+        remedy = "Write it with commas between the cells, and a point in numbers."
+        raise OutputsError("is not separated by commas", path=path, found=separator, expected="commas", remedy=remedy)
     text = {column: str for column in header if _plain(column) in ("video", "frame", IMAGE_COLUMN)}
-    return pd.read_csv(path, skipinitialspace=True, dtype=text, keep_default_na=False, na_values={})
+    table = pd.read_csv(path, skipinitialspace=True, dtype=text, keep_default_na=False, na_values={}, low_memory=False)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+        found, expected = table.index.nlevels + len(header), f"{len(header)}, as the header has"
+        raise OutputsError("has rows with more cells than the header", path=path, found=found, expected=expected)
+    return table
 
 
 def _from_table(table: pd.DataFrame, path: Path, task: Challenge, logits: bool, first: int) -> Given:
     known = {_plain(column): column for column in table.columns}
+    _check_once(path, [_plain(column) for column in table.columns], task)
     classes = [known.get(name.lower()) for name in task.columns]
     if None in classes:
         _refuse_classes(path, [str(column) for column in table.columns], task)
@@ -180,7 +198,17 @@ def _from_table(table: pd.DataFrame, path: Path, task: Challenge, logits: bool, 
         raise OutputsError("does not say which frames its rows are of", path=path, found=list(known), expected=expected)
     numbers = table[classes].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     frames = pd.to_numeric(frame, errors="coerce").to_numpy(np.float64)
-    return Given(video, frames, numbers, logits, lambda row: (path, row + first), cells)
+    return Given(
+        video, frames, numbers, logits, lambda row: (path, row + first), cells, table[classes].to_numpy(object)
+    )
+
+
+def _check_once(path: Path, columns: Sequence[str], task: Challenge) -> None:
+    """Raises OutputsError where a column that is read is there twice, in another case perhaps."""
+    read = {"video", "frame", IMAGE_COLUMN, *map(_plain, task.columns)}
+    twice = [name for name in dict.fromkeys(columns) if name in read and columns.count(name) > 1]
+    if twice:
+        raise OutputsError("has a column twice", path=path, found=", ".join(twice), expected="one of each")
 
 
 def _plain(column: object) -> str:
@@ -193,7 +221,7 @@ def _joined_cells(columns: pd.DataFrame) -> NDArray[np.object_]:
 
 
 def _cell_text(value: object) -> str:
-    return "" if value is None or value != value else str(value)
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
 
 
 def _texts(column: pd.Series, path: Path) -> NDArray[np.object_]:
@@ -235,27 +263,49 @@ def _read_folder(folder: Path, task: Challenge, logits: bool) -> Given:
 
 def _read_npz(file: Path, task: Challenge) -> tuple[NDArray[np.float64], NDArray[Any], bool]:
     """A video's numbers [T, C], frames [T], and whether the numbers are logits."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
-    except OSError as error:
-        raise unreadable(OutputsError, file, error) from error
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise OutputsError(f"is not an NPZ file ({error})", path=file) from error
+    held = _arrays_of(file)
     noun = kind_of(task).noun
     kind = next((name for name in (noun, "logits") if name in held), None)
     if kind is None:
         raise OutputsError("has no numbers", path=file, found=sorted(held), expected=f"{noun} or logits")
-    p, names = held[kind], [str(name).lower() for name in held.get("classes", [])]
-    if not {name.lower() for name in task.columns} <= set(names):
+    p, names = _real(held[kind], kind, file), [_plain(_decoded(name)) for name in held.get("classes", np.zeros(0)).flat]
+    _check_once(file, names, task)
+    if not {_plain(name) for name in task.columns} <= set(names):
         _refuse_classes(file, names, task)
     if p.ndim != 2 or p.shape[1] != len(names):
         raise OutputsError(f"{kind} has another shape", path=file, found=p.shape, expected=f"(frames, {len(names)})")
-    frames = held.get("frame", np.arange(1, len(p) + 1))
-    if len(frames) != len(p):
-        raise OutputsError("frame has another length", path=file, found=len(frames), expected=len(p))
-    order = [names.index(name.lower()) for name in task.columns]
-    return p[:, order].astype(np.float64), frames, kind == "logits"
+    frames = _real(held["frame"], "frame", file) if "frame" in held else np.arange(1, len(p) + 1)
+    if frames.shape != p.shape[:1]:
+        found = len(frames) if frames.ndim == 1 else frames.shape
+        raise OutputsError("frame has another length", path=file, found=found, expected=len(p))
+    order = [names.index(_plain(name)) for name in task.columns]
+    return p[:, order], frames, kind == "logits"
+
+
+def _arrays_of(file: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except OSError as error:
+        raise unreadable(OutputsError, file, error) from error
+    except (ValueError, EOFError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise OutputsError(f"is not an NPZ file ({error})", path=file) from error
+
+
+def _real(array: NDArray[Any], name: str, file: Path) -> NDArray[np.float64]:
+    """An array of numbers, or of text that holds them."""
+    if array.dtype.kind in "biufUS":
+        try:
+            return array.astype(np.float64)
+        except ValueError:
+            pass
+    raise OutputsError(
+        f"{name} are no numbers", path=file, found=f"{array.dtype}: {shorten([str(value) for value in array.flat[:3]])}"
+    )
+
+
+def _decoded(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _spelt_as(given: Given, names: Sequence[str]) -> tuple[Given, dict[str, str]]:
@@ -278,10 +328,18 @@ def _check(given: Given, path: Path, task: Challenge) -> None:
     rows = pd.MultiIndex.from_arrays([given.video, frame])
     which = "a video and a frame counted from 1, such as VIDEO/00001.jpg"
     numbers, cells = (lambda row: _shown(p[row])), (lambda row: _cell(given, row))
-    faults = [
+    columns, written = np.array(task.columns, object), p if given.written is None else given.written
+
+    def unread(row: int) -> str:
+        bad = ~np.isfinite(p[row])
+        pairs = zip(columns[bad], map(_cell_text, written[row][bad]), strict=True)
+        return shorten([f"{name} {cell!r}" for name, cell in pairs])
+
+    absent = "Leave out the rows of frames without numbers: the branch then has no vote there."
+    faults: list[tuple[str, str, str, Any, Callable[[int], object]]] = [
         ("does not say which frame it is of", which, "", ~(whole & known), cells),
         ("occurs twice", "one row a frame", "", np.asarray(rows.duplicated()), cells),
-        ("holds what is no number", f"{task.n_columns} numbers", "", ~np.isfinite(p).all(axis=1), numbers),
+        ("holds what is no number", f"{task.n_columns} numbers", absent, ~np.isfinite(p).all(axis=1), unread),
     ]
     if not given.logits:
         faults += [(problem, expected, kind.remedy, wrong, numbers) for problem, expected, wrong in kind.row_faults(p)]
@@ -307,8 +365,10 @@ def _cell(given: Given, row: int) -> str:
 
 
 def _are_probabilities(p: NDArray[np.float64]) -> bool:
-    """Whether all rows look like shares of one whole."""
-    return bool(len(p)) and bool(((p >= 0) & (p <= 1)).all() and (np.abs(p.sum(axis=1) - 1) <= _CLOSE_TO_1).all())
+    """Whether all rows look like shares of one whole, of 1 or of 100."""
+    whole = 100 if p.max(initial=0) > 1 + _CLOSE_TO_1 else 1
+    close = np.abs(p.sum(axis=1) / whole - 1) <= _CLOSE_TO_1
+    return bool(len(p)) and bool(((p >= 0) & (p <= whole * (1 + _CLOSE_TO_1))).all() and close.all())
 
 
 def _shown(row: NDArray[np.float64]) -> list[float]:

@@ -76,7 +76,9 @@ def predict(
     wanted = sorted(wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
     places = anchors(index, settings.model.branches, interval)
-    p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
+    p: Mapping[str, np.ndarray] = dict.fromkeys(settings.model.branches, np.empty((0, task.n_classes), np.float32))
+    if len(places):  # there are none where no video has a modality of the run
+        p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
     tables = [
         _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
     ]

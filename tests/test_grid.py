@@ -18,7 +18,7 @@ from abaw_expr.tasks import BRANCHES, EXPR
 from tests.test_outputs import PRIOR, make_outputs, make_video
 from tuning import grid
 from tuning.grid import confusion_tensor
-from tuning.selection import Search, decide, default_space, search
+from tuning.selection import Search, decide, default_space, nested_without, search
 from tuning.space import MEANS, NONE, Candidate, Smoothing, Space, neighbours
 
 C = EXPR.n_classes
@@ -125,9 +125,11 @@ def test_a_branch_that_harms_is_left_out_and_told(capsys: pytest.CaptureFixture[
     assert decision.estimate["nested_macro_f1"] == pytest.approx(1.0)
     assert without["bad"] == pytest.approx(1.0)
     assert without["good"] < 0.2
-    for name in ("good", "bad"):
+    plain = Space(zero=True, tau=(0.0,))
+    without = nested_without(outputs, search(outputs, replace(plain, branches=3)))
+    for name in ("good", "bad", "worse"):
         others = {key: value for key, value in outputs.branches.items() if key != name}
-        assert without[name] == search(replace(outputs, branches=others), Space(zero=True)).nested
+        assert without[name] == search(replace(outputs, branches=others), plain).nested
     two = replace(outputs, branches={name: outputs.branches[name] for name in ("good", "bad")})
     paper = decide(two, search(two))
     assert all(vote.weight > 0 for vote in paper.branches.values()), "the paper's weights are from 1 to 5"

@@ -102,6 +102,13 @@ def test_a_decision_of_another_run_says_so(
     assert all("Tune again" in text for text in told[1:])
 
 
+def test_a_table_that_does_not_say_its_checkpoint_is_not_told_to_be_of_another(run: RunFolder, store: Path) -> None:
+    """As tables were before they said it."""
+    table = said(run, store)
+    older = {name: replace(source, checkpoint=None) for name, source in table.branches.items()}
+    assert decide(table, search(table)).strangers(older) == []
+
+
 def test_imported_numbers_are_of_a_file_a_split(run: RunFolder, store: Path) -> None:
     table = said(run, store)
     val, test = (

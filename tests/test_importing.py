@@ -1,5 +1,6 @@
 """Other models' probabilities: every source gives the same table, and what cannot be used is refused by its row."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from abaw_expr.cli import main
@@ -264,6 +266,115 @@ def test_probabilities_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -
     for said in (table, table.round(2)):
         with pytest.raises(OutputsError, match=r"holds probabilities, no logits.*Leave out --logits"):
             imported(csv(tmp_path, said), like, logits=True)
+
+
+def test_percentages_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    table[NAMES] *= 100
+    with pytest.raises(OutputsError, match=r"holds probabilities, no logits.*Leave out --logits"):
+        imported(csv(tmp_path, table), like, logits=True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"), [("high", "high"), ("50%", "50%"), ("0,5", "0,5"), ("NA", "NA"), ("", ""), ("inf", "inf")]
+)
+def test_the_cell_that_is_no_number_is_shown(tmp_path: Path, like: Outputs, cell: str, shown: str) -> None:
+    table = numbers(like).astype({"Fear": object})
+    table.loc[2, "Fear"] = cell
+    message = rf"csv:4: video a, frame 3: the row holds what is no number; found \"?Fear '{shown}'.*Leave out the rows"
+    with pytest.raises(OutputsError, match=message):
+        imported(csv(tmp_path, table), like)
+
+
+TEXTS: dict[str, tuple[Callable[[str], str], str]] = {
+    "semicolons": (lambda text: text.replace(",", ";"), "is not separated by commas; found ';'.*with commas"),
+    "tabs": (lambda text: text.replace(",", "\t"), "is not separated by commas"),
+    "a comma at each end": (
+        lambda text: text.replace("\n", ",\n").replace(",\n", "\n", 1),
+        "more cells than the header; found 11; expected 10",
+    ),
+    "a column twice": (lambda text: text.replace("Other", "neutral", 1), "has a column twice; found 'neutral'"),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_csv_of_another_form_is_refused_by_what_is_wrong(tmp_path: Path, like: Outputs, text: str) -> None:
+    change_text, message = TEXTS[text]
+    source = csv(tmp_path, numbers(like))
+    source.write_text(change_text(source.read_text()))
+    with pytest.raises(OutputsError, match=message):
+        imported(source, like)
+
+
+def test_columns_that_pandas_wrote_as_an_index_are_columns(tmp_path: Path, like: Outputs) -> None:
+    numbers(like).set_index(["video", "frame"]).to_parquet(tmp_path / "clip.parquet")
+    assert imported(tmp_path / "clip.parquet", like).used == 15
+
+
+def test_numbers_for_names_may_be_absent_in_a_parquet(tmp_path: Path, like: Outputs) -> None:
+    table = numbers(like)
+    table["video"] = pd.array([None] + [12] * (len(table) - 1), dtype="Int64")
+    with pytest.raises(OutputsError, match=r"parquet:1: the row does not say which frame it is of; found ', 1'"):
+        imported(parquet(tmp_path, table), like)
+
+
+@pytest.mark.parametrize("classes", [np.array(NAMES, "S"), np.array([f" {name.upper()} " for name in NAMES])])
+def test_classes_of_an_npz_are_understood_as_columns_are(tmp_path: Path, like: Outputs, classes: NDArray[Any]) -> None:
+    table = numbers(like)
+    for video, rows in table.groupby("video"):
+        np.savez(tmp_path / f"{video}.npz", classes=classes, probabilities=rows[NAMES].to_numpy())
+    assert imported(tmp_path, like).outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(), abs=1e-6)
+
+
+EVEN = np.full((6, C), 1 / C)
+ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "a frame number": ({"frame": 3}, r"frame has another length; found \(\); expected 6"),
+    "frames in columns": ({"frame": np.ones((6, 1))}, r"frame has another length; found \(6, 1\); expected 6"),
+    "words for frames": ({"frame": ["first"] * 6}, "frame are no numbers; found '<U5: first"),
+    "times for frames": ({"frame": np.arange(6).astype("datetime64[s]")}, "frame are no numbers"),
+    "one class": ({"classes": "Fear"}, r"does not name the classes; found \['fear'\]"),
+    "a class twice": ({"classes": [*NAMES[:-1], NAMES[0]]}, "has a column twice; found 'neutral'"),
+    "words for numbers": ({"probabilities": np.full((6, C), "x")}, "probabilities are no numbers"),
+    "complex numbers": ({"probabilities": EVEN.astype(complex)}, "probabilities are no numbers"),
+}
+
+
+@pytest.mark.parametrize("fault", ARRAYS)
+def test_arrays_that_cannot_be_used_are_named(tmp_path: Path, like: Outputs, fault: str) -> None:
+    arrays, message = ARRAYS[fault]
+    held: dict[str, Any] = {"probabilities": EVEN, "classes": NAMES} | arrays
+    np.savez(tmp_path / "a.npz", **held)
+    with pytest.raises(OutputsError, match=rf"a\.npz: {message}"):
+        imported(tmp_path, like)
+
+
+def damaged(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    for place in range(60, len(data) // 2, 7):
+        data[place] ^= 0xFF
+    file.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "bytes": damaged,
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:200]),
+    "empty": lambda file: file.write_bytes(b""),
+    "an array": lambda file: file.write_bytes(_array()),
+}
+
+
+def _array() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, EVEN)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_npz_is_named(tmp_path: Path, like: Outputs, damage: str) -> None:
+    np.savez_compressed(tmp_path / "a.npz", probabilities=EVEN, classes=NAMES)
+    DAMAGES[damage](tmp_path / "a.npz")
+    with pytest.raises(OutputsError, match=r"a\.npz: is not an NPZ file"):
+        imported(tmp_path, like)
 
 
 def test_rows_that_share_a_fault_are_counted(tmp_path: Path, like: Outputs) -> None:

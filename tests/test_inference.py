@@ -204,6 +204,16 @@ def test_a_branch_that_was_not_trained_is_not_there(opened: Store, tmp_path: Pat
     write_outputs(tmp_path / "outputs.parquet", outputs)
 
 
+def test_videos_without_the_modality_of_the_run_get_no_numbers(opened: Store, tmp_path: Path) -> None:
+    """The test video has no sound."""
+    run = make_run(tmp_path / "run", replace(SETTINGS, model=ModelSettings(branches=("audio",))))
+    wanted = wanted_of_split(opened, "test")
+    outputs = predict(run, opened, EXPR, "test", wanted, 1.0, "cpu", "best", lambda done, total: None)
+    assert len(outputs.table) == sum(len(item.frames) for item in wanted)
+    assert np.isnan(outputs.branch("audio")).all()
+    write_outputs(tmp_path / "outputs.parquet", outputs)
+
+
 # Templates
 
 

@@ -175,6 +175,9 @@ def test_tasks_of_slurm_that_cannot_be_one_run_are_refused(monkeypatch: pytest.M
     _as_task(monkeypatch, SLURM_STEP_NUM_TASKS="3", SLURM_STEP_TASKS_PER_NODE="2,1", SLURM_STEP_NODELIST="n[1-2]")
     with pytest.raises(SettingsError, match=r"different numbers of tasks.*--ntasks-per-node"):
         join_slurm_step()
+    monkeypatch.delenv("SLURM_STEP_NODELIST")
+    with pytest.raises(SettingsError, match=r"does not say where the others are; found 'no SLURM_STEP_NODELIST'.*srun"):
+        join_slurm_step()
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     with pytest.raises(SettingsError, match="one of several tasks of SLURM"):
         join_slurm_step()

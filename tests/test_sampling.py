@@ -21,6 +21,7 @@ from abaw_expr.tasks import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.sampling import Frames, draw_epoch, flatten, split_steps, usable_frames
 from tests.fitting import AUDIO, SETTINGS, fit, opened
+from tests.test_windows import stored
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,17 @@ def test_frequency_is_the_mean_of_the_grids_over_their_phases(gaps: list[int], i
 
 
 # Epochs
+
+
+def test_shares_are_those_of_what_groups_of_neighbours_bring_along(tmp_path: Path) -> None:
+    """A rare class that balance draws often brings the frames around it, which are of the other class."""
+    label = [1 if frame % 40 < 2 else 0 for frame in range(400)]
+    index = FrameIndex([stored(tmp_path, (np.arange(400) / 10).tolist(), label)])
+    frames, settings = Frames(index, np.ones(400, bool)), drawing(neighbours=4, interval=0.1, balance=1.0)
+    drawn = np.concatenate([index.label[draw_epoch(frames, settings, epoch).place] for epoch in range(200)])
+    found = frames.class_shares(settings.data, EXPR)
+    assert found[1] == pytest.approx((drawn == 1).mean(), abs=0.01)
+    assert 0.1 < found[1] < 0.4
 
 
 def test_an_epoch_takes_every_usable_frame_once_at_interval_0(frames: Frames) -> None:

@@ -137,6 +137,14 @@ def test_an_interval_of_whole_frames_loses_none(tmp_path: Path, rate: float, eve
     assert places.tolist() == sorted({0, *range(first, 1500, every)})
 
 
+@pytest.mark.parametrize("rate", [7.5, 24_000 / 1001, 25, 30_000 / 1001, 30, 60_000 / 1001, 60])
+@pytest.mark.parametrize("phase", [0.0, 0.1, 0.5, 0.98])
+def test_stamps_in_milliseconds_lose_no_frame(tmp_path: Path, rate: float, phase: float) -> None:
+    """As Matroska has them: 30 frames a second at 0, 33, 67 and 100 ms."""
+    index = FrameIndex([stored(tmp_path, np.round(np.arange(1500) / rate, 3).tolist())])
+    assert index.at_intervals(np.ones(1500, bool), 1 / rate, phase).tolist() == [*range(1500)]
+
+
 @pytest.mark.parametrize("rate", [7.5, 15.45, 24_000 / 1001, 30_000 / 1001, 30])
 def test_frames_are_an_interval_apart(tmp_path: Path, rate: float) -> None:
     """As near to it as whole frames allow, whatever the rate; a phase moves all but the first."""

@@ -62,7 +62,7 @@ class Features:
     prior: list[float]
     """Share of each class among the samples that the run weighed."""
     shares: list[float]
-    """Share of each class among the samples that it drew."""
+    """Share of each class among the frames that heads are trained on, as `chances` draw them."""
 
     def frame_table(self) -> pd.DataFrame:
         """The validation frames as a table of outputs has them, without the probabilities."""
@@ -132,10 +132,11 @@ def _collect(
     seen = _see(fabric, network, train.index, t_places, settings, lambda done, of: progress(done, total))
     held_out = _see(fabric, network, val.index, v_places, settings, lambda done, of: progress(before + done, total))
     has_crop = np.concatenate([video.frames.has_crop for video in val.index.videos])
+    chances = train.chances(settings.data, t_places, key["interval"])
     return Features(
         key=key,
         train=seen,
-        chances=torch.from_numpy(train.chances(settings.data, t_places, key["interval"])),
+        chances=torch.from_numpy(chances),
         val=held_out,
         frames={
             "videos": [video.name for video in val.index.videos],
@@ -146,7 +147,7 @@ def _collect(
         },
         heads=heads,
         prior=list(prior),
-        shares=train.class_shares(settings.data, task),
+        shares=np.bincount(train.index.label[t_places], chances, minlength=task.n_classes).tolist(),
     )
 
 

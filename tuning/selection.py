@@ -78,6 +78,12 @@ class Search:
         """The nested estimate alone, without what resampling says of it."""
         return nested_figure(self.counts, self.kind, self.choose)
 
+    def without(self, branch: int) -> "Search":
+        """The search among those of its candidates that give the branch at that place weight 0."""
+        space = replace(self.space, weights=tuple(w for w in self.space.ratios if w[branch] == 0))
+        kept = [not candidate.weights[branch] for candidate in self.space.candidates()]
+        return Search(space, self.counts[kept], self.rule, self.task)
+
     @cached_property
     def estimate(self) -> Estimate:
         """The nested estimate of what this search chooses."""
@@ -169,12 +175,22 @@ def decide(outputs: Outputs, found: Search) -> Decision:
 
 
 def nested_without(outputs: Outputs, found: Search) -> dict[str, float | None]:
-    """The nested estimate of the same search on all branches but one, by the branch that is left out."""
+    """The nested estimate without each branch, by the branch that is left out.
+
+    Where the search has candidates that give it weight 0, the choice is among those, which are counted already; else
+    the same search is made on the other branches.
+    """
     branches = outputs.branches
     if len(branches) < 2 or found.nested is None:
         return {}
-    parts = {name: replace(outputs, branches={k: v for k, v in branches.items() if k != name}) for name in branches}
-    return {name: search(part, found.space, found.rule).nested for name, part in parts.items()}
+    without: dict[str, float | None] = {}
+    for place, name in enumerate(branches):
+        if any(weights[place] == 0 for weights in found.space.ratios):
+            without[name] = found.without(place).nested
+        else:
+            part = replace(outputs, branches={k: v for k, v in branches.items() if k != name})
+            without[name] = search(part, found.space, found.rule).nested
+    return without
 
 
 def caveats(outputs: Outputs) -> list[str]:

@@ -30,6 +30,8 @@ CONTEXT = 72
 """Steps beyond its windows that such a chunk goes on for: no further does the sound branch see from a window's end."""
 _LEAST_INTERVAL = 0.1
 """Seconds from frame to frame that are reckoned with where every frame is taken."""
+_STAMP = 1e-3
+"""Seconds to which containers round time stamps at most (Matroska)."""
 _BATCH = 64
 """Frames, or a few more, that a batch of prediction holds; without gradients it changes speed only."""
 
@@ -156,8 +158,11 @@ class FrameIndex:
         return often
 
     def _intervals(self, places: np.ndarray, seconds: float) -> np.ndarray:
-        """Times in intervals. Rounded, so that one at a border is in the same interval whatever its last bits are."""
-        return np.round(self.time[places] / seconds, 6)
+        """Times in intervals. One at a border is on it, whatever its last bits, or milliseconds in Matroska, are."""
+        time = self.time[places]
+        intervals = np.round(time / seconds, 6)
+        border = np.round(intervals)
+        return np.where(np.abs(time - border * seconds) <= _STAMP / 2 + 1e-9, border, intervals)
 
     def window_start(self, places: np.ndarray) -> np.ndarray:
         """int64: the step at which the window of sound around each frame begins; below 0 early in a recording."""

@@ -14,6 +14,8 @@ _PORT = 29400
 """Where the processes of SLURM's job 0 meet; torchrun's default."""
 _PORTS = 20000
 """Jobs on one machine meet at ports of their own, by their numbers."""
+_NEEDED = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NODELIST")
+"""Variables that srun gives each task."""
 
 
 def started_by_torchrun() -> bool:
@@ -41,6 +43,11 @@ def join_slurm_step() -> None:
             remedy = "Start one task, or start them by `srun abaw-expr train ...` in a job of SLURM."
             raise SettingsError("is one of several tasks of SLURM, which does not say how many", remedy=remedy)
         return
+    absent = [name for name in _NEEDED if name not in env]
+    if absent:
+        remedy = "Start them by `srun abaw-expr train ...` in a job of SLURM."
+        problem = "is one of several tasks of SLURM, which does not say where the others are"
+        raise SettingsError(problem, found=f"no {', no '.join(absent)}", remedy=remedy)
     env.update(_as_torchrun(env, count))
 
 

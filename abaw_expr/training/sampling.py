@@ -15,6 +15,9 @@ from abaw_expr.errors import StoreError
 from abaw_expr.settings import DataSettings, Settings
 from abaw_expr.tasks import Task
 
+_PHASES = 16
+"""Grids over which shares are averaged where no formula gives them."""
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -58,9 +61,24 @@ class Frames:
 
     def class_shares(self, data: DataSettings, task: Task) -> list[float]:
         """Share of each class among the frames that training draws, as a mean over the phases of its grid."""
+        if data.neighbours > 1 and (data.balance or data.video_balance):
+            return self._grouped_shares(data, task)
         used = np.flatnonzero(self.usable)
         chances = self.chances(data, used, interval=0)
         return np.bincount(self.index.label[used], chances, minlength=task.n_classes).tolist()
+
+    def _grouped_shares(self, data: DataSettings, task: Task) -> list[float]:
+        """The same of groups of neighbours: whoever is drawn brings frames that may be of other classes."""
+        size, counts = data.neighbours, np.zeros(task.n_classes)
+        for phase in (np.arange(_PHASES) + 0.5) / _PHASES:
+            places = self.index.at_intervals(self.usable, data.interval, phase)
+            chances, video = self.chances(data, places, data.interval), self.index.video[places]
+            begin = np.searchsorted(video, video, side="left")
+            for before in range(size):
+                first = np.maximum(np.arange(len(places)) - before, begin)
+                label = self.index.label[places[_groups(video, first, size)]]
+                counts += np.bincount(label, np.repeat(chances, size), task.n_classes)
+        return (counts / counts.sum()).tolist()
 
 
 def usable_frames(store: Store, split: str, settings: Settings) -> Frames:
