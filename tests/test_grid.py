@@ -392,6 +392,21 @@ def test_figures_of_what_is_not_there_are_null() -> None:
     assert [decision.figures[name] for name in ("macro_f1_with_crop", "equal")] == [None] * 2
 
 
+def test_a_branch_that_says_nothing_leaves_nothing_to_estimate_without_the_other() -> None:
+    videos = []
+    for name in "abc":
+        video = make_video(name, 40)
+        videos.append(replace(video, p={**video.p, "visual": np.full_like(video.p["visual"], np.nan)}))
+    estimate = tune(make_outputs(videos)).estimate
+    assert estimate is not None
+    assert estimate["without"] == {"visual": estimate["nested_macro_f1"]}
+
+
+def test_branches_that_say_nothing_cannot_be_tuned() -> None:
+    with pytest.raises(OutputsError, match=r"no branch says anything of any frame\. Look whether"):
+        tune(make_outputs([make_video("a", 30, gaps=1.0), make_video("b", 30, gaps=1.0)]))
+
+
 def test_nothing_annotated_cannot_be_tuned_on() -> None:
     video = replace(make_video("a", 10), label=np.full(10, -1, np.int8))
     with pytest.raises(OutputsError, match=r"no frame is annotated.*validation split"):

@@ -133,8 +133,11 @@ def search(
 ) -> Search:
     """Counts every candidate of the space on these outputs.
 
-    Raises OutputsError where no frame is annotated.
+    Raises OutputsError where no frame is annotated, or no branch says anything.
     """
+    if not _say_anything(outputs):
+        remedy = "Look whether the run's modality is in these videos."
+        raise OutputsError("no branch says anything of any frame", path=outputs.path, remedy=remedy)
     space = (space or default_space(outputs)).fitting(outputs)
     tensor = statistics_tensor(outputs, space, progress)
     if not tensor.any():
@@ -142,6 +145,10 @@ def search(
         raise OutputsError("no frame is annotated, so nothing can be tuned", path=outputs.path, remedy=remedy)
     counts = sum_recordings([video.name for video in outputs.videos()], tensor)
     return Search(space, counts, rule, outputs.task)
+
+
+def _say_anything(outputs: Outputs) -> bool:
+    return any(np.isfinite(outputs.branch(name)).any() for name in outputs.branches)
 
 
 def default_space(outputs: Outputs, leave_out: bool = False, missing: str = MISSING[0]) -> Space:
@@ -189,7 +196,7 @@ def nested_without(outputs: Outputs, found: Search) -> dict[str, float | None]:
             without[name] = found.without(place).nested
         else:
             part = replace(outputs, branches={k: v for k, v in branches.items() if k != name})
-            without[name] = search(part, found.space, found.rule).nested
+            without[name] = search(part, found.space, found.rule).nested if _say_anything(part) else None
     return without
 
 
