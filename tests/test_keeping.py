@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from abaw_expr.tasks import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.clips import write_people
 from tests.faults import Machine
-from tests.fitting import AUDIO, STEPS, fit
+from tests.fitting import AUDIO, STEPS, assert_same_run, fit
 from tests.test_files import hold
 from tests.tiny import add, add_validation, annotate, contents, run
 
@@ -345,18 +346,34 @@ def test_two_trainings_into_one_folder(store: Path, tmp_path: Path, capsys: pyte
 def test_a_finished_run_without_its_last_checkpoint_is_left_as_it_is(
     resume: bool, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finished = fit(open_store(store, EXPR), tmp_path / "run", AUDIO)
+    two = replace(AUDIO, optimiser=replace(AUDIO.optimiser, epochs=2))
+    finished = fit(open_store(store, EXPR), tmp_path / "run", two)
     finished.last.unlink()
     before = contents(finished.root)
     other = tmp_path / "other.yaml"
     save_settings(STEPS, other)
     arguments = ["train", "--store", str(store), "--run", str(finished.root), "--settings", str(other)]
-    for gone in (finished.manifest, finished.metrics, finished.best):
+    for gone in (finished.manifest, finished.metrics):
         assert main([*arguments, *["--resume"] * resume]) == 2
         assert "run: holds a run without its last.pt" in said(capsys)
         assert contents(finished.root) == before
         del before[str(gone.relative_to(finished.root))]
         gone.unlink()
+
+
+def test_a_run_that_was_killed_before_its_first_epoch_was_written_down_begins_again(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After best.pt and metrics.csv, before last.pt."""
+    whole, killed = (fit(open_store(store, EXPR), tmp_path / name, AUDIO) for name in ("whole", "killed"))
+    for later in (killed.last, killed.curves, killed.manifest):
+        later.unlink()
+    arguments = ["train", "--store", str(store), "--run", str(killed.root), "--settings", str(whole.settings)]
+    assert main(arguments) == 2
+    assert "holds a run without its last.pt" in (text := said(capsys))
+    assert "Begin it again by --resume" in text
+    assert main([*arguments, "--resume"]) == 0
+    assert_same_run(whole, killed)
 
 
 def test_a_folder_with_settings_and_other_papers_is_no_run(store: Path, tmp_path: Path) -> None:

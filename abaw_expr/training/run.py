@@ -145,7 +145,7 @@ class RunFolder:
         `data` is the store's digest.
         """
         if not self.last.exists():
-            self._check_new()
+            self._check_new(resume)
             if not resume:
                 self.begun_with.unlink(missing_ok=True)
             save_settings(settings, self.settings)
@@ -164,20 +164,26 @@ class RunFolder:
             )
         clean(self.last.parent)
 
-    def _check_new(self) -> None:
+    def _check_new(self, resume: bool) -> None:
         """Refuses to start a run in a folder that is something else, or where one has come so far that it is missed."""
         if self.root.exists() and not self.root.is_dir():
             raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
         names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
         names = {name for name in names if not is_passing(name)}
         done = [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]
-        if done and self.settings.exists():
-            remedy = "Put checkpoints/last.pt back, or name another folder for the run."
+        if done and self.settings.exists() and not (resume and self._in_first_epoch()):
+            again = "Begin it again by --resume" if self._in_first_epoch() else "Put checkpoints/last.pt back"
+            remedy = f"{again}, or name another folder for the run."
             raise RunError("holds a run without its last.pt", path=self.root, found=", ".join(done), remedy=remedy)
-        begun = {path.name for path in (self.settings, self.last.parent, self.events, self.bad_batch)}
+        begun = {path.name for path in (self.settings, self.metrics, self.last.parent, self.events, self.bad_batch)}
         if names and (names - begun or not self.settings.exists()):
             found, remedy = shorten(sorted(names - begun or names)), "Name a new folder for the run."
             raise RunError("is not empty and not a run", path=self.root, found=found, remedy=remedy)
+
+    def _in_first_epoch(self) -> bool:
+        """Whether a run without last.pt was killed while its first epoch was written down, which ends with last.pt."""
+        rows = self.metrics.read_text(errors="replace").count("\n") - 1 if self.metrics.exists() else 0
+        return not self.complete and rows <= 1
 
     def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
         """Writes the table anew, a row an epoch."""
