@@ -39,13 +39,14 @@ def run(out: Path, seed: int, task: Task, command: Callable[[Sequence[str]], int
 
 def _steps(out: Path, seed: int) -> list[list[object]]:
     store, trained, decision = out / "store", out / "run", out / "decision.json"
+    last = ["predict", "--run", trained, "--store", store, "--checkpoint", "last"]  # the best is chosen on validation
     val, test, predictions = out / "val.parquet", out / "test.parquet", out / "predictions.txt"
     template = out / "release" / TEMPLATE
     return [
         ["prepare", "--release", out / "release", "--store", store],
         ["train", "--store", store, "--run", trained, "--settings", "demo", "--seed", seed],
-        ["predict", "--run", trained, "--store", store, "--split", "val", "--out", val],
-        ["predict", "--run", trained, "--store", store, "--split", "test", "--template", template, "--out", test],
+        [*last, "--split", "val", "--out", val],
+        [*last, "--split", "test", "--template", template, "--out", test],
         ["tune", "--outputs", val, "--out", decision],
         ["submit", "--outputs", test, "--decision", decision, "--template", template, "--out", predictions],
         ["check", predictions, "--template", template],

@@ -171,8 +171,8 @@ def test_predictions_appear_whole_or_not_at_all(
     assert call(*predict, "--out", tmp_path) == 2
     assert f"abaw-expr: error: {tmp_path}: is a folder" in capsys.readouterr().err
 
-    def half(table: object, path: Path, **options: object) -> None:
-        path.write_bytes(b"PAR1")
+    def half(table: object, file: BinaryIO, **options: object) -> None:
+        file.write(b"PAR1")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pq, "write_table", half)
