@@ -17,13 +17,24 @@ import tempfile
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from abaw_expr import console
-from abaw_expr.data.store import FORMAT, MANIFEST, RECORDINGS, Frames, Store, open_store, pack, write_frames
+from abaw_expr.data.store import (
+    FORMAT,
+    MANIFEST,
+    RECORDING_FILE,
+    RECORDINGS,
+    Frames,
+    Store,
+    open_store,
+    pack,
+    write_frames,
+)
 from abaw_expr.data.synthetic import Plan
-from abaw_expr.files import write_json
+from abaw_expr.files import digest, file_digest, write_json
 from abaw_expr.tasks import EXPR, MEL_BANDS, crop_name
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts
@@ -40,31 +51,41 @@ def write_store(root: Path, source: Store) -> None:
     """A store of many recordings that are all the same, with the crops of another store over and over."""
     first = root / RECORDINGS / "0000"
     first.mkdir(parents=True)
-    video = next(video for video in source.videos if video.frames.has_crop.any())
-    crops = [bytes(crop) for row in range(len(video.frames)) if (crop := video.jpeg(row)) is not None]
+    known = next(video for video in source.videos if video.frames.has_crop.any())
+    crops = [bytes(crop) for row in range(len(known.frames)) if (crop := known.jpeg(row)) is not None]
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
     labels = (np.arange(FRAMES) // 150 % EXPR.n_classes).astype(np.int8)
     write_frames(first / "0000.parquet", Frames(np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32)))
     sound = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
     np.save(first / "sound.npy", sound)
-    entries = {}
+    digests = {kind: file_digest(first / f"0000.{kind}") for kind in ("parquet", "tar")}  # of all: they are links
+    whole, entries = {"sound.npy": file_digest(first / "sound.npy")}, dict[str, dict[str, Any]]()
     for number in range(TRAINING + VALIDATION):
         name = f"{number:04d}"
         folder = root / RECORDINGS / name
         folder.mkdir(exist_ok=True)
-        for file, link in (
-            ("0000.tar", f"{name}.tar"),
-            ("0000.parquet", f"{name}.parquet"),
-            ("sound.npy", "sound.npy"),
-        ):
-            if number:
-                os.link(first / file, folder / link)
-        entries[name] = {"split": "train" if number < TRAINING else "val", "frames": FRAMES}
-        means = {"mean": [0.0] * MEL_BANDS, "std": [1.0] * MEL_BANDS}
-        write_json(folder / "recording.json", {"sound": means, "videos": {name: entries[name]}})
-    task = {"task": EXPR.name, "class_names": list(EXPR.class_names)}
-    write_json(root / MANIFEST, {"format": FORMAT, **task, "digest": "made up", "recordings": list(entries)})
+        files = whole | {f"{name}.{kind}": known for kind, known in digests.items()}
+        for file in files if number else ():
+            os.link(first / file.replace(name, "0000"), folder / file)
+        split = "train" if number < TRAINING else "val"
+        video = {"split": split, "frames": FRAMES, "lines": FRAMES, "crops": FRAMES, "unreadable": []}
+        seconds = (FRAMES - 1) / RATE
+        entries[name] = {
+            **{"source": "made up", "seconds": seconds, "rate": float(RATE), "problems": []},
+            "sound": {"seconds": seconds, "mean": [0.0] * MEL_BANDS, "std": [1.0] * MEL_BANDS},
+            "videos": {name: video},
+            "files": files,
+            "bytes": {file: (folder / file).stat().st_size for file in files},
+        }
+        write_json(folder / RECORDING_FILE, entries[name])
+    manifest = {
+        **{"format": FORMAT, "task": EXPR.name, "class_names": list(EXPR.class_names)},
+        "digest": digest({name: entry["files"] for name, entry in entries.items()}),
+        "recordings": {name: file_digest(root / RECORDINGS / name / RECORDING_FILE) for name in entries},
+        "videos": {name: video for entry in entries.values() for name, video in entry["videos"].items()},
+    }
+    write_json(root / MANIFEST, manifest)
 
 
 def processes(parent: int) -> list[int]:
