@@ -253,8 +253,6 @@ def predict(
         accelerator: Device; auto takes a GPU where there is one.
         checkpoint: Weights of the best epoch by validation, or of the last, which nothing was chosen by.
     """
-    import numpy as np
-
     from abaw_expr import inference
     from abaw_expr.data.store import open_store
     from abaw_expr.outputs import write_outputs
@@ -280,7 +278,7 @@ def predict(
             f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "
             "What they score says little of recordings that are new to it."
         )
-    if all(np.isnan(outputs.branch(name)).all() for name in outputs.branches):
+    if not outputs.speaking():
         console.note(
             f"None of these frames has {' or '.join(outputs.branches)}: the table has no numbers to decide by."
         )

@@ -30,6 +30,8 @@ _TOKEN = 16
 """Letters of a workplace's name."""
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL}
 """What flock says on a file system without locks, and NFS of folders."""
+_SHORT = 16
+"""Digits of a short hash."""
 _DEEPEST = 50
 """Lists and objects in each other that JSON may have; ours have a few."""
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -195,12 +197,17 @@ def open_file(path: Path | str) -> int:
 def digest(value: Any) -> str:
     """A short hash of any JSON value; the same value gives the same hash on every machine."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]  # names need not be UTF-8
+    return bytes_digest(canonical.encode(errors="surrogatepass"))  # names need not be UTF-8
+
+
+def bytes_digest(data: bytes) -> str:
+    """A short hash of bytes, that of a file that holds them."""
+    return hashlib.sha256(data).hexdigest()[:_SHORT]
 
 
 def file_digest(path: Path) -> str:
     """A short hash of a file's bytes."""
-    return sha256(path)[:16]
+    return sha256(path)[:_SHORT]
 
 
 def sha256(path: Path) -> str:

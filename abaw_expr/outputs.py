@@ -134,6 +134,10 @@ class Outputs:
         """A branch's numbers for all frames of the table, [T, C], NaN where missing."""
         return self.table[branch_columns(name, self.task)].to_numpy(np.float32)
 
+    def speaking(self) -> list[str]:
+        """The branches that say anything."""
+        return [name for name in self.branches if np.isfinite(self.branch(name)).any()]
+
     def label(self) -> NDArray[Any]:
         """The annotation of all frames of the table, [T] or [T, F]."""
         names = list(label_columns(self.task))

@@ -22,7 +22,7 @@ from abaw_expr.tasks import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.challenges import make_table, make_video
 from tests.clips import write_people
-from tests.tiny import add, add_validation, run, seal
+from tests.tiny import prepared_in, seal
 
 MUTANTS = 200
 DEEP = b'{"a": ' * 900 + b"1" + b"}" * 900
@@ -57,11 +57,7 @@ class Format:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("damage")
-    add(root / "release", "a")
-    add_validation(root / "release")
-    run(root / "release", root / "store")
-    return root / "store"
+    return prepared_in(tmp_path_factory.mktemp("damage")) / "store"
 
 
 def read_store(store: Path) -> object:

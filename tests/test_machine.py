@@ -17,17 +17,13 @@ from abaw_expr.data.media import read_clock, read_sound
 from abaw_expr.data.store import open_store
 from abaw_expr.tasks import EXPR
 from tests.faults import Machine
-from tests.tiny import add, add_validation, contents, run
+from tests.tiny import contents, prepared_in
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release, and the store that an undisturbed machine makes of it."""
-    root = tmp_path_factory.mktemp("tiny")
-    add(root / "release", "a")
-    add_validation(root / "release")
-    run(root / "release", root / "store")
-    return root
+    return prepared_in(tmp_path_factory.mktemp("tiny"))
 
 
 def prepare(release: Path, store: Path) -> list[str]:

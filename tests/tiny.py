@@ -83,6 +83,14 @@ def run(release: Path, store: Path, workers: int = 1) -> Prepared:
     return prepare(release, store, EXPR, workers, lambda done, total: None)
 
 
+def prepared_in(root: Path) -> Path:
+    """A folder with a release of two videos and the store that is made of it."""
+    add(root / "release", "a")
+    add_validation(root / "release")
+    run(root / "release", root / "store")
+    return root
+
+
 def kinds(prepared: Prepared) -> dict[str, list[str]]:
     """Kinds of problem by video."""
     found = defaultdict(list)

@@ -135,7 +135,7 @@ def search(
 
     Raises OutputsError where no frame is annotated, or no branch says anything.
     """
-    if not _say_anything(outputs):
+    if not outputs.speaking():
         remedy = "Look whether the run's modality is in these videos."
         raise OutputsError("no branch says anything of any frame", path=outputs.path, remedy=remedy)
     space = (space or default_space(outputs)).fitting(outputs)
@@ -145,10 +145,6 @@ def search(
         raise OutputsError("no frame is annotated, so nothing can be tuned", path=outputs.path, remedy=remedy)
     counts = sum_recordings([video.name for video in outputs.videos()], tensor)
     return Search(space, counts, rule, outputs.task)
-
-
-def _say_anything(outputs: Outputs) -> bool:
-    return any(np.isfinite(outputs.branch(name)).any() for name in outputs.branches)
 
 
 def default_space(outputs: Outputs, leave_out: bool = False, missing: str = MISSING[0]) -> Space:
@@ -196,7 +192,7 @@ def nested_without(outputs: Outputs, found: Search) -> dict[str, float | None]:
             without[name] = found.without(place).nested
         else:
             part = replace(outputs, branches={k: v for k, v in branches.items() if k != name})
-            without[name] = search(part, found.space, found.rule).nested if _say_anything(part) else None
+            without[name] = search(part, found.space, found.rule).nested if part.speaking() else None
     return without
 
 

@@ -111,8 +111,7 @@ class Space:
         fitted = self if branches == self.branches else replace(self, branches=branches, weights=None)
         corrected = kind_of(outputs.task).distribution
         even = not corrected or all(np.ptp(source.prior) == 0 for source in outputs.branches.values())
-        said = sum(bool(np.isfinite(outputs.branch(name)).any()) for name in outputs.branches)
-        fitted = replace(fitted, weights=((1,) * branches,)) if said < 2 else fitted
+        fitted = replace(fitted, weights=((1,) * branches,)) if len(outputs.speaking()) < 2 else fitted
         return replace(fitted, tau=(0.0,)) if even else fitted
 
 

@@ -79,10 +79,10 @@ def list_crops(folders: tuple[Path, ...]) -> Crops:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if is_leftover(entry.name):
                         continue
-                    name = _NAME.fullmatch(entry.name)
-                    if name is None:
+                    frame = frame_of(entry.name)
+                    if frame is None:
                         crops.strangers.append(entry.name)
-                    elif (frame := int(name[1])) not in found:
+                    elif frame not in found:
                         found[frame] = entry
                     else:
                         usual = entry.name == crop_name(frame)

@@ -9,7 +9,6 @@ recordings/<recording>/
     <video>.tar                     the crops' JPEG files as they came, under the organisers' names
 """
 
-import hashlib
 import io
 import os
 import tarfile
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 
 from abaw_expr.data.entries import ManifestEntry, RecordingEntry
 from abaw_expr.errors import StoreError, shorten, unreadable
-from abaw_expr.files import check_name, check_shape, digest, file_digest, parse_json, read_json
+from abaw_expr.files import bytes_digest, check_name, check_shape, digest, file_digest, parse_json, read_json
 from abaw_expr.tasks import MEL_BANDS, Task
 
 FORMAT = 2
@@ -272,7 +271,7 @@ def _read(path: Path, known: str | None, remedy: str = _MEND) -> bytes:
     except OSError as error:
         raise unreadable(StoreError, path, error, remedy) from error
     if known is not None:
-        _check_digest(path, known, hashlib.sha256(data).hexdigest()[:16], remedy)
+        _check_digest(path, known, bytes_digest(data), remedy)
     return data
 
 

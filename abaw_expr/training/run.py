@@ -128,11 +128,11 @@ class RunFolder:
     def check(self, settings: Settings, checkpoint: "Checkpoint", path: Path) -> None:
         """Raises RunError where a checkpoint, which is at `path`, was not trained with these settings of the run."""
         data = checkpoint.data or str(self.summary().get("store", ""))
-        if data and self.identity(settings, data) != checkpoint.signature:
+        if data and (found := self.identity(settings, data)) != checkpoint.signature:
             raise RunError(
                 "says other settings than the checkpoint was trained with",
                 path=self.settings,
-                found=f"signature {self.identity(settings, data)}",
+                found=f"signature {found}",
                 expected=f"{checkpoint.signature}, as {path.name} has it",
                 remedy="Put back the settings.yaml that it was trained with, or train again.",
             )
