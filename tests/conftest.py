@@ -24,10 +24,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the bac
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic release with all its quirks. Never write into it: copy it first."""
-    from abaw_expr.data.synthetic import Plan, write_release
+    from tests.tiny import small_release
 
     root = tmp_path_factory.mktemp("corpus") / "release"
-    write_release(root, Plan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
+    small_release(root)
     return root
 
 

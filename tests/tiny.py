@@ -12,11 +12,16 @@ from PIL import Image
 
 from abaw_expr.data.prepare import Prepared, prepare
 from abaw_expr.data.store import MANIFEST
-from abaw_expr.data.synthetic import write_video
+from abaw_expr.data.synthetic import Plan, write_release, write_video
 from abaw_expr.files import digest, file_digest
 from abaw_expr.tasks import EXPR, crop_name
 
 ANNOTATIONS = "6th_ABAW_Annotations/EXPR_Recognition_Challenge"
+
+
+def small_release(root: Path) -> None:
+    """Writes the release that many tests share, with all its quirks."""
+    write_release(root, Plan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
 
 
 def annotate(root: Path, name: str, labels: Sequence[int], folder: str = f"{ANNOTATIONS}/Train_Set") -> Path:
