@@ -2,7 +2,7 @@
 
 import sys
 
-from abaw_expr.cli import main
+from abaw_expr.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

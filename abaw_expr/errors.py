@@ -113,8 +113,8 @@ def of_machine(error: BaseException) -> bool:
     """Whether the machine refused (no file handles, no memory, a failing disk), and the file may be as good as ever.
 
     Such an error ends a command; it is never written down as a defect of a file. True of MemoryError and of errors
-    with such a number; av's errors are told apart where media files are opened (`abaw_expr.data.containers`), since
-    FFmpeg says EIO of files that end early too.
+    with such a number; av's errors are told apart where media files are opened (`abaw_expr.data.media.containers`),
+    since FFmpeg says EIO of files that end early too.
     """
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINE
 

@@ -13,9 +13,11 @@ from tyro.conf import arg
 
 from abaw_expr.errors import SettingsError, unreadable
 from abaw_expr.files import digest, write_text
-from abaw_expr.tasks import BRANCHES, EXPR, MEL_BANDS, SOUND_WINDOW
+from abaw_expr.tasks.task import EXPR
 
 RECIPES = Path(__file__).parent / "recipes"
+BRANCHES = ("audio", "visual")
+"""The modalities that vote, in the order m, n of the proportion criterion."""
 QUADRANT_PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 
 
@@ -28,10 +30,6 @@ class _Strict:
 def _require(condition: bool, flag: str, found: object, expected: str) -> None:
     if not condition:
         raise SettingsError(f"the setting {flag} cannot be used", found=found, expected=expected)
-
-
-def _below(count: int) -> str:
-    return f"a whole number from 0 to {count - 1}"
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ class AugmentSettings(_Strict):
     """Strength of random brightness and contrast; 0 changes nothing."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.frequency_mask < MEL_BANDS, "augment.frequency-mask", self.frequency_mask, _below(MEL_BANDS))
-        _require(0 <= self.time_mask < SOUND_WINDOW, "augment.time-mask", self.time_mask, _below(SOUND_WINDOW))
+        _require(self.frequency_mask >= 0, "augment.frequency-mask", self.frequency_mask, "a count, 0 or more")
+        _require(self.time_mask >= 0, "augment.time-mask", self.time_mask, "a count, 0 or more")
         _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share in [0.1, 1]")
         _require(0 <= self.light < 1, "augment.light", self.light, "a number in [0, 1)")
 
@@ -147,8 +145,8 @@ class LossSettings(_Strict):
             _require(0 <= mu <= 1, f"loss.mu{j}{k}", mu, "a number in [0, 1]")
         _require(0 <= self.every_error <= 1, "loss.every-error", self.every_error, "a number in [0, 1]")
         _require(0 <= self.class_weight <= 1, "loss.class-weight", self.class_weight, "a number in [0, 1]")
-        known = len(self.quadrants) == EXPR.n_classes and set(self.quadrants) <= {0, 1, 2, 3, 4}
-        _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_classes} integers from 0 to 4")
+        known = len(self.quadrants) == EXPR.n_columns and set(self.quadrants) <= {0, 1, 2, 3, 4}
+        _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_columns} integers from 0 to 4")
         _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a share in [0, 1)")
         _require(0 <= self.branch_weight < math.inf, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
 

@@ -27,9 +27,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from abaw_expr.errors import DecisionError, RunError
 from abaw_expr.files import atomic, read_json, sha256
-from abaw_expr.outputs import Outputs
-from submissions.checker import check_folder, check_predictions
-from submissions.faults import Verdict
+from abaw_expr.outputs.table import Outputs
+from submissions.checking.checker import check_folder, check_predictions
+from submissions.checking.faults import Verdict
 
 FORMAT = 1
 PACKAGES = (

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from abaw_expr.tasks import frame_name
+from abaw_expr.tasks.names import frame_name
 from submissions.reader import read_lines, read_numbers, read_rows
 from submissions.template import read_template
-from submissions.writer import VideoLabels, check_challenges, labels_of_rows, write_files, write_rows
+from submissions.writer import VideoLabels, check_tasks, labels_of_rows, write_files, write_rows
 
 
 def to_folder(path: Path, folder: Path) -> int:
@@ -34,16 +34,16 @@ def to_file(folder: Path, path: Path, template_path: Path | None = None) -> int:
             is not there.
         TemplateError: the template cannot be read.
     """
-    challenge, lines = read_lines(folder)
+    task, lines = read_lines(folder)
     for video, own in lines.items():
-        read_numbers(own, challenge.fields, folder / f"{video}.txt")
+        read_numbers(own, task.fields, folder / f"{video}.txt")
     answers = pa.chunked_array(list(lines.values()))
     if template_path is None:
         names = [frame_name(video, frame) for video, own in lines.items() for frame in range(1, len(own) + 1)]
-        write_rows(challenge.submission_header, pa.chunked_array([names]), answers, path)
+        write_rows(task.submission_header, pa.chunked_array([names]), answers, path)
         return len(names)
     template = read_template(template_path)
-    check_challenges(template, [challenge])
+    check_tasks(template, [task])
     starts = np.cumsum([0, *map(len, lines.values())]).tolist()
     places = {
         video: VideoLabels(np.arange(1, len(own) + 1), np.arange(start, start + len(own)))

@@ -12,7 +12,7 @@ The header is no list of fields: under EXPR's eight names stands one class, unde
 
 from dataclasses import dataclass
 
-from abaw_expr.tasks import AU, CHALLENGES, EXPR, IMAGE_COLUMN, VA, Challenge, Field, challenge_of
+from abaw_expr.tasks.task import AU, EXPR, IMAGE_COLUMN, TASKS, VA, Field, Task, task_of_columns
 
 DECIMALS = 4
 """Of a number that is not whole, as we write it: annotations have two, and CCC does not see the fifth."""
@@ -25,28 +25,28 @@ class Format:
     name: str
     header: str
     """Line 1."""
-    challenges: tuple[Challenge, ...]
+    tasks: tuple[Task, ...]
     """What a line answers, in this order."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """The numbers of a line, after the image location."""
-        return tuple(field for challenge in self.challenges for field in challenge.fields)
+        return tuple(field for task in self.tasks for field in task.fields)
 
 
 MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, EXPR, AU))
-FORMATS = (*(Format(challenge.name, challenge.submission_header, (challenge,)) for challenge in CHALLENGES), MULTI_TASK)
+FORMATS = (*(Format(task.name, task.submission_header, (task,)) for task in TASKS), MULTI_TASK)
 
 VALIDATION_FRAMES = {"expression": (83176, 6127, 5322, 8473, 34941, 25594, 12338, 108259)}
 """Annotated frames of every class of a field in the validation set, counted in the release of the 5th edition on."""
 
 
-def per_video(challenge: Challenge) -> Format:
+def per_video(task: Task) -> Format:
     """The 3rd edition's file of one video: its lines have no image location."""
-    return Format(f"{challenge.name} a video", challenge.header, (challenge,))
+    return Format(f"{task.name} a video", task.header, (task,))
 
 
-PER_VIDEO = tuple(map(per_video, CHALLENGES))
+PER_VIDEO = tuple(map(per_video, TASKS))
 
 
 def recognise(header: str) -> Format | None:
@@ -55,5 +55,5 @@ def recognise(header: str) -> Format | None:
         if header == known.header:
             return known
     image, *names = header.split(",")
-    challenge = challenge_of(names) if image == IMAGE_COLUMN else None
-    return Format(challenge.name, header, (challenge,)) if challenge else None
+    task = task_of_columns(names) if image == IMAGE_COLUMN else None
+    return Format(task.name, header, (task,)) if task else None

@@ -49,7 +49,7 @@ CREATE TABLE attempts (
     tuned REAL CHECK (tuned IS NULL OR typeof(tuned) = 'real'),
     nested REAL CHECK (nested IS NULL OR typeof(nested) = 'real'),
     note TEXT NOT NULL,
-    score REAL CHECK (score IS NULL OR typeof(score) = 'real' AND abs(score) <= {len(MULTI_TASK.challenges)}),
+    score REAL CHECK (score IS NULL OR typeof(score) = 'real' AND abs(score) <= {len(MULTI_TASK.tasks)}),
     UNIQUE (edition, challenge, number)
 )"""
 AS_JSON = ("decisions", "runs")
@@ -115,7 +115,7 @@ def new_entry(predictions: Path, template: Path, decisions: Sequence[Path], note
         TemplateError: the template cannot be read, or its header is no challenge's.
         DecisionError: a decision cannot be read or is none, or they are not those of the challenge.
     """
-    challenge = challenge_of(template)
+    challenge = task_of_columns(template)
     contents = {str(path): _read_decision(path) for path in decisions}
     found, expected = sorted(each["task"] for each in contents.values()), sorted(_tasks(challenge))
     if contents and found != expected:
@@ -143,7 +143,7 @@ def fingerprint(predictions: Path) -> str:
     return hash_of(listing.encode()).hexdigest()
 
 
-def challenge_of(template: Path) -> str:
+def task_of_columns(template: Path) -> str:
     """The challenge that a template's header stands for. Raises TemplateError where there is none."""
     try:
         with open(template, encoding="utf-8-sig", errors="replace") as file:
@@ -320,7 +320,7 @@ def _find(database: sqlite3.Connection, ledger: Path, number: int) -> Attempt:
 
 def _tasks(challenge: str) -> set[str]:
     """What is predicted for a challenge; the official score of several is the sum of theirs."""
-    return {task.name for task in MULTI_TASK.challenges} if challenge == MULTI_TASK.name else {challenge}
+    return {task.name for task in MULTI_TASK.tasks} if challenge == MULTI_TASK.name else {challenge}
 
 
 def _read_decision(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from abaw_expr.errors import PredictionsError, TemplateError, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.tasks import EXPR, Challenge, Field
+from abaw_expr.tasks.task import EXPR, Field, Task
 from submissions.formats import PER_VIDEO
 from submissions.template import Template, line_of, read_template, split_lines
 from submissions.writer import VideoLabels
@@ -21,67 +21,67 @@ NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _REMEDY = "Run `check` on the file to see every fault of it."
 
 
-def read_predictions(path: Path, challenge: Challenge = EXPR) -> dict[str, VideoLabels]:
+def read_predictions(path: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
     """The labels of one challenge in a file of any format that answers it, by video.
 
     Raises PredictionsError for a file of another challenge, or the first line that is not `<video>/00001.jpg` and the
     format's numbers.
     """
-    return labels_of(read_rows(path, challenge), challenge)
+    return labels_of(read_rows(path, task), task)
 
 
-def read_rows(path: Path, challenge: Challenge | None = None) -> Template:
+def read_rows(path: Path, task: Task | None = None) -> Template:
     """The rows of a file of predictions as a template of its own, with the answers as `rest`; they are not judged yet.
 
     Raises PredictionsError for a file of another challenge, or the first line that has no image location.
     """
     try:
-        return read_template(path, challenge)
+        return read_template(path, task)
     except TemplateError as error:
         raise PredictionsError(
             error.problem, path=path, line=error.line, found=error.found, expected=error.expected, remedy=_REMEDY
         ) from error
 
 
-def labels_of(predictions: Template, challenge: Challenge) -> dict[str, VideoLabels]:
+def labels_of(predictions: Template, task: Task) -> dict[str, VideoLabels]:
     """The labels of one challenge by video, from what `read_rows` gives. Raises as `read_predictions`."""
     numbers = read_numbers(predictions.rest, predictions.format.fields, predictions.path)
-    first = predictions.format.challenges.index(challenge)
-    before = sum(len(other.fields) for other in predictions.format.challenges[:first])
+    first = predictions.format.tasks.index(task)
+    before = sum(len(other.fields) for other in predictions.format.tasks[:first])
     labels = {}
     for video, rows in predictions.videos.items():
         order = np.argsort(rows.frames)
-        own = numbers[rows.positions[order], before : before + len(challenge.fields)]
-        labels[video] = VideoLabels(rows.frames[order], _as_labels(own, challenge))
+        own = numbers[rows.positions[order], before : before + len(task.fields)]
+        labels[video] = VideoLabels(rows.frames[order], _as_labels(own, task))
     return labels
 
 
-def read_any(source: Path, challenge: Challenge | None = None) -> tuple[Challenge, dict[str, VideoLabels]]:
+def read_any(source: Path, task: Task | None = None) -> tuple[Task, dict[str, VideoLabels]]:
     """The challenge of one file or of the 3rd edition's folder, and its labels by video.
 
     Raises PredictionsError as `read_predictions` and `read_folder`, and where a file answers several challenges and
     none is named.
     """
     if source.is_dir():
-        known, lines = read_lines(source, challenge)
+        known, lines = read_lines(source, task)
         return known, _labels_of_lines(source, known, lines)
-    rows = read_rows(source, challenge)
-    challenges = rows.format.challenges if challenge is None else (challenge,)
-    if len(challenges) > 1:
-        found = ", ".join(known.name for known in challenges)
+    rows = read_rows(source, task)
+    tasks = rows.format.tasks if task is None else (task,)
+    if len(tasks) > 1:
+        found = ", ".join(known.name for known in tasks)
         raise PredictionsError("answers several challenges", path=source, found=found, remedy="Say which one.")
-    return challenges[0], labels_of(rows, challenges[0])
+    return tasks[0], labels_of(rows, tasks[0])
 
 
-def read_folder(folder: Path, challenge: Challenge = EXPR) -> dict[str, VideoLabels]:
+def read_folder(folder: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
     """The labels of the 3rd edition's folder, one `<video>.txt` a video, by video; line i + 1 is frame i.
 
     Raises PredictionsError for another challenge's header or the first line that does not hold its numbers.
     """
-    return _labels_of_lines(folder, *read_lines(folder, challenge))
+    return _labels_of_lines(folder, *read_lines(folder, task))
 
 
-def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challenge, dict[str, pa.Array]]:
+def read_lines(folder: Path, task: Task | None = None) -> tuple[Task, dict[str, pa.Array]]:
     """Which challenge the 3rd edition's folder is of, and each video's lines as text, videos in order of their names.
 
     Raises PredictionsError for a folder without such files, or a file whose header is not the first file's.
@@ -89,7 +89,7 @@ def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challe
     paths = sorted(folder.glob("[!.]*.txt"), key=lambda path: path.stem)
     if not paths:
         raise PredictionsError("holds no <video>.txt", path=folder, remedy="Name a folder of the 3rd edition.")
-    header = challenge.header if challenge else _text(paths[0]).partition("\n")[0]
+    header = task.header if task else _text(paths[0]).partition("\n")[0]
     known = next((known for known in PER_VIDEO if known.header == header), None)
     expected = header if known else "; ".join(known.header for known in PER_VIDEO)
     lines = {}
@@ -102,7 +102,7 @@ def read_lines(folder: Path, challenge: Challenge | None = None) -> tuple[Challe
             raise PredictionsError("has a header and no lines", path=path, remedy=_REMEDY)
         lines[path.stem] = split_lines(rest)
     assert known is not None
-    return known.challenges[0], lines
+    return known.tasks[0], lines
 
 
 def read_numbers(rest: pa.Array | pa.ChunkedArray, fields: Sequence[Field], path: Path) -> np.ndarray:
@@ -150,11 +150,11 @@ def _text(path: Path) -> str:
         raise PredictionsError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
 
 
-def _labels_of_lines(folder: Path, challenge: Challenge, lines: Mapping[str, pa.Array]) -> dict[str, VideoLabels]:
+def _labels_of_lines(folder: Path, task: Task, lines: Mapping[str, pa.Array]) -> dict[str, VideoLabels]:
     labels = {}
     for video, own in lines.items():
-        numbers = read_numbers(own, challenge.fields, folder / f"{video}.txt")
-        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, challenge))
+        numbers = read_numbers(own, task.fields, folder / f"{video}.txt")
+        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, task))
     return labels
 
 
@@ -177,7 +177,7 @@ def _expected(fields: Sequence[Field]) -> str:
     return f"{len(fields)} numbers: {', '.join(f'{field.name} {field.low}..{field.high}' for field in fields)}"
 
 
-def _as_labels(numbers: np.ndarray, challenge: Challenge) -> np.ndarray:
+def _as_labels(numbers: np.ndarray, task: Task) -> np.ndarray:
     """Numbers [frames, fields] as `VideoLabels` has them."""
-    typed = numbers.astype(np.int64) if challenge.fields[0].whole else numbers
-    return typed[:, 0] if len(challenge.fields) == 1 else typed
+    typed = numbers.astype(np.int64) if task.fields[0].whole else numbers
+    return typed[:, 0] if len(task.fields) == 1 else typed

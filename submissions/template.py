@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from abaw_expr.errors import TemplateError, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.tasks import Challenge
+from abaw_expr.tasks.task import Task
 from submissions.formats import FORMATS, Format, recognise
 
 ROW = r"^(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),(?P<rest>.*)$"
@@ -55,7 +55,7 @@ def line_of(position: int) -> int:
     return position + FIRST_ROW_LINE
 
 
-def read_template(path: Path | str, challenge: Challenge | None = None) -> Template:
+def read_template(path: Path | str, task: Task | None = None) -> Template:
     """Reads a template, or the organisers' example file with dummy labels; its header tells the format.
 
     A byte-order mark, CRLF, a missing last newline and blank lines at the end are accepted.
@@ -68,8 +68,8 @@ def read_template(path: Path | str, challenge: Challenge | None = None) -> Templ
     blocks = _blocks(path)
     header = next(blocks)
     known = recognise(header)
-    if known is None or (challenge is not None and challenge not in known.challenges):
-        raise _bad_header(path, header, challenge, empty=not header and not next(blocks, ""))
+    if known is None or (task is not None and task not in known.tasks):
+        raise _bad_header(path, header, task, empty=not header and not next(blocks, ""))
     template = _read_rows(path, known, blocks)
     for name, rows in template.videos.items():
         check_name(name, TemplateError, path, line_of(rows.positions[0]))
@@ -100,8 +100,8 @@ def _blocks(path: Path) -> Iterator[str]:
         raise TemplateError("is not UTF-8 text", path=path, remedy=REMEDY) from problem
 
 
-def _bad_header(path: Path, found: str, challenge: Challenge | None, empty: bool) -> TemplateError:
-    expected = challenge.submission_header if challenge else "; ".join(known.header for known in FORMATS)
+def _bad_header(path: Path, found: str, task: Task | None, empty: bool) -> TemplateError:
+    expected = task.submission_header if task else "; ".join(known.header for known in FORMATS)
     if empty:
         return TemplateError("is empty", path=path, expected=expected, remedy=REMEDY)
     return TemplateError("has another header", path=path, line=1, found=found, expected=expected, remedy=REMEDY)

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from abaw_expr.errors import PredictionsError, TemplateError, shorten
 from abaw_expr.files import atomic
-from abaw_expr.tasks import Challenge, Field
+from abaw_expr.tasks.task import Field, Task
 from submissions.formats import DECIMALS, PER_VIDEO
 from submissions.template import Template, line_of
 
@@ -52,7 +52,7 @@ Predictions = Mapping[str, VideoLabels]
 
 
 def write_predictions(
-    template: Template, labels: Mapping[Challenge, Predictions], path: Path | str, fill: Fill | None = None
+    template: Template, labels: Mapping[Task, Predictions], path: Path | str, fill: Fill | None = None
 ) -> dict[str, int]:
     """Writes one file in the template's format: its header, then `<row of the template>,<numbers>` in its order.
 
@@ -70,7 +70,7 @@ def write_predictions(
 
 
 def write_per_video(
-    template: Template, labels: Mapping[Challenge, Predictions], folder: Path | str, fill: Fill | None = None
+    template: Template, labels: Mapping[Task, Predictions], folder: Path | str, fill: Fill | None = None
 ) -> dict[str, int]:
     """Writes the 3rd edition's folder: one `<video>.txt` a video, the header, then a line a frame, frame 1 first.
 
@@ -147,18 +147,18 @@ def _at(frames: np.ndarray, known: VideoLabels, fill: Fill | None) -> tuple[np.n
 
 
 def _answers(
-    template: Template, labels: Mapping[Challenge, Predictions], fill: Fill | None
+    template: Template, labels: Mapping[Task, Predictions], fill: Fill | None
 ) -> tuple[pa.ChunkedArray, dict[str, int]]:
     """The text that follows each row's comma, [rows], and how many rows of which video were filled."""
-    check_challenges(template, list(labels))
+    check_tasks(template, list(labels))
     filled = np.zeros(len(template.rows), bool)
     texts: list[pa.Array] = []
-    for challenge in template.format.challenges:
-        values, own = labels_of_rows(template, labels[challenge], fill)
+    for task in template.format.tasks:
+        values, own = labels_of_rows(template, labels[task], fill)
         filled |= ~own
-        places = [_places(field, column) for field, column in zip(challenge.fields, _columns(values), strict=True)]
-        _check_allowed(template, challenge, values, np.min(places, axis=0) >= 0)
-        texts += [_texts(field).take(pa.array(place)) for field, place in zip(challenge.fields, places, strict=True)]
+        places = [_places(field, column) for field, column in zip(task.fields, _columns(values), strict=True)]
+        _check_allowed(template, task, values, np.min(places, axis=0) >= 0)
+        texts += [_texts(field).take(pa.array(place)) for field, place in zip(task.fields, places, strict=True)]
     counts = {video: int(filled[rows.positions].sum()) for video, rows in template.videos.items()}
     rest = pa.chunked_array([pc.binary_join_element_wise(*texts, ",")])
     return rest, {video: count for video, count in counts.items() if count}
@@ -190,19 +190,18 @@ def _steps(field: Field) -> int:
     return 1 if field.whole else 10**DECIMALS
 
 
-def _check_allowed(template: Template, challenge: Challenge, values: np.ndarray, right: np.ndarray) -> None:
+def _check_allowed(template: Template, task: Task, values: np.ndarray, right: np.ndarray) -> None:
     """Refuses labels [rows] or [rows, fields] that may not stand in a file, by `right`, bool [rows]."""
     if not right.all():
-        problem = f"have a label that is not {challenge.fields[0].expected}"
+        problem = f"have a label that is not {task.fields[0].expected}"
         _refuse(template, ~right, problem, "Only that can be submitted.", values[right.argmin()])
 
 
-def check_challenges(template: Template, challenges: Sequence[Challenge]) -> None:
+def check_tasks(template: Template, tasks: Sequence[Task]) -> None:
     """Raises PredictionsError where a template does not ask for these challenges and no others."""
-    if set(challenges) != set(template.format.challenges):
+    if set(tasks) != set(template.format.tasks):
         found, expected = (
-            "; ".join(f"{challenge.name} ({challenge.header})" for challenge in some)
-            for some in (challenges, template.format.challenges)
+            "; ".join(f"{task.name} ({task.header})" for task in some) for some in (tasks, template.format.tasks)
         )
         raise PredictionsError(
             "the template asks for another challenge than was predicted",
@@ -248,7 +247,7 @@ def _refuse(template: Template, bad: np.ndarray, problem: str, remedy: str, foun
 def _per_video_header(template: Template) -> str:
     asked = template.format
     for known in PER_VIDEO:
-        if known.challenges == asked.challenges:
+        if known.tasks == asked.tasks:
             return known.header
     remedy = "Submit one predictions.txt instead."
     raise TemplateError(f"{asked.name} has no files of a video", path=template.path, line=1, remedy=remedy)

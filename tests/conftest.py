@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from abaw_expr.data.store import Store
+    from abaw_expr.data.store.store import Store
 
 # The machines that run the tests are shared and slow at times: how long an example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the bac
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic release with all its quirks. Never write into it: copy it first."""
-    from tests.tiny import small_release
+    from tests.helpers.tiny import small_release
 
     root = tmp_path_factory.mktemp("corpus") / "release"
     small_release(root)
@@ -34,8 +34,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store prepared from `release`. Never write into it: copy it first."""
-    from abaw_expr.data.prepare import prepare
-    from abaw_expr.tasks import EXPR
+    from abaw_expr.data.store.prepare import prepare
+    from abaw_expr.tasks.task import EXPR
 
     root = tmp_path_factory.mktemp("corpus") / "store"
     prepare(release, root, EXPR, workers=1, progress=lambda done, total: None)
@@ -45,6 +45,6 @@ def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(store: Path) -> "Store":
     """The store, opened."""
-    from tests.fitting import opened
+    from tests.helpers.fitting import opened
 
     return opened(store)

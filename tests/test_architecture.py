@@ -3,67 +3,57 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 PACKAGES = ("abaw_expr", "tuning", "submissions")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULES = [path for path in FILES if path.name != "__init__.py"]
 
 LAYERS = (
-    ("abaw_expr.tasks", "abaw_expr.errors", "abaw_expr.version", "abaw_expr.files", "abaw_expr.spellings"),
-    ("abaw_expr.scoring", "abaw_expr.concordance", "abaw_expr.units", "abaw_expr.kinds"),
-    ("abaw_expr.settings", "abaw_expr.outputs", "abaw_expr.comparison", "abaw_expr.importing", "abaw_expr.fusion"),
+    ("abaw_expr.errors", "abaw_expr.version", "abaw_expr.files"),
+    ("abaw_expr.tasks",),
+    ("abaw_expr.settings", "abaw_expr.outputs"),
     ("abaw_expr.data",),
     ("abaw_expr.faces",),
-    ("abaw_expr.models", "abaw_expr.losses"),
+    ("abaw_expr.models",),
     ("abaw_expr.training",),
-    ("abaw_expr.inference",),
-    ("abaw_expr.answer",),
+    ("abaw_expr.infer",),
     ("tuning", "submissions"),
-    (
-        "abaw_expr.console",
-        "abaw_expr.demo",
-        "abaw_expr.cli",
-        "abaw_expr.cli_bundle",
-        "abaw_expr.cli_convert",
-        "abaw_expr.cli_faces",
-        "abaw_expr.cli_import",
-        "abaw_expr.cli_ledger",
-        "abaw_expr.cli_search",
-        "abaw_expr.cli_submissions",
-        "abaw_expr.cli_training",
-        "abaw_expr.__main__",
-    ),
+    ("abaw_expr.commands", "abaw_expr.__main__"),
 )
 """From the ground up: a module imports from its own layer and those before it."""
+ROOT_MODULES = {"__init__", "__main__", "errors", "files", "version", "settings"}
+FOLDERS_OF_DATA = (
+    ("abaw_expr.data.media",),
+    ("abaw_expr.data.release",),
+    ("abaw_expr.data.datasets", "abaw_expr.data.store", "abaw_expr.data.synthetic"),
+    ("abaw_expr.data.batches",),
+)
+"""The same within `data`, whose root all of them know."""
 
-FRONT_DOOR = tuple(name for name in LAYERS[-1] if name.startswith("abaw_expr.cli"))
+FRONT_DOOR = "abaw_expr.commands"
 NETWORKS = ("features", "heads", "refit")
 """The modules of tuning that run networks."""
 WITHOUT_TORCH = (
-    *FRONT_DOOR,
-    "abaw_expr.console",
-    "abaw_expr.tasks",
-    "abaw_expr.errors",
-    "abaw_expr.files",
-    "abaw_expr.settings",
-    "abaw_expr.scoring",
-    "abaw_expr.kinds",
-    "abaw_expr.outputs",
-    "abaw_expr.importing",
-    "abaw_expr.fusion",
-    "abaw_expr.data.release",
-    "abaw_expr.data.clocks",
-    "abaw_expr.data.sources",
-    "abaw_expr.data.mixture",
-    *(f"abaw_expr.data.datasets.{path.stem}" for path in MODULES if path.parent.name == "datasets"),
+    *(f"abaw_expr.{name}" for name in ("errors", "files", "settings", "data.walk", "data.problems")),
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in MODULES
+        for folder in ("tasks", "outputs", "commands", "data/release", "data/datasets", "data/store")
+        if path.is_relative_to(ROOT / "abaw_expr" / folder) and path.stem not in ("decoding", "verify")
+    ),
     *(f"tuning.{path.stem}" for path in MODULES if path.parent.name == "tuning" and path.stem not in NETWORKS),
-    *(f"submissions.{path.stem}" for path in MODULES if path.parent.name == "submissions"),
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in MODULES
+        if path.is_relative_to(ROOT / "submissions")
+    ),
 )
 
 
@@ -90,10 +80,16 @@ def imports(path: Path) -> Iterator[str]:
 IMPORTS = {module_name(path): sorted(set(imports(path))) for path in MODULES}
 
 
-def layer(name: str) -> int:
-    places = [i for i, layer in enumerate(LAYERS) for owner in layer if name == owner or name.startswith(f"{owner}.")]
+def layer(name: str, layers: Sequence[Sequence[str]] = LAYERS) -> int:
+    places = [i for i, layer in enumerate(layers) for owner in layer if name == owner or name.startswith(f"{owner}.")]
     assert len(places) == 1, f"{name} is in no layer: say in design and test where it belongs"
     return places[0]
+
+
+def folder_of_data(name: str) -> str | None:
+    """`abaw_expr.data.media` of a module in it; None of what is not in a folder of data."""
+    parts = name.split(".")
+    return ".".join(parts[:3]) if parts[:2] == ["abaw_expr", "data"] and len(parts) > 3 else None
 
 
 @pytest.mark.parametrize("name", IMPORTS)
@@ -102,30 +98,55 @@ def test_imports_point_one_way(name: str) -> None:
     assert not back, f"{name} imports {back}, which stand above it"
 
 
+@pytest.mark.parametrize("name", [name for name in IMPORTS if name.startswith("abaw_expr.data.")])
+def test_folders_of_data_import_one_way(name: str) -> None:
+    own = folder_of_data(name)
+    known = {folder for other in IMPORTS[name] if (folder := folder_of_data(other)) is not None}
+    if own is None:
+        assert not known, f"{name} is at the root of data and imports from {known}"
+        return
+    back = [folder for folder in known - {own} if layer(folder, FOLDERS_OF_DATA) >= layer(own, FOLDERS_OF_DATA)]
+    assert not back, f"{name} imports from {back}, which do not stand below {own}"
+
+
+def test_few_modules_stand_at_the_root() -> None:
+    assert {path.stem for path in (ROOT / "abaw_expr").glob("*.py")} == ROOT_MODULES
+
+
 def test_modules_do_not_import_in_a_circle() -> None:
     TopologicalSorter(IMPORTS).prepare()  # raises CycleError, with the circle
+
+
+def test_folders_do_not_import_in_a_circle() -> None:
+    folders: dict[str, set[str]] = {}
+    for name, others in IMPORTS.items():
+        own = name.rpartition(".")[0] if name.count(".") > 1 else name
+        folders.setdefault(own, set()).update(
+            folder for other in others if (folder := other.rpartition(".")[0] if other.count(".") > 1 else other) != own
+        )
+    TopologicalSorter(folders).prepare()
 
 
 def test_tuning_and_submissions_meet_in_the_front_door_only() -> None:
     for name, others in IMPORTS.items():
         foreign = {other.split(".")[0] for other in others} & {"tuning", "submissions"} - {name.split(".")[0]}
-        assert not foreign or name in FRONT_DOOR, f"{name} imports {foreign}"
+        assert not foreign or name.startswith(FRONT_DOOR), f"{name} imports {foreign}"
 
 
 def test_submissions_know_little_of_the_rest() -> None:
-    allowed = {f"abaw_expr.{name}" for name in ("tasks", "errors", "files", "outputs", "fusion")}
+    allowed = ("abaw_expr.tasks.", "abaw_expr.errors", "abaw_expr.files", "abaw_expr.outputs.")
     for name, others in IMPORTS.items():
         if name.startswith("submissions."):
-            assert {other for other in others if not other.startswith("submissions.")} <= allowed, name
+            foreign = [other for other in others if not other.startswith(("submissions.", *allowed))]
+            assert not foreign, f"{name} imports {foreign}"
 
 
 def test_the_checker_shares_no_code_with_what_it_checks() -> None:
     for name, others in IMPORTS.items():
-        if name.startswith("submissions.checker"):
+        if name.startswith("submissions.checking."):
             own = {other for other in others if other.startswith("submissions.")}
-            # The last two know nothing of reading and writing.
-            foreign = {other for other in own if not other.startswith("submissions.checker")}
-            assert foreign <= {"submissions.faults", "submissions.formats"}, name
+            foreign = {other for other in own if not other.startswith("submissions.checking.")}
+            assert foreign <= {"submissions.formats"}, name  # which knows nothing of reading and writing
 
 
 def test_names_come_from_the_module_that_defines_them() -> None:

@@ -17,17 +17,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from abaw_expr.cli import main
-from abaw_expr.data.media import SAMPLE_RATE, read_sound, read_times
-from abaw_expr.faces.extract import CROPS
-from abaw_expr.faces.pictures import read_pictures, upright
-from abaw_expr.outputs import branch_columns
-from abaw_expr.tasks import EXPR
-from tests.cases import CASES, FRAMES
-from tests.test_inference import make_run
-from tests.tiny import ANNOTATIONS
+from abaw_expr.commands.main import main
+from abaw_expr.data.media.decode import SAMPLE_RATE, read_sound, read_times
+from abaw_expr.data.synthetic import drawing
+from abaw_expr.faces.folders import CROPS
+from abaw_expr.faces.frames import read_pictures, upright
+from abaw_expr.outputs.table import branch_columns
+from abaw_expr.tasks.task import EXPR
+from tests.helpers.cases import CASES, FRAMES
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny import ANNOTATIONS
+from tests.training.test_predict import make_run
 
-ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/cases/files"
 VAL = f"{ANNOTATIONS}/Validation_Set"
 Make = Callable[[str], Path]
@@ -43,7 +44,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
             folder.mkdir()
             CASES[case](folder)
         else:
-            shutil.copy(SHARED / "film.py", tmp_path)
+            # It was written for an earlier layout of this project.
+            script = (SHARED / "film.py").read_text().replace("abaw_expr.data.drawing", drawing.__name__)
+            (tmp_path / "film.py").write_text(script)
             shutil.copytree(SHARED / case, folder)
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
             subprocess.run([sys.executable, "make.py"], cwd=folder, env=environment, check=True, capture_output=True)

@@ -12,12 +12,15 @@ import pytest
 from sklearn.metrics import f1_score
 
 from abaw_expr.errors import DecisionError, OutputsError
-from abaw_expr.fusion import Decision, Vote, equal_weights, fill, fuse, smooth
-from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import Outputs, label_columns, read_joined, read_outputs, rename, write_outputs
-from abaw_expr.tasks import AU, BRANCHES, EXPR, VA, Challenge
+from abaw_expr.outputs.decision import Decision, Vote, equal_weights
+from abaw_expr.outputs.fusion import fill, fuse, smooth
+from abaw_expr.outputs.joining import read_joined, rename
+from abaw_expr.outputs.table import Outputs, label_columns, read_outputs, write_outputs
+from abaw_expr.settings import BRANCHES
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.task import AU, EXPR, VA, Task
 from abaw_expr.version import VERSION
-from tests.challenges import COMPOUND, EVERY, make_table, make_video
+from tests.helpers.challenges import COMPOUND, EVERY, make_table, make_video
 from tuning.grid import statistics_tensor
 from tuning.selection import decide, search
 from tuning.space import NONE, Smoothing, Space
@@ -27,11 +30,11 @@ SMALL = Space(weights=((1, 1), (1, 2), (5, 2)), smoothing=(NONE, Smoothing(0.5),
 PRIORS = {"expr": (1 / 8,) * 8, "compound": (1 / 3,) * 3, "va": (0.2, -0.1), "au": (0.25,) * U}
 
 
-def names(task: Challenge) -> str:
+def names(task: Task) -> str:
     return task.name
 
 
-def decision(task: Challenge, **changes: Any) -> Decision:
+def decision(task: Task, **changes: Any) -> Decision:
     votes = {"audio": Vote(PRIORS[task.name], 2), "visual": Vote(PRIORS[task.name], 3)}
     return Decision(votes, task=task, **changes)
 
@@ -40,7 +43,7 @@ def decision(task: Challenge, **changes: Any) -> Decision:
 
 
 @pytest.mark.parametrize("task", EVERY, ids=names)
-def test_reading_gives_what_was_written_and_says_the_challenge(tmp_path: Path, task: Challenge) -> None:
+def test_reading_gives_what_was_written_and_says_the_challenge(tmp_path: Path, task: Task) -> None:
     videos = [make_video(task, "a", 6), make_video(task, "b_left", 9)]
     write_outputs(tmp_path / "one", make_table(task, videos))
     read = read_outputs(tmp_path / "one", None)
@@ -91,7 +94,7 @@ def test_ordinary_tools_see_the_contract(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_that_breaks_the_contract_is_neither_written_nor_read(
-    tmp_path: Path, task: Challenge, column: str, value: float, message: str
+    tmp_path: Path, task: Task, column: str, value: float, message: str
 ) -> None:
     outputs, path = make_table(task, [make_video(task, "a", 6, gaps=0)]), tmp_path / "outputs.parquet"
     write_outputs(path, outputs)
@@ -147,8 +150,8 @@ def test_tables_of_two_challenges_are_not_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("smoother", ["mean", "median"])
 @pytest.mark.parametrize("task", EVERY, ids=names)
-def test_every_challenge_is_smoothed_fused_and_filled(task: Challenge, smoother: str) -> None:
-    video, shares = make_video(task, "a", 80, gaps=0.8), kind_of(task).distribution
+def test_every_challenge_is_smoothed_fused_and_filled(task: Task, smoother: str) -> None:
+    video, shares = make_video(task, "a", 80, gaps=0.8), metric_of(task).distribution
     made = decision(task, smoothing=0.25, smoother=smoother)
     audio, visual = (smooth(video.p[name], video.time, 0.25, smoother, shares) for name in BRANCHES)
     fused = fuse([audio, visual], [2, 3])
@@ -166,7 +169,7 @@ def test_medians_of_values_are_medians() -> None:
 @pytest.mark.parametrize(
     ("task", "shape", "dtype"), [(COMPOUND, (30,), np.int64), (VA, (30, 2), np.float32), (AU, (30, U), np.int64)]
 )
-def test_every_frame_is_decided(task: Challenge, shape: tuple[int, ...], dtype: type) -> None:
+def test_every_frame_is_decided(task: Task, shape: tuple[int, ...], dtype: type) -> None:
     for gaps in (0.0, 0.5, 1.0):
         labels = decision(task).labels(make_video(task, "a", 30, gaps=gaps))
         assert (labels.shape, labels.dtype) == (shape, dtype)
@@ -233,13 +236,13 @@ def test_a_decision_in_words() -> None:
         (AU, {"thresholds": 0.5}, "thresholds cannot be used"),
     ],
 )
-def test_what_cannot_be_decided_by_is_refused(task: Challenge, changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_decided_by_is_refused(task: Task, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DecisionError, match=message):
         replace(decision(task), **changes)
 
 
 @pytest.mark.parametrize("task", EVERY, ids=names)
-def test_equal_weights_are_the_plain_mean(task: Challenge) -> None:
+def test_equal_weights_are_the_plain_mean(task: Task) -> None:
     video = make_video(task, "a", 20, gaps=0)
     made = equal_weights(make_table(task, [video]))
     assert made.probabilities(video) == pytest.approx((video.p["audio"] + video.p["visual"]) / 2)
@@ -253,36 +256,36 @@ def test_equal_weights_are_the_plain_mean(task: Challenge) -> None:
 def outputs(request: pytest.FixtureRequest) -> Outputs:
     task = request.param
     nobody = make_video(task, "b", 10)
-    marks = np.array([field.unannotated for field in task.fields], nobody.label.dtype)
+    marks = np.array([field.ignore_value for field in task.fields], nobody.label.dtype)
     nobody = replace(nobody, label=np.broadcast_to(marks if nobody.label.ndim > 1 else marks[0], nobody.label.shape))
     videos = [make_video(task, "a_left", 60), make_video(task, "a_right", 40, gaps=0.6), nobody]
     return make_table(task, [*videos, make_video(task, "c", 50), make_video(task, "d", 25, gaps=0.9)])
 
 
 def test_the_tensor_holds_what_each_decision_scores(outputs: Outputs) -> None:
-    videos, kind = outputs.videos(), kind_of(outputs.task)
+    videos, metric = outputs.videos(), metric_of(outputs.task)
     tensor = statistics_tensor(outputs, SMALL)
     for statistics, candidate in zip(tensor, SMALL.candidates(), strict=True):
         made = candidate.decision(outputs)
         if outputs.task == AU:
-            made = replace(made, thresholds=kind.thresholds(statistics.sum(axis=0)))
-        counted = kind.settled(statistics, np.broadcast_to(statistics.sum(axis=0), statistics.shape))
+            made = replace(made, thresholds=metric.thresholds(statistics.sum(axis=0)))
+        counted = metric.settled(statistics, np.broadcast_to(statistics.sum(axis=0), statistics.shape))
         assert counted == pytest.approx(made.statistics(videos), abs=1e-12)
 
 
 def test_the_chosen_decision_is_the_best_and_scores_what_it_says(outputs: Outputs) -> None:
-    kind, found = kind_of(outputs.task), search(outputs, SMALL)
+    metric, found = metric_of(outputs.task), search(outputs, SMALL)
     made = decide(outputs, found)
     assert made.task == outputs.task
     assert made.figures is not None
     assert made.estimate is not None
     pooled = made.statistics(outputs.videos()).sum(axis=0)
-    assert made.figures[kind.figure_key] == pytest.approx(float(kind.figure(pooled)))
-    assert made.figures[kind.figure_key] == pytest.approx(found.figures.max())
-    assert made.figures[kind.figure_key] >= made.figures["equal"]
+    assert made.figures[metric.key] == pytest.approx(float(metric.score(pooled)))
+    assert made.figures[metric.key] == pytest.approx(found.figures.max())
+    assert made.figures[metric.key] >= made.figures["equal"]
     assert (made.thresholds is not None) == (outputs.task == AU)
     assert all(vote.tau == 0 for vote in made.branches.values())
-    nested = made.estimate[f"nested_{kind.figure_key}"]
+    nested = made.estimate[f"nested_{metric.key}"]
     assert made.estimate["optimism"] == pytest.approx(found.figures.max() - nested)
     low, high = made.estimate["interval"]
     assert low <= high
@@ -290,7 +293,7 @@ def test_the_chosen_decision_is_the_best_and_scores_what_it_says(outputs: Output
 
 def test_each_recording_is_scored_by_what_the_others_choose(outputs: Outputs) -> None:
     """By hand: all of a decision, thresholds too, is chosen without the recording that it is scored on."""
-    kind, found = kind_of(outputs.task), search(outputs, SMALL)
+    metric, found = metric_of(outputs.task), search(outputs, SMALL)
     videos = outputs.videos()
     groups = [[videos[0], videos[1]], [videos[3]], [videos[4]]]
     parts = []
@@ -299,7 +302,7 @@ def test_each_recording_is_scored_by_what_the_others_choose(outputs: Outputs) ->
         table = make_table(outputs.task, others)
         made = decide(table, search(table, SMALL))
         parts.append(made.statistics(held).sum(axis=0))
-    assert found.nested == pytest.approx(float(kind.figure(np.sum(parts, axis=0))))
+    assert found.nested == pytest.approx(float(metric.score(np.sum(parts, axis=0))))
 
 
 def test_thresholds_find_units_that_a_model_says_too_low() -> None:

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abaw_expr.data.store import MANIFEST, open_store
+from abaw_expr.data.store.store import MANIFEST, open_store
 from abaw_expr.errors import UserError
 from abaw_expr.faces.choose import COLUMNS, read_table
 from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import load_detections, save_detections
-from abaw_expr.fusion import Decision, Vote
-from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import read_outputs, write_outputs
+from abaw_expr.outputs.decision import Decision, Vote
+from abaw_expr.outputs.table import read_outputs, write_outputs
 from abaw_expr.settings import Settings, load_settings, save_settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tests.challenges import make_table, make_video
-from tests.clips import write_people
-from tests.tiny import prepared_in, seal
+from tests.helpers.challenges import make_table, make_video
+from tests.helpers.clips import write_people
+from tests.helpers.tiny import prepared_in, seal
 
 MUTANTS = 200
 DEEP = b'{"a": ' * 900 + b"1" + b"}" * 900
@@ -72,7 +72,7 @@ def write_formats(store: Path, root: Path) -> dict[str, Format]:
         formats[name] = Format(copy / "recordings/a" / name, lambda: read_store(copy))
     formats[MANIFEST] = Format(copy / MANIFEST, lambda: read_store(copy))
     decision, tracks, settings = root / "decision.json", root / "tracks.csv", root / "settings.yaml"
-    Decision({"audio": Vote(kind_of(EXPR).unknown_prior, 2, 0.5)}, 1.5, figures={"macro_f1": 0.5}).save(decision)
+    Decision({"audio": Vote(metric_of(EXPR).unknown_prior, 2, 0.5)}, 1.5, figures={"macro_f1": 0.5}).save(decision)
     formats[decision.name] = Format(decision, lambda: Decision.load(decision))
     tracks.write_text("\n".join([",".join(COLUMNS), "a,1,1,9,9,0.990,1,2,3,4,main", "b,2,1,9,9,0.990,1,2,3,4,left"]))
     formats[tracks.name] = Format(tracks, lambda: read_table(tracks))

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from abaw_expr.cli import main
+from abaw_expr.commands.main import main
 from abaw_expr.errors import RunError
 from abaw_expr.files import read_json
-from abaw_expr.fusion import Decision
-from abaw_expr.inference import predict, wanted_of_split
-from abaw_expr.outputs import Outputs, read_outputs, write_outputs
+from abaw_expr.outputs.decision import Decision
+from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
 from abaw_expr.settings import Settings, save_settings, signature
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
+from abaw_expr.training.predict import predict, wanted_of_split
 from abaw_expr.training.run import RunFolder
-from tests.fitting import AUDIO, fit, opened
-from tests.tiny import contents
+from tests.helpers.fitting import AUDIO, fit, opened
+from tests.helpers.tiny import contents
 from tuning.features import cached_features
 from tuning.refit import refit
 from tuning.selection import caveats, decide, search

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from abaw_expr.cli import main
-from abaw_expr.data import prepare as prepare_module
-from abaw_expr.data.store import MANIFEST, RECORDINGS, open_store
+from abaw_expr.commands.main import main
+from abaw_expr.data.store import prepare as prepare_module
+from abaw_expr.data.store.store import MANIFEST, RECORDINGS, open_store
 from abaw_expr.errors import StoreError, VideoError
 from abaw_expr.faces.extract import TABLE
 from abaw_expr.faces.folders import CROPS, FOUND, check_answers
 from abaw_expr.settings import load_settings, save_settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
-from tests.clips import write_people
-from tests.faults import Machine
-from tests.fitting import AUDIO, STEPS, assert_same_run, fit
+from tests.helpers.clips import write_people
+from tests.helpers.faults import Machine
+from tests.helpers.fitting import AUDIO, STEPS, assert_same_run, fit
+from tests.helpers.tiny import add, add_validation, annotate, contents, run
 from tests.test_files import hold
-from tests.tiny import add, add_validation, annotate, contents, run
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -256,7 +256,7 @@ def test_a_second_prepare_that_is_ended_leaves_the_store_usable(
 def begin(release: Path, store: Path) -> subprocess.Popen[str]:
     arguments = ["prepare", "--release", str(release), "--store", str(store), "--workers", "1"]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "import sys; from abaw_expr.cli import main; sys.exit(main(sys.argv[1:]))"
+    code += "import sys; from abaw_expr.commands.main import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import av
 import pytest
 
-from abaw_expr import console
-from abaw_expr.cli import main
-from abaw_expr.data.media import read_clock, read_sound
-from abaw_expr.data.store import open_store
-from abaw_expr.tasks import EXPR
-from tests.faults import Machine
-from tests.tiny import contents, prepared_in
+from abaw_expr.commands import console
+from abaw_expr.commands.main import main
+from abaw_expr.data.media.decode import read_clock, read_sound
+from abaw_expr.data.store.store import open_store
+from abaw_expr.tasks.task import EXPR
+from tests.helpers.faults import Machine
+from tests.helpers.tiny import contents, prepared_in
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_bytes_that_the_machine_refuses_are_no_defect_of_a_film(tiny: Path, monk
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(descriptor, size)
 
-    monkeypatch.setattr("abaw_expr.data.containers.os.read", refusing)
+    monkeypatch.setattr("abaw_expr.data.media.containers.os.read", refusing)
     refused = 0
     for work in (read_clock, read_sound):
         count, at = 0, 0

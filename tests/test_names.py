@@ -12,19 +12,19 @@ import pytest
 
 from abaw_expr.data.datasets.kinds import read_dataset
 from abaw_expr.data.datasets.options import ClipOptions
-from abaw_expr.data.prepare import prepare
-from abaw_expr.data.release import read_annotation_folder, read_release, read_test_list
+from abaw_expr.data.release.reader import read_annotation_folder, read_release, read_test_list
+from abaw_expr.data.store.prepare import prepare
 from abaw_expr.errors import ReleaseError, UserError
 from abaw_expr.faces.choose import COLUMNS, read_table
 from abaw_expr.faces.extract import extract_faces
 from abaw_expr.files import LONGEST_NAME, check_name
-from abaw_expr.importing import frames_of, import_branch
-from abaw_expr.tasks import EXPR
-from submissions.checker_videos import read_list
+from abaw_expr.outputs.importing import frames_of, import_branch
+from abaw_expr.tasks.task import EXPR
+from submissions.checking.videos import read_list
 from submissions.reader import read_any
 from submissions.template import read_template
 from submissions.writer import VideoLabels, write_per_video
-from tests.tiny import add, add_validation
+from tests.helpers.tiny import add, add_validation
 
 PIECES = [".", "..", "...", "/", "\\", "a", "Z", "7", "-", "_left", "_right", " ", "\t", "\n", "\r", "\x00", "\x1b[2J"]
 PIECES += ["\x7f", "\x85", "\u2028", "\u202e", "\ufeff", "é", "e\u0301", "漢", "😀", "\ud800", "\udcff", ",", '"', "'"]

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from abaw_expr.cli import main
-from abaw_expr.data.media import read_sound, read_times
+from abaw_expr.commands.main import main
+from abaw_expr.data.media.decode import read_sound, read_times
+from abaw_expr.data.media.sources import media_type
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.sources import kind_of
 from abaw_expr.data.walk import find_films
-from abaw_expr.faces.pictures import count_pictures, read_pictures
-from tests.damage import write_film
-from tests.fitting import opened
-from tests.test_inference import make_run
-from tests.tiny import add_validation, annotate, crop, kinds, run
-from tuning.pictures import save
+from abaw_expr.faces.frames import count_pictures, read_pictures
+from tests.helpers.damage import write_film
+from tests.helpers.fitting import opened
+from tests.helpers.tiny import add_validation, annotate, crop, kinds, run
+from tests.training.test_predict import make_run
+from tuning.plots import save
 
 NAMES = (
     *("%03d", "a%d", "100%", "*", "a?b", "[a-z]", "[red]x", "{x}", "{0}", "#1", "-a", "--out", "~", "$HOME"),
@@ -57,7 +57,7 @@ def test_a_film_is_read_by_what_it_holds(
     monkeypatch.chdir(tmp_path)
     path = Path(f"{name}{suffix}")
     shutil.copy(film, path)
-    assert kind_of(path) == "video"
+    assert media_type(path) == "video"
     assert read_times(path) == pytest.approx(np.arange(10) / 25)
     assert [number for number, _ in read_pictures(path)] == list(range(1, 11))
     assert count_pictures(path) == 10

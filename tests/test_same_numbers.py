@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from abaw_expr.data.synthetic import TEMPLATE
-from tests.same_numbers import GOLDEN, SEEDS, TABLES, made_up, trained
+from abaw_expr.data.synthetic.corpus import TEMPLATE
+from tests.helpers.same_numbers import GOLDEN, SEEDS, TABLES, made_up, trained
 
 EXPECTED = json.loads(GOLDEN.read_text())
 ROUNDING = 2e-4

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from abaw_expr.data.entries import StoreIdentity
-from abaw_expr.data.store import MANIFEST
+from abaw_expr.data.store.entries import StoreIdentity
+from abaw_expr.data.store.store import MANIFEST
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
-from abaw_expr.outputs import read_outputs
-from abaw_expr.scoring import Counts, bootstrap_difference, bootstrap_interval, macro_f1
+from abaw_expr.outputs.table import read_outputs
 from abaw_expr.settings import (
     QUADRANT_PAIRS,
     Settings,
@@ -32,7 +31,9 @@ from abaw_expr.settings import (
     settings_from,
     signature,
 )
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.statistics import Counts, bootstrap_difference, bootstrap_interval
+from abaw_expr.tasks.task import Task
 from abaw_expr.training.run import RunFolder
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY, Space
@@ -264,8 +265,8 @@ def results(out: Path, base: Settings, rows: Sequence[Row], seeds: int, task: Ta
                 row=row,
                 f1=tuple(macro_f1(confusions.sum(axis=1)).tolist()),
                 nested=None if None in nested else float(np.mean(np.array(nested, float))),
-                interval=bootstrap_interval(confusions, seed=0),
-                difference=None if against is None else bootstrap_difference(confusions, against, seed=0),
+                interval=bootstrap_interval(confusions, macro_f1, seed=0),
+                difference=None if against is None else bootstrap_difference(confusions, against, macro_f1, seed=0),
                 parameters=_parameters(apply(row.changes, base, 0)),
                 seconds=float(np.mean([RunFolder(job.run).read_summary()["seconds"] for job in jobs])),
             )

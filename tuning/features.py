@@ -14,18 +14,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from abaw_expr.data.store import Store
-from abaw_expr.data.windows import FrameIndex
+from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.batches.sampling import usable_frames
+from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError
 from abaw_expr.files import file_digest
-from abaw_expr.inference import load_network
 from abaw_expr.models.network import Branch, Network, fold_batch_norm
 from abaw_expr.settings import Settings
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import RunFolder
-from abaw_expr.training.sampling import usable_frames
 
 Progress = Callable[[int, int], None]
 
@@ -147,7 +147,7 @@ def _collect(
         },
         heads=heads,
         prior=list(prior),
-        shares=np.bincount(train.index.label[t_places], chances, minlength=task.n_classes).tolist(),
+        shares=np.bincount(train.index.label[t_places], chances, minlength=task.n_columns).tolist(),
     )
 
 

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw_expr.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth_branch
-from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import Outputs, VideoOutputs
-from abaw_expr.scoring import Counts, Statistics
-from abaw_expr.tasks import Task
+from abaw_expr.outputs.fusion import Gaps, between, correct_prior, find_gaps, fuse, fuse_priors, smooth_branch
+from abaw_expr.outputs.table import Outputs, VideoOutputs
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.statistics import Counts, Statistics
 from tuning.space import NONE, Candidate, Smoothing, Space
 
 Progress = Callable[[int, int], None]
@@ -36,12 +35,12 @@ def statistics_tensor(outputs: Outputs, space: Space, progress: Progress | None 
 
     Candidates in the order of `space.candidates()`, videos in that of `outputs.videos()`.
     """
-    if isinstance(outputs.task, Task):
+    if outputs.task.one_class:
         return confusion_tensor(outputs, space, progress)
-    kind, videos, candidates = kind_of(outputs.task), outputs.videos(), space.candidates()
+    metric, videos, candidates = metric_of(outputs.task), outputs.videos(), space.candidates()
 
     def count(smoothing: Smoothing) -> dict[Candidate, Statistics]:
-        how = *smoothing, kind.distribution, space.missing
+        how = *smoothing, metric.distribution, space.missing
         smoothed = [
             replace(v, p={name: smooth_branch(v.p[name], v.time, *how) for name in outputs.branches}) for v in videos
         ]
@@ -49,7 +48,7 @@ def statistics_tensor(outputs: Outputs, space: Space, progress: Progress | None 
         for candidate in candidates:
             if candidate.smoothing == smoothing:
                 decision = replace(candidate, smoothing=NONE).decision(outputs)
-                rows = [kind.count_for_tuning(video.label, decision.probabilities(video)) for video in smoothed]
+                rows = [metric.count_for_tuning(video.label, decision.probabilities(video)) for video in smoothed]
                 counts[candidate] = np.stack(rows)
         return counts
 
@@ -157,7 +156,7 @@ class _Rows:
         (field,) = outputs.task.fields
         n_classes, parts, start = outputs.task.n_columns, [], 0
         for number, video in enumerate(videos):
-            annotated = np.flatnonzero(video.label != field.unannotated)
+            annotated = np.flatnonzero(video.label != field.ignore_value)
             smoothed = [smooth_branch(video.p[name], video.time, *smoothing, True, missing) for name in names]
             empty = np.all([np.isnan(rows[:, 0]) for rows in smoothed], axis=0)
             gap, silent = np.flatnonzero(empty[annotated]), np.zeros(0, np.intp)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from abaw_expr.losses import cross_entropy, fuse_log, weight_table
-from abaw_expr.outputs import Outputs, Source, branch_columns
+from abaw_expr.models.losses import cross_entropy, fuse_log, weight_table
+from abaw_expr.outputs.table import Outputs, Source, branch_columns
 from abaw_expr.settings import LossSettings
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 from tuning.features import Features, Samples
 
 STEPS = 200
@@ -119,7 +119,7 @@ def probabilities(heads: Heads, samples: Samples, n_classes: int) -> dict[str, n
 def said_of_validation(features: Features, heads: Heads, task: Task) -> Iterator[Outputs]:
     """What the heads of each trial say of the validation frames, as a table of outputs."""
     frames = features.frame_table()
-    p = probabilities(heads, features.val, task.n_classes)
+    p = probabilities(heads, features.val, task.n_columns)
     for trial in range(len(next(iter(p.values())))):
         columns = {
             column: values

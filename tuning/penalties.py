@@ -23,14 +23,14 @@ from optuna.distributions import FloatDistribution
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from abaw_expr.data.store import Store
+from abaw_expr.data.store.store import Store
 from abaw_expr.files import digest, write_json
-from abaw_expr.fusion import fuse
-from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import Outputs
-from abaw_expr.scoring import Counts
+from abaw_expr.outputs.fusion import fuse
+from abaw_expr.outputs.table import Outputs
 from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings, signature
-from abaw_expr.tasks import EXPR, Task
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.statistics import Counts
+from abaw_expr.tasks.task import EXPR, Task
 from tuning.selection import nested_figure, search
 from tuning.space import RATIOS_ONLY
 from tuning.study import SLOT, Result, SharedStudy
@@ -157,7 +157,7 @@ def confirm(
     A control is never ended early. Scored are the last weights, by one frame an interval (seconds), those between
     interpolated. `progress(steps done, steps in all)` is that of the run under way.
     """
-    from abaw_expr.inference import predict, wanted_of_split
+    from abaw_expr.training.predict import predict, wanted_of_split
     from abaw_expr.training.run import RunFolder
 
     settings = replace(settings, compute=replace(settings.compute, accelerator=shared.accelerator))
@@ -280,7 +280,7 @@ def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str]
     named = dict(enumerate([*CONTROLS, *names]))
     rows = tuple(_row(named.get(slot, f"trial {slot}"), fidelity, trial) for slot, trial in done.items())
     tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values() if _CONFUSIONS in trial.user_attrs]
-    return Search(rows, nested_figure(np.concatenate(tensors), kind_of(EXPR)))
+    return Search(rows, nested_figure(np.concatenate(tensors), metric_of(EXPR)))
 
 
 def _row(name: str, fidelity: str, trial: FrozenTrial) -> Row:

@@ -13,11 +13,11 @@ import torch
 
 from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, write_json
-from abaw_expr.inference import load_network
-from abaw_expr.losses import weighed_shares
+from abaw_expr.models.losses import weighed_shares
 from abaw_expr.settings import Settings, save_settings, signature
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
+from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import Epoch, RunFolder
 from tuning.features import Features, branches, linear_of
 from tuning.heads import Heads, repeat_heads, said_of_validation, train_heads

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError, shorten
 from abaw_expr.files import file_digest
-from abaw_expr.fusion import MISSING, Decision, figures
-from abaw_expr.kinds import Kind, kind_of
-from abaw_expr.outputs import Outputs
-from abaw_expr.scoring import Statistics, bootstrap_interval, resample, sum_recordings
-from abaw_expr.tasks import EXPR, Challenge
+from abaw_expr.outputs.decision import Decision, figures
+from abaw_expr.outputs.fusion import MISSING
+from abaw_expr.outputs.table import Outputs
+from abaw_expr.tasks.metric import Metric
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.statistics import Statistics, bootstrap_interval, resample, sum_recordings
+from abaw_expr.tasks.task import EXPR, Task
 from tuning.grid import Progress, statistics_tensor
 from tuning.space import Space, neighbours
 
@@ -57,17 +59,17 @@ class Search:
     counts: Statistics
     """[candidates, R, F, K], of `space.candidates()`."""
     rule: Rule
-    task: Challenge = EXPR
+    task: Task = EXPR
 
     @property
-    def kind(self) -> Kind:
+    def metric(self) -> Metric:
         """What the counts are of."""
-        return kind_of(self.task)
+        return metric_of(self.task)
 
     @cached_property
     def figures(self) -> NDArray[np.float64]:
         """The figure of every candidate over all recordings, [candidates]."""
-        return self.kind.tuned_figure(self.counts.sum(axis=1))
+        return self.metric.tuned_score(self.counts.sum(axis=1))
 
     def choose(self, figures: NDArray[np.float64]) -> NDArray[np.intp]:
         """The chosen candidate by figures [candidates, ...]: [...]; the first, so the simplest, of equals."""
@@ -76,7 +78,7 @@ class Search:
     @property
     def nested(self) -> float | None:
         """The nested estimate alone, without what resampling says of it."""
-        return nested_figure(self.counts, self.kind, self.choose)
+        return nested_figure(self.counts, self.metric, self.choose)
 
     def without(self, branch: int) -> "Search":
         """The search among those of its candidates that give the branch at that place weight 0."""
@@ -92,9 +94,9 @@ class Search:
             found = self.counts.shape[1]
             return Estimate(None, None, None, None, f"none: {METHOD} needs 2 annotated recordings, found {found}")
         chosen = self.choose(self.figures)
-        held_out = _held_out(self.counts, self.choose, self.kind)
-        interval = bootstrap_interval(held_out, seed=0, figure=self.kind.figure)
-        again = self.choose(resample(self.counts, seed=0, figure=self.kind.tuned_figure).T) == chosen
+        held_out = _held_out(self.counts, self.choose, self.metric)
+        interval = bootstrap_interval(held_out, self.metric.score, seed=0)
+        again = self.choose(resample(self.counts, self.metric.tuned_score, seed=0).T) == chosen
         return Estimate(nested, interval, float(self.figures[chosen]) - nested, float(again.mean()), METHOD)
 
     @cached_property
@@ -113,19 +115,19 @@ def _highest(figures: NDArray[np.float64]) -> NDArray[np.intp]:
     return figures.argmax(axis=0)
 
 
-def nested_figure(counts: Statistics, kind: Kind, choose: Choose = _highest) -> float | None:
+def nested_figure(counts: Statistics, metric: Metric, choose: Choose = _highest) -> float | None:
     """The figure where each recording is decided by the candidate that the others choose, of [candidates, R, F, K].
 
     `choose` is told figures [candidates, R] without each recording, and returns places [R]. None of one recording.
     """
-    return float(kind.figure(_held_out(counts, choose, kind).sum(axis=0))) if counts.shape[1] > 1 else None
+    return float(metric.score(_held_out(counts, choose, metric).sum(axis=0))) if counts.shape[1] > 1 else None
 
 
-def _held_out(counts: Statistics, choose: Choose, kind: Kind) -> Statistics:
+def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
     """Each recording's statistics under the candidate, and its thresholds, that the others choose: [R, F, K]."""
     rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, F, K]: all recordings but one
-    chosen = choose(kind.tuned_figure(rest)), np.arange(counts.shape[1])
-    return kind.settled(counts[chosen], rest[chosen])
+    chosen = choose(metric.tuned_score(rest)), np.arange(counts.shape[1])
+    return metric.settled(counts[chosen], rest[chosen])
 
 
 def search(
@@ -160,10 +162,10 @@ def decide(outputs: Outputs, found: Search) -> Decision:
     decision = replace(
         found.space.candidates()[chosen].decision(outputs),
         missing=found.space.missing,
-        thresholds=found.kind.thresholds(found.counts[chosen].sum(axis=0)),
+        thresholds=found.metric.thresholds(found.counts[chosen].sum(axis=0)),
     )
     estimate = asdict(found.estimate)
-    nested = {f"nested_{found.kind.figure_key}": estimate.pop("nested")}
+    nested = {f"nested_{found.metric.key}": estimate.pop("nested")}
     others = {name: value for name, value in nested_without(outputs, found).items() if value is not None}
     warned: dict[str, Any] = {"without": others} if others else {}
     warned |= {"caveats": told} if (told := caveats(outputs)) else {}

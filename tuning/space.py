@@ -10,9 +10,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from abaw_expr.errors import SettingsError
-from abaw_expr.fusion import MAX_TAU, MISSING, SMOOTHERS, WEIGHTS, Decision, Vote, ratios, reduced
-from abaw_expr.kinds import kind_of
-from abaw_expr.outputs import Outputs
+from abaw_expr.outputs.decision import Decision, Vote
+from abaw_expr.outputs.fusion import MAX_TAU, MISSING, SMOOTHERS, WEIGHTS, ratios, reduced
+from abaw_expr.outputs.table import Outputs
+from abaw_expr.tasks.registry import metric_of
 
 MOST_RATIOS = 150
 """More ratios than these, as four branches have, are not tried one and all: that many are drawn."""
@@ -109,7 +110,7 @@ class Space:
         what has none, values and action units."""
         branches = len(outputs.branches)
         fitted = self if branches == self.branches else replace(self, branches=branches, weights=None)
-        corrected = kind_of(outputs.task).distribution
+        corrected = metric_of(outputs.task).distribution
         even = not corrected or all(np.ptp(source.prior) == 0 for source in outputs.branches.values())
         fitted = replace(fitted, weights=((1,) * branches,)) if len(outputs.speaking()) < 2 else fitted
         return replace(fitted, tau=(0.0,)) if even else fitted

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.errors import ReleaseError, of_machine
 from abaw_expr.files import IRREGULAR, check_name
-from abaw_expr.spellings import VIDEO_SUFFIXES, matched
-from abaw_expr.tasks import Challenge, recording_of
+from abaw_expr.tasks.names import VIDEO_SUFFIXES, matched, recording_of
+from abaw_expr.tasks.task import Task
 
 CROP_ROOTS = "cropped_aligned*"
 _LEFTOVERS = {
@@ -100,7 +100,7 @@ def tour(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, list[str],
         yield here, subfolders, whole
 
 
-def walk(root: Path, task: Challenge) -> Found:
+def walk(root: Path, task: Task) -> Found:
     """Looks through the release without entering folders of crops, which hold millions of files."""
     found = Found()
     for here, subfolders, files in tour(root, found.problems):

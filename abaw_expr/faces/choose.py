@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw_expr.data.release import read_lines
+from abaw_expr.data.release.reader import read_lines
 from abaw_expr.errors import ReleaseError
 from abaw_expr.faces.detections import Detections
 from abaw_expr.faces.track import NONE, fill_track, find_tracks, look_difference, typical_look
 from abaw_expr.files import check_name, write_text
-from abaw_expr.tasks import PERSON_SUFFIXES
+from abaw_expr.tasks.names import PERSON_SUFFIXES
 
 IGNORE, MAIN, LEFT, RIGHT = "ignore", "main", "left", "right"
 SUFFIXES = {MAIN: "", **dict(zip((LEFT, RIGHT), PERSON_SUFFIXES, strict=True))}

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.faces.align import crop
 from abaw_expr.faces.detections import LOOK, SURE, Detections
-from abaw_expr.faces.pictures import read_pictures, upright, upright_size
-from abaw_expr.tasks import CROP_SIDE
+from abaw_expr.faces.frames import read_pictures, upright, upright_size
 
 SHORT_SIDE = 360
 """Pictures are made this small, in pixels of their shorter side, before faces are looked for."""

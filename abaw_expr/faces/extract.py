@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from abaw_expr.data.crops import has_usable
-from abaw_expr.data.release import Release
+from abaw_expr.data.release.crops import has_usable
+from abaw_expr.data.release.reader import Release
 from abaw_expr.data.workers import share
 from abaw_expr.errors import ReleaseError, UserError
 from abaw_expr.faces.align import crop
@@ -37,10 +37,9 @@ from abaw_expr.faces.choose import (
 from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import Detections, load_detections, save_detections
 from abaw_expr.faces.folders import CROPS, FOUND, check_folders, check_replaceable, folders_made
-from abaw_expr.faces.pictures import count_pictures, read_pictures, upright
+from abaw_expr.faces.frames import count_pictures, read_pictures, upright
 from abaw_expr.files import IRREGULAR, atomic, check_name, digest, locked, read_json, remove, write_json
-from abaw_expr.spellings import matched
-from abaw_expr.tasks import crop_name, recording_of
+from abaw_expr.tasks.names import crop_name, matched, recording_of
 from abaw_expr.version import VERSION
 
 TABLE = "tracks.csv"

@@ -9,11 +9,11 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from abaw_expr.data.crops import frame_of
+from abaw_expr.data.release.crops import frame_of
 from abaw_expr.errors import ReleaseError, UserError, VideoError, shorten
 from abaw_expr.faces.choose import SUFFIXES
 from abaw_expr.files import read_json
-from abaw_expr.tasks import recording_of
+from abaw_expr.tasks.names import recording_of
 
 CROPS = "cropped_aligned_found"
 """The root of crops, found by its beginning like the organisers' roots and after them."""

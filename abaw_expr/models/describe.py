@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from abaw_expr.models.network import ENCODERS, Branch, build_branch
 from abaw_expr.settings import ModelSettings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 
 
 def describe(settings: ModelSettings) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
     live on the meta device.
     """
     with torch.device("meta"):
-        branches = {name: build_branch(name, settings, EXPR.n_classes).eval() for name in settings.branches}
+        branches = {name: build_branch(name, settings, EXPR.n_columns).eval() for name in settings.branches}
         layers = {
             type(branch.encoder).__name__.lower(): _layers(branch, torch.empty(1, *ENCODERS[name].input_shape))
             for name, branch in branches.items()

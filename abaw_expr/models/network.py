@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from abaw_expr.models import mcnn, rhcnn
+from abaw_expr.models.encoders import mcnn, rhcnn
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import ModelSettings
-from abaw_expr.tasks import SOUND_STRIDE, SOUND_WINDOW
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ def window_means(maps: Tensor, windows: Tensor) -> Tensor:
     `windows` is as in `Branch`. A window that begins between two rows of the map has a share of the first and of the
     last: running sums, interpolated between rows, give all means of overlapping windows for the cost of one pass.
     """
-    rows = SOUND_WINDOW // SOUND_STRIDE
+    stride = AUDIO_WINDOW.stride
+    rows = AUDIO_WINDOW.steps // stride
     at_least_float32 = torch.promote_types(maps.dtype, torch.float32)  # running sums need the digits
     sums = maps.mean(3, dtype=at_least_float32).cumsum(2)
     sums = nn.functional.pad(sums, (1, 0)).movedim(2, 1)  # [G, T / stride + 1, width]
     chunk, step = windows.unbind(1)
-    first, share = step // SOUND_STRIDE, (step % SOUND_STRIDE / SOUND_STRIDE).to(sums.dtype)[:, None]
+    first, share = step // stride, (step % stride / stride).to(sums.dtype)[:, None]
     after = (first + 1).clamp(max=sums.shape[1] - 1 - rows)  # beyond the last row its share is 0
     begin = torch.lerp(sums[chunk, first], sums[chunk, after], share)
     end = torch.lerp(sums[chunk, first + rows], sums[chunk, after + rows], share)

@@ -10,9 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from abaw_expr.data.windows import FrameIndex, Windows, cut_for_prediction, load, split_segments
+from abaw_expr.data.batches.chunks import cut_for_prediction
+from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.batches.loading import load, split_segments
+from abaw_expr.data.batches.windows import Windows
 from abaw_expr.errors import SettingsError
-from abaw_expr.losses import ANY, CoarseFineLoss
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
+from abaw_expr.models.losses import ANY, CoarseFineLoss
 from abaw_expr.settings import Settings
 from abaw_expr.training.parallel import add_up, gather, strategy_of
 
@@ -70,8 +74,10 @@ def branch_probabilities(
     counts = {name: torch.tensor(int(count), device=fabric.device) for name, count in having.items()}
     loss, done = 0.0, 0
     for raw in load(
-        Windows(index, settings.data, cut_for_prediction(settings.data), branches=settings.model.branches),
-        split_segments(index, mine),
+        Windows(
+            index, settings.data, cut_for_prediction(settings.data, AUDIO_WINDOW), branches=settings.model.branches
+        ),
+        split_segments(index, mine, AUDIO_WINDOW),
         settings.compute.workers,
     ):
         batch = raw.to(fabric.device)

@@ -16,28 +16,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from abaw_expr.data.augment import Augment
-from abaw_expr.data.store import Store
-from abaw_expr.data.windows import Batch, Plan, Windows, build_loader, cut_for_training
+from abaw_expr.data.batches.augment import Augment, check_masks
+from abaw_expr.data.batches.chunks import cut_for_training
+from abaw_expr.data.batches.loading import Plan, build_loader
+from abaw_expr.data.batches.sampling import draw_epoch, flatten, split_steps, usable_frames
+from abaw_expr.data.batches.windows import Batch, Windows
+from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError, shorten
 from abaw_expr.files import locked
-from abaw_expr.fusion import fuse
-from abaw_expr.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
+from abaw_expr.models.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
 from abaw_expr.models.network import build_network
 from abaw_expr.models.norm import share_batch_norm
-from abaw_expr.scoring import confusion, f1_by_class, macro_f1
+from abaw_expr.outputs.fusion import fuse
 from abaw_expr.settings import Settings
-from abaw_expr.tasks import Task, frame_name
+from abaw_expr.tasks.classes import confusion, f1_by_class, macro_f1
+from abaw_expr.tasks.names import frame_name
+from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
+from abaw_expr.training.initial_weights import keep_start, take_start
 from abaw_expr.training.launch import is_first
 from abaw_expr.training.optimiser import Average, build_optimiser, set_learning_rates
 from abaw_expr.training.parallel import add_up
 from abaw_expr.training.run import Epoch, RunFolder, best_epoch
-from abaw_expr.training.sampling import draw_epoch, flatten, split_steps, usable_frames
-from abaw_expr.training.starting import keep_start, take_start
 from abaw_expr.training.stopping import StopRequest, stop_on_signals
-from abaw_expr.training.watch import Watch, draw_curves
+from abaw_expr.training.watching import Watch, draw_curves
 from abaw_expr.version import VERSION
 
 
@@ -82,6 +86,7 @@ def train(
     StoppedError when a signal ended the run, which can then be resumed.
     """
     check_accelerator(settings)
+    check_masks(settings.augment, AUDIO_WINDOW.steps)
     settings = replace(settings, precision=native_precision(settings))
     with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
@@ -111,7 +116,7 @@ class Training:
         self._fabric = build_fabric(settings)  # all processes meet here, so what the first wrote is there
         self._identity = run.identity(settings, store.digest)
         torch.manual_seed(settings.seed)
-        self._network = build_network(settings.model, task.n_classes)
+        self._network = build_network(settings.model, task.n_columns)
         if run.begun_with.exists() and not run.last.exists():
             take_start(self._network, run.begun_with)
         if self._fabric.world_size > 1:
@@ -139,7 +144,11 @@ class Training:
         data = self._settings.data
         self._watch = Watch(self._run.events, self._steps) if is_first() else None
         windows = Windows(
-            self._training.index, data, cut_for_training(data), self._augment, self._settings.model.branches
+            self._training.index,
+            data,
+            cut_for_training(data, AUDIO_WINDOW),
+            self._augment,
+            self._settings.model.branches,
         )
         self._plan = Plan()
         self._loader = build_loader(windows, self._plan, self._settings.compute.workers)
@@ -272,7 +281,7 @@ class Training:
 
     def _validate(self) -> tuple[float, float | None, float | None, float, list[float]]:
         """Loss, macro F1 of audio, visual and fused, and F1 of each class fused, on the validation frames."""
-        settings, index, n_classes = self._settings, self._validation.index, self._task.n_classes
+        settings, index, n_classes = self._settings, self._validation.index, self._task.n_columns
         places = index.at_intervals(self._validation.usable, settings.data.val_interval)
         p, loss = branch_probabilities(self._fabric, self._judged, index, places, settings, self._criterion)
         truth = index.label[places]

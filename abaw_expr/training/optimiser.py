@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from abaw_expr.models.gcsa import GCSA
+from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.network import Branch, Network
 from abaw_expr.settings import OptimiserSettings
 

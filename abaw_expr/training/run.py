@@ -20,7 +20,7 @@ from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
 from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.settings import signature as sign
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 
 if TYPE_CHECKING:
     from abaw_expr.training.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ class Epoch:
         """The epoch as a row of metrics.csv, F1 of a class under its name."""
         row = asdict(self)
         del row["class_f1"]
-        return row | {f"f1_{name}": f1 for name, f1 in zip(task.class_names, self.class_f1, strict=True)}
+        return row | {f"f1_{name}": f1 for name, f1 in zip(task.columns, self.class_f1, strict=True)}
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

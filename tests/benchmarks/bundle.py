@@ -15,10 +15,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
-from abaw_expr.outputs import Outputs
-from abaw_expr.tasks import EXPR, frame_name
+from abaw_expr.outputs.table import Outputs
+from abaw_expr.tasks.names import frame_name
+from abaw_expr.tasks.task import EXPR
 from submissions import bundle
-from submissions.faults import Fault
+from submissions.checking.faults import Fault
 from tests.benchmarks.common import judge, print_facts, print_races, race
 
 ROWS, VIDEOS = 1_022_655, 228

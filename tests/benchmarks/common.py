@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from abaw_expr import console
+from abaw_expr.commands import console
 from abaw_expr.settings import Settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 
 if TYPE_CHECKING:
-    from abaw_expr.data.store import Store
-    from abaw_expr.data.synthetic import Plan
+    from abaw_expr.data.store.store import Store
+    from abaw_expr.data.synthetic.corpus import Plan
 
 
 class Race(NamedTuple):
@@ -57,9 +57,9 @@ def _wait() -> None:
 @contextmanager
 def corpus(store: Path | None, plan: "Plan") -> "Iterator[Store]":
     """The store that is named, or one of a made-up release, gone afterwards."""
-    from abaw_expr.data.prepare import prepare
-    from abaw_expr.data.store import open_store
-    from abaw_expr.data.synthetic import write_release
+    from abaw_expr.data.store.prepare import prepare
+    from abaw_expr.data.store.store import open_store
+    from abaw_expr.data.synthetic.corpus import write_release
 
     if store is not None:
         yield open_store(store, EXPR)

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from abaw_expr import console
-from abaw_expr.cli import main as command
+from abaw_expr.commands import console
+from abaw_expr.commands.main import main as command
 from tests.benchmarks.common import judge, print_facts
-from tests.damage import damage, write_films
+from tests.helpers.damage import damage, write_films
 
 MOST = 2.0
 """Times the undamaged film's."""
@@ -81,7 +81,7 @@ def warm_up() -> None:
 
 def main(count: int = 500, first: int = 0) -> int:
     """Damages, measures, and judges."""
-    from tests.test_inference import make_run
+    from tests.training.test_predict import make_run
 
     print_facts()
     claims: list[tuple[bool, str]] = []

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import tyro
 
-from abaw_expr import console
-from abaw_expr.data.store import MANIFEST
+from abaw_expr.commands import console
+from abaw_expr.data.store.store import MANIFEST
 from tests.benchmarks.common import judge
-from tests.defects import (
+from tests.helpers.defects import (
     DEFECTS,
     LEFT_OUT,
     kill_three_times,

@@ -10,14 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from abaw_expr import console
-from abaw_expr.cli import main
+from abaw_expr.commands import console
+from abaw_expr.commands.main import main
 from abaw_expr.errors import UserError
 from abaw_expr.files import read_json
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 
 SEEDS = (0, 1, 2)
-FAR = 2 / EXPR.n_classes
+FAR = 2 / EXPR.n_columns
 """Twice the macro F1 that guessing among equally frequent classes has."""
 
 

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from abaw_expr import console
-from abaw_expr.data.store import open_store
-from abaw_expr.fusion import fuse
-from abaw_expr.outputs import Outputs, read_outputs
+from abaw_expr.commands import console
+from abaw_expr.data.store.store import open_store
+from abaw_expr.outputs.fusion import fuse
+from abaw_expr.outputs.table import Outputs, read_outputs
 from abaw_expr.settings import LossSettings, load_settings, recipe
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts
 from tuning.ablation import Job, Row, train_rows
@@ -71,7 +71,7 @@ def area_under_curve(outputs: Outputs) -> float:
     """Mean over classes of the area under the curve of hits against false alarms, of equal votes."""
     label, p = outputs.label(), fuse([outputs.branch(name) for name in outputs.branches], (1, 1))
     known = (label >= 0) & ~np.isnan(p[:, 0])
-    of_classes = [roc_auc_score(label[known] == place, p[known, place]) for place in range(EXPR.n_classes)]
+    of_classes = [roc_auc_score(label[known] == place, p[known, place]) for place in range(EXPR.n_columns)]
     return float(np.mean(of_classes))
 
 

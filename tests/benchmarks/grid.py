@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score
 
-from abaw_expr import console
-from abaw_expr.outputs import Outputs, Source, branch_columns
-from abaw_expr.scoring import macro_f1, resample
-from abaw_expr.tasks import BRANCHES, EXPR
+from abaw_expr.commands import console
+from abaw_expr.outputs.table import Outputs, Source, branch_columns
+from abaw_expr.settings import BRANCHES
+from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.statistics import resample
+from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge, print_facts
 from tuning.grid import confusion_tensor
 from tuning.space import NONE, Candidate, Smoothing, Space
@@ -39,9 +41,9 @@ def random_outputs() -> Outputs:
     columns = {"video": pd.Categorical([f"video{v:02d}" for v in video]), "frame": frame + 1, "time": frame / 30}
     columns["crop"] = np.ones(FRAMES, bool)
     for name in BRANCHES:
-        p = rng.dirichlet(np.ones(EXPR.n_classes), FRAMES).astype(np.float32)
+        p = rng.dirichlet(np.ones(EXPR.n_columns), FRAMES).astype(np.float32)
         columns |= dict(zip(branch_columns(name, EXPR), p.T, strict=True))
-    columns["label"] = rng.integers(0, EXPR.n_classes, FRAMES).astype(np.int8)
+    columns["label"] = rng.integers(0, EXPR.n_columns, FRAMES).astype(np.int8)
     return Outputs(EXPR, pd.DataFrame(columns), "val", dict.fromkeys(BRANCHES, Source("random", PRIOR)))
 
 
@@ -70,7 +72,7 @@ def benchmark() -> int:
     tensor = confusion_tensor(outputs, SPACE)
     ours, memory = time.perf_counter() - began, _gigabytes()
     began = time.perf_counter()
-    resampled = resample(tensor, seed=0)
+    resampled = resample(tensor, macro_f1, seed=0)
     bootstrap = time.perf_counter() - began
     candidates = SPACE.candidates()
     assert resampled.shape == (1000, len(candidates))

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import tyro
 
-from abaw_expr import console
+from abaw_expr.commands import console
 from abaw_expr.errors import RunError
 from abaw_expr.files import read_json
 from abaw_expr.settings import load_settings, recipe
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts
 from tuning.features import Features, Samples
@@ -32,7 +32,7 @@ RECORDINGS = 60
 SECONDS_ALLOWED = 300.0
 """For 200 trials on 600,000 samples; in proportion for fewer."""
 CHEAPER = 100
-K = EXPR.n_classes
+K = EXPR.n_columns
 
 
 def made_up(samples: int) -> Features:

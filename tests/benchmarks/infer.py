@@ -23,16 +23,16 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from abaw_expr import console
-from abaw_expr.data.drawing import film, wander
-from abaw_expr.data.media import SAMPLE_RATE, read_sound
-from abaw_expr.data.synthetic import write_video
-from abaw_expr.data.voice import speak
+from abaw_expr.commands import console
+from abaw_expr.data.media.decode import SAMPLE_RATE, read_sound
+from abaw_expr.data.synthetic.corpus import write_video
+from abaw_expr.data.synthetic.drawing import film, wander
+from abaw_expr.data.synthetic.speech import speak
 from abaw_expr.faces.choose import people_of
 from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.settings import load_settings, recipe
 from tests.benchmarks.common import judge, print_facts
-from tests.test_inference import make_run
+from tests.training.test_predict import make_run
 
 SECONDS, RATE, SIZE = 20, Fraction(25), (640, 360)
 FRAMES = int(SECONDS * RATE)

@@ -20,13 +20,18 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
 
-from abaw_expr.data.augment import Augment
-from abaw_expr.data.store import Store
-from abaw_expr.data.synthetic import Plan
-from abaw_expr.data.windows import Draws, FrameIndex, Windows, cut_for_training, draw_noise, load, split_batches
+from abaw_expr.data.batches.augment import Augment
+from abaw_expr.data.batches.chunks import cut_for_training
+from abaw_expr.data.batches.frames import Draws, FrameIndex, draw_noise
+from abaw_expr.data.batches.loading import load
+from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.media.images import CROP_SIDE
+from abaw_expr.data.store.store import Store
+from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import load_settings, recipe
-from abaw_expr.tasks import CROP_SIDE
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
+from tests.helpers.batches import split_batches
 
 REQUIRED = 3.0
 PICTURES = 1_000
@@ -70,7 +75,7 @@ def read_folder(root: Path) -> Callable[[], int]:
 def read_store(index: FrameIndex, places: np.ndarray) -> Callable[[], int]:
     """Ours: one pass over the store; how many pictures came."""
     augment = Augment(SETTINGS.augment)
-    windows = Windows(index, SETTINGS.data, cut_for_training(SETTINGS.data), augment)
+    windows = Windows(index, SETTINGS.data, cut_for_training(SETTINGS.data, AUDIO_WINDOW), augment)
     rng, cpu = np.random.default_rng(0), torch.device("cpu")
 
     def read() -> int:

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from abaw_expr import console
-from abaw_expr.data.store import (
+from abaw_expr.commands import console
+from abaw_expr.data.media.logmel import MEL_BANDS
+from abaw_expr.data.store.store import (
     FORMAT,
     MANIFEST,
     RECORDING_FILE,
@@ -33,9 +34,10 @@ from abaw_expr.data.store import (
     pack,
     write_frames,
 )
-from abaw_expr.data.synthetic import Plan
+from abaw_expr.data.synthetic.corpus import Plan
 from abaw_expr.files import digest, file_digest, write_json
-from abaw_expr.tasks import EXPR, MEL_BANDS, crop_name
+from abaw_expr.tasks.names import crop_name
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts
 
@@ -55,7 +57,7 @@ def write_store(root: Path, source: Store) -> None:
     crops = [bytes(crop) for row in range(len(known.frames)) if (crop := known.jpeg(row)) is not None]
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
-    labels = (np.arange(FRAMES) // 150 % EXPR.n_classes).astype(np.int8)
+    labels = (np.arange(FRAMES) // 150 % EXPR.n_columns).astype(np.int8)
     write_frames(first / "0000.parquet", Frames(np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32)))
     sound = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
     np.save(first / "sound.npy", sound)
@@ -80,7 +82,7 @@ def write_store(root: Path, source: Store) -> None:
         }
         write_json(folder / RECORDING_FILE, entries[name])
     manifest = {
-        **{"format": FORMAT, "task": EXPR.name, "class_names": list(EXPR.class_names)},
+        **{"format": FORMAT, "task": EXPR.name, "class_names": list(EXPR.columns)},
         "digest": digest({name: entry["files"] for name, entry in entries.items()}),
         "recordings": {name: file_digest(root / RECORDINGS / name / RECORDING_FILE) for name in entries},
         "videos": {name: video for entry in entries.values() for name, video in entry["videos"].items()},

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from abaw_expr import console
-from abaw_expr.tasks import BRANCHES, EXPR
+from abaw_expr.commands import console
+from abaw_expr.settings import BRANCHES
+from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def make(folder: Path, rows: int) -> None:
     """Writes a template, an outputs table of its rows with random probabilities, and a decision."""
     import pyarrow.parquet as pq
 
-    from abaw_expr.fusion import Decision, Vote
-    from abaw_expr.outputs import Outputs, Source, write_outputs
+    from abaw_expr.outputs.decision import Decision, Vote
+    from abaw_expr.outputs.table import Outputs, Source, write_outputs
 
-    prior = (1 / EXPR.n_classes,) * EXPR.n_classes
+    prior = (1 / EXPR.n_columns,) * EXPR.n_columns
     Decision({name: Vote(prior) for name in BRANCHES}).save(folder / DECISION)
     few = random_table(0, 10).to_pandas()
     write_outputs(folder / OUTPUTS, Outputs(EXPR, few, "test", dict.fromkeys(BRANCHES, Source("random", prior))))
@@ -76,7 +77,7 @@ def random_table(start: int, rows: int) -> "pa.Table":
     """Rows of the outputs table from one on, with random probabilities, 30 frames a second."""
     import pyarrow as pa
 
-    from abaw_expr.outputs import branch_columns
+    from abaw_expr.outputs.table import branch_columns
 
     rng = np.random.default_rng(start)
     video, frame = np.divmod(np.arange(start, start + rows), VIDEO_ROWS)
@@ -84,10 +85,10 @@ def random_table(start: int, rows: int) -> "pa.Table":
     columns = {"video": pa.DictionaryArray.from_arrays(video.astype(np.int32), names), "frame": frame + 1}
     columns |= {"time": frame / 30, "crop": np.ones(rows, bool)}
     for name in BRANCHES:
-        p = rng.random((rows, EXPR.n_classes), np.float32)
+        p = rng.random((rows, EXPR.n_columns), np.float32)
         p /= p.sum(axis=1, keepdims=True)
         columns |= dict(zip(branch_columns(name, EXPR), p.T.copy(), strict=True))
-    columns["label"] = np.full(rows, EXPR.unannotated, np.int8)
+    columns["label"] = np.full(rows, EXPR.ignore_value, np.int8)
     return pa.table(columns)
 
 
@@ -95,7 +96,7 @@ def write_by_pandas(folder: Path) -> None:
     """The submission as one would write it down first."""
     import pandas as pd
 
-    from abaw_expr.outputs import branch_columns
+    from abaw_expr.outputs.table import branch_columns
 
     table = pd.read_parquet(folder / OUTPUTS)
     template = pd.read_csv(folder / TEMPLATE, usecols=[0])
@@ -120,7 +121,7 @@ def check_by_pandas(folder: Path) -> None:
     joined = template.merge(found, on="image_location", how="outer", indicator=True, validate="one_to_one", sort=False)
     assert (joined["_merge"] == "both").all()
     assert (template["image_location"] == found["image_location"]).all()
-    assert found["label"].between(0, EXPR.n_classes - 1).all()
+    assert found["label"].between(0, EXPR.n_columns - 1).all()
 
 
 STEPS = {"write": write_by_pandas, "check": check_by_pandas}

@@ -23,17 +23,17 @@ import tyro
 from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from abaw_expr import console
-from abaw_expr.data.store import Store
-from abaw_expr.data.synthetic import Plan
-from abaw_expr.data.windows import FrameIndex
-from abaw_expr.inference import predict, wanted_of_split
+from abaw_expr.commands import console
+from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.store.store import Store
+from abaw_expr.data.synthetic.corpus import Plan
 from abaw_expr.models.network import build_network
-from abaw_expr.outputs import branch_columns, write_outputs
+from abaw_expr.outputs.table import branch_columns, write_outputs
 from abaw_expr.settings import Settings, load_settings, recipe, save_settings
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, save_checkpoint
 from abaw_expr.training.evaluation import native_precision
+from abaw_expr.training.predict import predict, wanted_of_split
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import Race, corpus, judge, print_facts, print_races, race
 
@@ -54,7 +54,7 @@ class EfficientNet:
         import timm
 
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._network: nn.Module = timm.create_model("efficientnet_b0", num_classes=EXPR.n_classes)
+        self._network: nn.Module = timm.create_model("efficientnet_b0", num_classes=EXPR.n_columns)
         self._network.eval().to(self._device)
         self._network.to(memory_format=torch.channels_last)  # the faster layout
         self._index = FrameIndex(store.split("val"))
@@ -92,8 +92,8 @@ def untrained(folder: Path, settings: Settings) -> RunFolder:
     run = RunFolder(folder)
     save_settings(settings, run.settings)
     torch.manual_seed(0)
-    weights = build_network(settings.model, EXPR.n_classes).state_dict()
-    even = [1 / EXPR.n_classes] * EXPR.n_classes
+    weights = build_network(settings.model, EXPR.n_columns).state_dict()
+    even = [1 / EXPR.n_columns] * EXPR.n_columns
     save_checkpoint(
         run.best,
         Checkpoint(

@@ -36,17 +36,17 @@ import tyro
 from PIL import Image
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
-from abaw_expr import console
-from abaw_expr.data.logmel import log_mel
-from abaw_expr.data.media import SAMPLE_RATE, read_sound
-from abaw_expr.data.recording import prepare_recording
-from abaw_expr.data.release import Recording, Video
-from abaw_expr.data.soundcheck import check_sound
-from abaw_expr.data.store import RECORDINGS, StoredVideo
+from abaw_expr.commands import console
+from abaw_expr.data.media.audio_check import check_sound
+from abaw_expr.data.media.decode import SAMPLE_RATE, read_sound
+from abaw_expr.data.media.logmel import log_mel
+from abaw_expr.data.release.reader import Recording, Video
+from abaw_expr.data.store.recording import prepare_recording
+from abaw_expr.data.store.store import RECORDINGS, StoredVideo
 from abaw_expr.files import file_digest
-from abaw_expr.tasks import crop_name
+from abaw_expr.tasks.names import crop_name
 from tests.benchmarks.common import Race, judge, print_facts, race
-from tests.defects import CROPS, write_film, write_whole
+from tests.helpers.defects import CROPS, write_film, write_whole
 
 LEAST_PACKED, LEAST_READ, LEAST_HEARD = 15_000, 5.0, 200.0
 MOST_SLOWER, MOST_MEMORY = 1.2, 1.1

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from abaw_expr import console
-from abaw_expr.data.synthetic import Plan
+from abaw_expr.commands import console
+from abaw_expr.data.synthetic.corpus import Plan
 from abaw_expr.settings import ModelSettings, save_settings
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts
-from tests.fitting import STEPS, assert_same_run, metrics, scalars
+from tests.helpers.fitting import STEPS, assert_same_run, metrics, scalars
 
 REPETITIONS = 10
 SETTINGS = replace(STEPS, model=ModelSettings())

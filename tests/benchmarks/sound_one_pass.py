@@ -19,19 +19,24 @@ import numpy as np
 import torch
 import tyro
 
-from abaw_expr import console
-from abaw_expr.data.store import Store
-from abaw_expr.data.synthetic import Plan
-from abaw_expr.data.windows import CONTEXT, Draws, FrameIndex, Windows, load, merged, split_batches
+from abaw_expr.commands import console
+from abaw_expr.data.batches.chunks import merged
+from abaw_expr.data.batches.frames import Draws, FrameIndex
+from abaw_expr.data.batches.loading import load
+from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.store.store import Store
+from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import Network, build_network
-from abaw_expr.scoring import confusion, macro_f1
 from abaw_expr.settings import Settings, load_settings, recipe
-from abaw_expr.tasks import EXPR
+from abaw_expr.tasks.classes import confusion, macro_f1
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric
 from abaw_expr.training.loop import train
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
+from tests.helpers.batches import split_batches
 
 REQUIRED = 8.0
 TOLERATED = 0.005
@@ -60,7 +65,7 @@ def train_run(store: Store, folder: Path) -> RunFolder:
 def load_run(run: RunFolder) -> tuple[Settings, Network]:
     """A run's settings for the sound branch alone, and its best weights."""
     settings = run.load_settings()
-    network = build_network(settings.model, EXPR.n_classes)
+    network = build_network(settings.model, EXPR.n_columns)
     network.load_state_dict(load_checkpoint(run.best).network)
     for name in set(settings.model.branches) - {"audio"}:
         del network.branches[name]
@@ -85,7 +90,9 @@ class Prediction:
 
     def run_alone(self) -> np.ndarray:
         """The same, every frame by itself with the sound around its window, as the network was trained."""
-        windows = Windows(self._index, self._settings.data, merged(0.0, CONTEXT), branches=("audio",))
+        windows = Windows(
+            self._index, self._settings.data, merged(AUDIO_WINDOW, 0.0, AUDIO_WINDOW.context), branches=("audio",)
+        )
         batches = split_batches(Draws(self.places, group=np.arange(len(self.places))), 64)
         with torch.inference_mode(), self._fabric.autocast():
             log_p = [
@@ -98,7 +105,7 @@ class Prediction:
         """Macro F1 on the annotated places."""
         truth = self._index.label[self.places]
         known = truth >= 0
-        return float(macro_f1(confusion(truth[known], p[known].argmax(axis=1), EXPR.n_classes)))
+        return float(macro_f1(confusion(truth[known], p[known].argmax(axis=1), EXPR.n_columns)))
 
     @property
     def seconds(self) -> float:

@@ -20,20 +20,23 @@ import pandas as pd
 import torch
 import tyro
 
-from abaw_expr import console
-from abaw_expr.data.augment import Augment
-from abaw_expr.data.store import Store
-from abaw_expr.data.synthetic import Plan
-from abaw_expr.data.windows import Batch, Cut, Draws, Windows, cut_for_training, merged
-from abaw_expr.losses import CoarseFineLoss, counts_of
+from abaw_expr.commands import console
+from abaw_expr.data.batches.augment import Augment
+from abaw_expr.data.batches.chunks import Cut, cut_for_training, merged
+from abaw_expr.data.batches.frames import Draws
+from abaw_expr.data.batches.sampling import draw_epoch, usable_frames
+from abaw_expr.data.batches.windows import Batch, Windows
+from abaw_expr.data.store.store import Store
+from abaw_expr.data.synthetic.corpus import Plan
 from abaw_expr.models.describe import describe
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
+from abaw_expr.models.losses import CoarseFineLoss, counts_of
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import Settings, load_settings, recipe
-from abaw_expr.tasks import EXPR, SOUND_WINDOW
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.evaluation import build_fabric
 from abaw_expr.training.optimiser import build_optimiser
 from abaw_expr.training.run import RunFolder
-from abaw_expr.training.sampling import draw_epoch, usable_frames
 from tests.benchmarks.common import Race, corpus, judge, print_facts, race
 
 NEIGHBOURS = 4
@@ -42,7 +45,7 @@ MOST_WAITING = 0.05
 TURNS = 15
 PEAK = 790e12
 """Floating-point operations a second of an H200 in bf16, measured by large dense products."""
-EVEN = [1 / EXPR.n_classes] * EXPR.n_classes
+EVEN = [1 / EXPR.n_columns] * EXPR.n_columns
 """Shares of the classes; no step's time depends on them."""
 
 
@@ -70,7 +73,7 @@ def read(store: Store, settings: Settings, cut: Cut) -> Batch:
 
 def plain_step(batch: Batch, settings: Settings) -> Callable[[], None]:
     """The baseline."""
-    network = build_network(settings.model, EXPR.n_classes).to(batch.label.device)
+    network = build_network(settings.model, EXPR.n_columns).to(batch.label.device)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sound = batch.inputs["audio"][batch.windows["audio"][:, 0]]  # frames of one step share a window: no longer
     inputs = {"audio": sound.contiguous(), "visual": batch.inputs["visual"].contiguous()}
@@ -89,7 +92,7 @@ def plain_step(batch: Batch, settings: Settings) -> Callable[[], None]:
 def our_step(batch: Batch, settings: Settings) -> Callable[[], None]:
     """What the training loop does with a batch of one part."""
     fabric = build_fabric(settings)
-    network = build_network(settings.model, EXPR.n_classes)
+    network = build_network(settings.model, EXPR.n_columns)
     if settings.compute.compile:
         network.compile_encoders()
     module, optimiser = fabric.setup(network, build_optimiser(network, settings.optimiser))
@@ -108,7 +111,9 @@ def operations(batch: Batch, settings: Settings) -> float:
     """Floating-point operations of a step: 2 a multiply-add, and backward twice as many as forward."""
     cost = describe(settings.model)["multiply_adds"]
     pictures, sound = batch.inputs["visual"], batch.inputs["audio"]
-    windows = sound.shape[0] * sound.shape[2] / SOUND_WINDOW  # of sound that is run, chunks with all that is in them
+    windows = (
+        sound.shape[0] * sound.shape[2] / AUDIO_WINDOW.steps
+    )  # of sound that is run, chunks with all that is in them
     return 6 * (cost["rhcnn"] * pictures.shape[0] * pictures.shape[1] + cost["mcnn"] * windows)
 
 
@@ -144,7 +149,10 @@ def benchmark(store: Path | None = None, batch: int = 0, compile: bool = False) 
     """
     settings = settings_for(batch, compile)
     with corpus(store, Plan(train_videos=12, val_videos=2, test_videos=1, seconds=45)) as opened:
-        batches = read(opened, settings, merged(0.0)), read(opened, settings, cut_for_training(settings.data))
+        batches = (
+            read(opened, settings, merged(AUDIO_WINDOW, 0.0)),
+            read(opened, settings, cut_for_training(settings.data, AUDIO_WINDOW)),
+        )
         raced = race(plain_step(batches[0], settings), our_step(batches[1], settings), TURNS)
         print_facts()
         print_steps(settings, batches, raced)

@@ -9,7 +9,7 @@ from pathlib import Path
 from abaw_expr.data.datasets.clips import Row, find_files
 from abaw_expr.data.problems import Problem
 from abaw_expr.errors import ReleaseError
-from abaw_expr.spellings import VIDEO_SUFFIXES
+from abaw_expr.tasks.names import VIDEO_SUFFIXES
 
 SPLITS = {"train": "train", "val": "val"}
 """How folders of a split begin: Train, Train_AFEW, Val, Validation."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from abaw_expr.data.datasets.clips import Row, folders_in
+from abaw_expr.data.media.sources import NOMINAL_RATE, list_pictures
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release import read_lines
-from abaw_expr.data.sources import NOMINAL_RATE, list_pictures
+from abaw_expr.data.release.reader import read_lines
 from abaw_expr.data.walk import innermost, is_leftover
 from abaw_expr.errors import ReleaseError
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from abaw_expr.data.datasets.options import ClipOptions
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release import Recording, Release, Span, Video
+from abaw_expr.data.release.reader import Recording, Release, Span, Video
 from abaw_expr.data.walk import crop_folders, crops_of, tour
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 
 WORDS = {
     "Neutral": ("neutral", "calm"),
@@ -102,7 +102,7 @@ def read_classes(path: Path | None, task: Task) -> dict[str, int]:
     """Each word's class, or the mark of no annotation. Raises ReleaseError where `path` is no such map."""
     import yaml
 
-    classes = {word: task.class_names.index(name) for name, words in WORDS.items() for word in words}
+    classes = {word: task.columns.index(name) for name, words in WORDS.items() for word in words}
     if path is None:
         return classes
     try:
@@ -114,12 +114,12 @@ def read_classes(path: Path | None, task: Task) -> dict[str, int]:
         raise ReleaseError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
     if not isinstance(own, Mapping):
         raise ReleaseError("is not a map of labels", path=path, expected="a line `word: Class` for each word")
-    known = {name.casefold(): number for number, name in enumerate(task.class_names)}
-    known |= dict.fromkeys(("", "~", "null"), task.unannotated)
+    known = {name.casefold(): number for number, name in enumerate(task.columns)}
+    known |= dict.fromkeys(("", "~", "null"), task.ignore_value)
     for word, name in own.items():
         number = known.get(str(name).casefold())
         if number is None:
-            expected = f"one of {', '.join(task.class_names)}, or null"
+            expected = f"one of {', '.join(task.columns)}, or null"
             raise ReleaseError(f"maps {word} to an unknown class", path=path, found=name, expected=expected)
         classes[str(word).casefold()] = number
     return classes

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from abaw_expr.data.datasets.clips import SPLITS, Row
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release import read_lines
+from abaw_expr.data.release.reader import read_lines
 from abaw_expr.errors import ReleaseError, of_machine
 
 NEEDED = ("path", "label")

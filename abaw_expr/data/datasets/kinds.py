@@ -5,13 +5,13 @@ from pathlib import Path
 
 from abaw_expr.data.datasets import afew, ckplus, description, ravdess
 from abaw_expr.data.datasets.clips import Row, release_of
-from abaw_expr.data.datasets.options import ClipOptions, Kind
+from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release import Release, read_release
+from abaw_expr.data.release.reader import Release, read_release
 from abaw_expr.errors import UserError
-from abaw_expr.tasks import Task
+from abaw_expr.tasks.task import Task
 
-CLIPS: dict[Kind, Callable[[Path, list[Problem]], Iterable[Row]]] = {
+CLIPS: dict[DatasetKind, Callable[[Path, list[Problem]], Iterable[Row]]] = {
     "afew": afew.read_rows,
     "ck+": ckplus.read_rows,
     "ravdess": ravdess.read_rows,
@@ -20,7 +20,7 @@ CLIPS: dict[Kind, Callable[[Path, list[Problem]], Iterable[Row]]] = {
 """Readers of data sets whose clips, not frames, are labelled."""
 
 
-def read_dataset(kind: Kind, root: Path, task: Task, options: ClipOptions) -> Release:
+def read_dataset(kind: DatasetKind, root: Path, task: Task, options: ClipOptions) -> Release:
     """What a data set holds. Raises ReleaseError where it cannot be used, UserError for options of other kinds."""
     if kind != "aff-wild2":
         problems = list[Problem]()

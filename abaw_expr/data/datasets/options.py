@@ -8,7 +8,7 @@ from tyro.conf import FlagCreatePairsOff
 
 from abaw_expr.errors import SettingsError
 
-Kind = Literal["aff-wild2", "afew", "ck+", "ravdess", "clips"]
+DatasetKind = Literal["aff-wild2", "afew", "ck+", "ravdess", "clips"]
 
 
 @dataclass(frozen=True)

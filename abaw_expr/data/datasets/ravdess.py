@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from abaw_expr.data.datasets.clips import Row, find_files
+from abaw_expr.data.media.sources import SOUND_SUFFIXES, held_in
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.sources import SOUND_SUFFIXES, held_in
 from abaw_expr.errors import ReleaseError
-from abaw_expr.spellings import VIDEO_SUFFIXES
+from abaw_expr.tasks.names import VIDEO_SUFFIXES
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """By their code, from 1."""

@@ -1,0 +1,69 @@
+"""`ablate`: the paper's table and its controls."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from abaw_expr.commands import console
+from abaw_expr.commands.arguments import DEFAULT_RECIPE
+from abaw_expr.errors import UserError
+from abaw_expr.settings import Settings
+from abaw_expr.tasks.task import Task
+
+
+def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
+    def ablate(
+        store: Path,
+        out: Path,
+        settings: Path = DEFAULT_RECIPE,
+        seeds: int = 5,
+        jobs: int = 0,
+        rows: tuple[str, ...] = (),
+        overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
+    ) -> int:
+        """Trains the paper's table and its controls over several seeds, and writes table.md, table.csv, figure.png.
+
+        Run again, it does what is left to do: each training is a run of its own under OUT/runs, resumed where it
+        stopped.
+
+        Args:
+            store: The prepared store.
+            out: The folder of the ablation.
+            settings: The recipe that all rows share; any of its settings can be changed here, as with train.
+            seeds: Trainings of each row.
+            jobs: Trainings at a time; 0: one on each GPU, on a CPU one.
+            rows: Only these rows of the table, by name; the names are in table.csv.
+        """
+        from tuning import ablation
+        from tuning.ablation_report import cells, write_report
+
+        known = {row.name: row for row in ablation.ROWS}
+        if unknown := sorted(set(rows) - set(known)):
+            raise UserError("--rows names no row of the table", found=unknown, expected=", ".join(known))
+        for flag, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 0)):
+            if value < least:
+                raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
+        chosen = ablation.with_needed(rows) if rows else ablation.ROWS
+        gpus = _gpus(overrides)
+        with console.progress("Training epochs") as tell:
+            ablation.train_rows(store, out, overrides, chosen, seeds, jobs or gpus or 1, gpus, tell)
+        found = ablation.results(out, overrides, chosen, seeds, task)
+        write_report(found, out)
+        columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
+        short = [cells(result, found) for result in found]
+        console.table(
+            f"Ablation {out}", columns, [[r.row.name, *c[1:6], c[-1]] for r, c in zip(found, short, strict=True)]
+        )
+        console.note(f"Whole table, and the figure: {out / 'table.md'}, {out / 'figure.png'}")
+        return 0
+
+    return ablate
+
+
+def _gpus(settings: Settings) -> int:
+    """How many GPUs trainings can be spread over."""
+    import torch
+
+    return 0 if settings.compute.accelerator == "cpu" else torch.cuda.device_count()

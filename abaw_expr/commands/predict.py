@@ -1,0 +1,65 @@
+"""`predict`: a run and a store to a table of outputs."""
+
+from pathlib import Path
+from typing import Literal
+
+from abaw_expr.commands import console
+from abaw_expr.commands.arguments import require_seconds
+from abaw_expr.commands.exit_status import OK
+from abaw_expr.errors import shorten
+from abaw_expr.files import check_target
+from abaw_expr.tasks.task import EXPR
+
+
+def predict(
+    run: Path,
+    store: Path,
+    split: Literal["train", "val", "test"],
+    out: Path,
+    template: Path | None = None,
+    interval: float = 0.2,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    checkpoint: Literal["best", "last"] = "best",
+) -> int:
+    """Writes the outputs table: both branches' probabilities for every frame.
+
+    Args:
+        run: A trained run.
+        store: The prepared store.
+        split: Which videos.
+        out: The Parquet file to write.
+        template: The organisers' template; the table then holds its rows rather than the split's frames.
+        interval: Seconds between the frames that the networks see; those between are interpolated. 0: every frame.
+        accelerator: Device; auto takes a GPU where there is one.
+        checkpoint: Weights of the best epoch by validation, or of the last, which nothing was chosen by.
+    """
+    from abaw_expr.data.store.store import open_store
+    from abaw_expr.outputs.table import write_outputs
+    from abaw_expr.training import predict
+    from abaw_expr.training.run import RunFolder
+    from submissions.template import read_template
+
+    check_target(out, template)
+    require_seconds("interval", interval)
+    opened = open_store(store, EXPR)
+    if template is None:
+        wanted = predict.wanted_of_split(opened, split)
+    else:
+        rows = read_template(template, EXPR).videos
+        wanted = predict.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
+    with console.progress("Predicting frames") as tell:
+        outputs = predict.predict(RunFolder(run), opened, EXPR, split, wanted, interval, accelerator, checkpoint, tell)
+    write_outputs(out, outputs)
+    if seen := next(iter(outputs.branches.values())).seen:
+        console.note(
+            f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "
+            "What they score says little of recordings that are new to it."
+        )
+    if not outputs.speaking():
+        console.note(
+            f"None of these frames has {' or '.join(outputs.branches)}: the table has no numbers to decide by."
+        )
+    frames = outputs.table
+    rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
+    console.table(f"Outputs {out}", ("", "count"), rows_)
+    return OK

@@ -1,0 +1,283 @@
+"""The organisers' release, from the 3rd to the 10th edition: what is where, and the labels of every video.
+
+Nothing is decoded here. A folder given as the release may hold, at any depth, one edition's annotations, one or more
+roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of test videos.
+"""
+
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unicodedata import normalize
+
+import numpy as np
+
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.release.crops import list_crops
+from abaw_expr.data.walk import Film, Found, crop_folders, crops_of, films_of, innermost, is_leftover, walk
+from abaw_expr.errors import ReleaseError, shorten, unreadable
+from abaw_expr.files import check_name, open_file
+from abaw_expr.tasks.task import TASKS, Field, Task, task_of_columns
+
+SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
+_WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
+_DECIMAL = re.compile(r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a recording that has one class."""
+
+    label: int
+    start: float = 0.0
+    """Seconds; the frame shown then is in it."""
+    end: float = math.inf
+    """Seconds; the frame shown then is not."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One person in one recording: the unit of annotation and submission."""
+
+    name: str
+    split: str
+    """train, val or test."""
+    labels: np.ndarray | None
+    """int8 [lines]; entry i belongs to frame i + 1. None for a test video, and where spans say it."""
+    crop_folders: tuple[Path, ...]
+    """This video's folder in every root of crops that has one."""
+    spans: tuple[Span, ...] = ()
+    """Labels by time, of data sets that annotate clips and not frames."""
+    faces: Path | None = None
+    """Where it holds pictures, a folder of them or one, these are faces and serve as crops; None: the folders do."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines its annotation has."""
+        return 0 if self.labels is None else len(self.labels)
+
+    def labels_at(self, time: np.ndarray) -> np.ndarray:
+        """Label of each frame, int8, -1 where not annotated; `time` [frames] is in seconds, a line at least each."""
+        label = np.full(len(time), -1, np.int8)
+        if self.labels is not None:
+            label[: self.lines] = self.labels
+        for span in self.spans:
+            label[(time >= span.start) & (time < span.end)] = span.label
+        return label
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One video file (or sound file, or pictures) and the people in it (`_left` and `_right` share it)."""
+
+    name: str
+    path: Path | None
+    """What it is made from (see `sources`), or None where the release has none."""
+    videos: tuple[Video, ...]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release folder holds for one task."""
+
+    root: Path
+    recordings: tuple[Recording, ...]
+    not_annotated: tuple[str, ...]
+    """Video files that neither an annotation nor the test list names."""
+    has_test_list: bool
+    """Whether a list of test videos is there; before the organisers hand it out there is none."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with where things lie."""
+
+
+def read_release(root: Path, task: Task) -> Release:
+    """Reads a release folder.
+
+    Raises ReleaseError where the folder, its annotations or its lists cannot be used; the error names file and line.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the organisers' release.")
+    found = walk(root, task)
+    videos: dict[str, Video] = {}
+    for name, split, labels in _subjects(found, root, task):
+        if name in videos:
+            raise ReleaseError(
+                f"{name} is named as a {videos[name].split} video and as a {split} video",
+                path=root,
+                remedy="Leave it in one of the two.",
+            )
+        videos[name] = Video(name, split, labels, ())
+    crops = crops_of(videos, found.crops, root, found.problems)
+    return _group(root, {name: replace(video, crop_folders=crops[name]) for name, video in videos.items()}, found)
+
+
+def read_annotation(path: Path, task: Task) -> np.ndarray:
+    """Labels of one annotation file; entry i belongs to frame i + 1.
+
+    A class: int8 [lines]; action units: int8 [lines, 12]; valence and arousal: float32 [lines, 2]. Each number by
+    itself may be the mark of what nobody annotated, so that a frame may be annotated in part.
+
+    A byte-order mark, CRLF and a missing last newline are normal. Raises ReleaseError for any other departure.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise ReleaseError("is empty", path=path, expected=task.header, remedy="Unpack the annotations again.")
+    if lines[0].strip() != task.header:
+        raise ReleaseError(
+            "has a wrong header",
+            path=path,
+            line=1,
+            found=lines[0],
+            expected=task.header,
+            remedy="Is this another challenge's or another edition's file?",
+        )
+    if len(lines) == 1:
+        raise ReleaseError("has a header and no label", path=path, line=1, remedy="Unpack the annotations again.")
+    known: dict[str, list[float]] = {}  # lines repeat
+    for number, text in enumerate(lines[1:], start=2):
+        if text not in known:
+            known[text] = _label(text, path, number, task)
+    labels = np.array([known[text] for text in lines[1:]])
+    labels = labels.astype(np.int8 if all(field.whole for field in task.fields) else np.float32)
+    return labels[:, 0] if task.one_class else labels
+
+
+def task_of_folder(folder: Path) -> Task:
+    """The challenge whose annotations a folder holds, by the first file's header. Raises ReleaseError for any other."""
+    path = _annotation_files(folder)[0]
+    header = (read_lines(path) or [""])[0].strip()
+    task = task_of_columns(header.split(","))
+    if task is None:
+        expected = " or ".join(known.header for known in TASKS)
+        raise ReleaseError("has a header of no challenge", path=path, line=1, found=header, expected=expected)
+    return task
+
+
+def read_annotation_folder(folder: Path, task: Task) -> dict[str, np.ndarray]:
+    """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
+    # systems write names of files with accents in two ways; what is in files has the composed one
+    files = dict[str, Path]()
+    for path in _annotation_files(folder):
+        other = files.setdefault(normalize("NFC", check_name(path.stem, ReleaseError, path)), path)
+        if other != path:
+            remedy = "Leave the right one of the two."
+            raise ReleaseError("has the name of another file", path=path, found=f"{other.name!a}", remedy=remedy)
+    return {name: read_annotation(path, task) for name, path in files.items()}
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in innermost(Path(folder)).glob("*.txt") if not is_leftover(path.name))
+    if not files:
+        raise ReleaseError("holds no annotation", path=folder, expected="a folder of <video>.txt files")
+    return files
+
+
+def read_test_list(path: Path) -> list[str]:
+    """Names of the test videos, a line each, in the file's order."""
+    names = [line.strip() for line in read_lines(path)]
+    if not names:
+        raise ReleaseError("is empty", path=path, expected="a video name a line")
+    for number, name in enumerate(names, start=1):
+        if not name or "/" in name or "," in name:
+            raise ReleaseError(
+                "has an unknown line", path=path, line=number, found=name, expected="the name of a video"
+            )
+        check_name(name, ReleaseError, path, number)
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ReleaseError(f"names videos more than once: {shorten(repeated)}", path=path)
+    return names
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file of the organisers, without byte-order mark, carriage returns and the last newline."""
+    try:
+        with os.fdopen(open_file(path), encoding="utf-8-sig") as file:
+            text = file.read()
+    except OSError as problem:
+        raise unreadable(ReleaseError, path, problem) from problem
+    except UnicodeDecodeError as problem:
+        raise ReleaseError(f"is not a text file ({problem.reason} at byte {problem.start})", path=path) from problem
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Which annotated lines of each video have a crop in any of the roots, bool [lines]; a video need not have any.
+
+    Raises ReleaseError where the roots hold none of the videos.
+    """
+    problems = list[Problem]()
+    crops = [folders for root in roots for folders in crop_folders(root, root, problems)]
+    folders = crops_of(truths, crops, Path(), problems)
+    if not any(folders.values()):
+        remedy = "Name the folders that hold a folder a video, such as cropped_aligned."
+        raise ReleaseError("holds no crops of the annotated videos", path=", ".join(map(str, roots)), remedy=remedy)
+    return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v]).files)) for v, truth in truths.items()]
+
+
+def _subjects(found: Found, root: Path, task: Task) -> Iterator[tuple[str, str, np.ndarray | None]]:
+    """(name, split, labels) of every video that the task uses."""
+    annotations = _only(found.annotations, root, "annotation folder", " or ".join(task.annotation_folders))
+    for folder, split in SPLIT_FOLDERS.items():
+        for name, labels in read_annotation_folder(annotations / folder, task).items():
+            yield name, split, labels
+    if found.test_lists:
+        for name in read_test_list(_only(found.test_lists, root, "list of test videos", task.test_list)):
+            yield name, "test", None
+
+
+def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    if not paths:
+        raise ReleaseError(f"holds no {what}", path=root, expected=expected, remedy="Is this the release's top folder?")
+    raise ReleaseError(
+        f"holds more than one {what}",
+        path=root,
+        found=shorten([str(path.relative_to(root)) for path in paths]),
+        expected="those of one edition",
+        remedy="Move the other editions out of the release folder.",
+    )
+
+
+def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
+    people: dict[Film, list[Video]] = defaultdict(list)
+    for name, film in films_of(videos, found.videos, root, found.problems).items():
+        people[film].append(videos[name])
+    recordings = tuple(Recording(film.name, film.path, tuple(people[film])) for film in sorted(people, key=_name))
+    shown = {film.path for film in people}
+    strangers = tuple(sorted(name for name, path in found.videos.items() if path not in shown))
+    return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
+
+
+def _name(film: Film) -> str:
+    return film.name
+
+
+def _label(text: str, path: Path, line: int, task: Task) -> list[float]:
+    """The numbers of a line, one a field."""
+    parts = text.split(",")
+    # int() and float() alone would take 1_0, +1, nan and the digits of other scripts
+    known = len(parts) == len(task.fields) and all(
+        (_WHOLE if field.whole else _DECIMAL).fullmatch(part) for part, field in zip(parts, task.fields, strict=True)
+    )
+    numbers = [float(part) for part in parts] if known else []
+    if known and all(map(_may_stand, numbers, task.fields)):
+        return numbers
+    field, count = task.fields[0], len(task.fields)
+    each = f"{field.expected}, or {field.ignore_value} where not annotated"
+    raise ReleaseError(
+        "has a label outside its range" if known else "has an unknown line",
+        path=path,
+        line=line,
+        found=text,
+        expected=each if count == 1 else f"{count} values with commas between, each {each}",
+    )
+
+
+def _may_stand(number: float, field: Field) -> bool:
+    return number == field.ignore_value or field.low <= number <= field.high

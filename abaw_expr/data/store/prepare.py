@@ -1,0 +1,162 @@
+"""Release -> store, recording by recording, in several processes.
+
+A recording's folder appears whole or not at all, so a run that was killed goes on where it stopped and ends with the
+same bytes. What is wrong with the release is gathered in an integrity report; only what would make labels or row
+counts wrong stops the run.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from abaw_expr.data.problems import Problem
+from abaw_expr.data.release.reader import Recording, Release, Video, read_release
+from abaw_expr.data.store.recording import prepare_recording
+from abaw_expr.data.store.store import FORMAT, MANIFEST, RECORDING_FILE, RECORDINGS, read_recording
+from abaw_expr.data.workers import share
+from abaw_expr.errors import StoreError, shorten
+from abaw_expr.files import clean, digest, file_digest, is_passing, locked, write_json
+from abaw_expr.tasks.task import Task
+from abaw_expr.version import VERSION
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run of `prepare` did."""
+
+    problems: tuple[Problem, ...]
+    left_out: tuple[str, ...]
+    """Videos that could not be prepared; each is named in `problems`."""
+    videos: dict[str, int]
+    """How many videos the store holds, by split."""
+    frames: int
+    crops: int
+    made: int
+    """Recordings made by this run."""
+    kept: int
+    """Recordings that were there already."""
+
+
+def prepare(
+    release_root: Path,
+    store_root: Path,
+    task: Task,
+    workers: int,
+    progress: Callable[[int, int], None],
+    read: Callable[[Path, Task], Release] = read_release,
+) -> Prepared:
+    """Makes or completes a store; `progress(done, total)` is told after every recording, in frames.
+
+    `read` knows the data set that lies at `release_root`. The manifest of a store that is there stays until the new one
+    takes its place; meanwhile `open_store` sees which recordings it does not fit.
+
+    Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies, another
+    process prepares the store, or `store_root` holds anything but a store.
+    """
+    root = Path(store_root)
+    _check_store(root)
+    with locked(root, StoreError):
+        return _prepare_all(read(release_root, task), root, task, workers, progress)
+
+
+def _prepare_all(
+    release: Release, root: Path, task: Task, workers: int, progress: Callable[[int, int], None]
+) -> Prepared:
+    folders = root / RECORDINGS
+    clean(folders)
+    sizes = {recording.name: _frames(recording) for recording in release.recordings}
+    largest_first = sorted(release.recordings, key=lambda recording: -sizes[recording.name])
+    done = made = 0
+    try:
+        for recording, fresh in share(partial(_prepare, folders), largest_first, workers):
+            made += fresh
+            done += sizes[recording.name]
+            progress(done, sum(sizes.values()))
+    finally:
+        clean(folders)  # after Ctrl-C worker processes may have left something
+    return _finish(release, root, task, made)
+
+
+def _prepare(folders: Path, recording: Recording) -> bool:
+    return prepare_recording(recording, folders / recording.name)
+
+
+def _frames(recording: Recording) -> int:
+    """About how many frames a recording has, so how long it takes: label lines are at hand, crops are counted."""
+    return 1 + sum(_crops(v) if v.labels is None else len(v.labels) for v in recording.videos)
+
+
+def _crops(video: Video) -> int:
+    count = 0
+    for folder in video.crop_folders:
+        with suppress(OSError):  # preparing it will tell
+            count += len(os.listdir(folder))
+    return count
+
+
+def _check_store(root: Path) -> None:
+    """Refuses a folder that is something else: the release, a run, somebody's papers."""
+    if root.exists() and not root.is_dir():
+        raise StoreError("is not a folder", path=root, expected="a new folder, or a store to go on with")
+    names = {entry.name for entry in root.iterdir()} if root.exists() else set()
+    strangers = sorted(name for name in names - {MANIFEST, REPORT, RECORDINGS} if not is_passing(name))
+    if strangers:
+        remedy = "Name a new folder, or a store to go on with."
+        raise StoreError("is not a store", path=root, found=shorten(strangers), remedy=remedy)
+
+
+def _not_annotated(release: Release) -> Iterator[Problem]:
+    detail, remedy = "no annotation and not in the list of test videos", "None needed: another challenge's video."
+    if not release.has_test_list:
+        detail = "no annotation, and the release has no list of test videos"
+        remedy = "If it is a test video, add the organisers' list and run prepare again."
+    for name in release.not_annotated:
+        yield Problem("not annotated", name, detail, remedy)
+
+
+def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepared:
+    """Writes the integrity report and, last, the manifest."""
+    entries = {r.name: read_recording(store_root / RECORDINGS / r.name) for r in release.recordings}
+    problems = [Problem(**problem) for entry in entries.values() for problem in entry["problems"]]
+    problems += [*release.problems, *_not_annotated(release)]
+    problems.sort(key=lambda problem: problem.remedy.startswith("None needed"))  # what asks for work comes first
+    whole = {name: entry for name, entry in entries.items() if entry["videos"]}
+    videos = {name: video for entry in whole.values() for name, video in entry["videos"].items()}
+    left_out = sorted(v.name for r in release.recordings for v in r.videos if v.name not in videos)
+    prepared = Prepared(
+        problems=tuple(problems),
+        left_out=tuple(left_out),
+        videos=dict(Counter(video["split"] for video in videos.values())),
+        frames=sum(video["frames"] for video in videos.values()),
+        crops=sum(video["crops"] for video in videos.values()),
+        made=made,
+        kept=len(release.recordings) - made,
+    )
+    report = {key: value for key, value in asdict(prepared).items() if key not in ("made", "kept")}
+    report["recordings"] = {name: _row(entry) for name, entry in whole.items()}
+    write_json(store_root / REPORT, report)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": task.name,
+        "class_names": list(task.columns),
+        "digest": digest({name: entry["files"] for name, entry in whole.items()}),
+        "recordings": {name: file_digest(store_root / RECORDINGS / name / RECORDING_FILE) for name in whole},
+        "videos": videos,
+    }
+    write_json(store_root / MANIFEST, manifest)
+    return prepared
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    """A recording in the report: how long it is, and what its sound is like."""
+    sound = entry["sound"] or {}
+    measured = {f"sound_{key}": value for key, value in sound.items() if key not in ("mean", "std")}
+    return {"picture_seconds": entry["seconds"], "rate": entry["rate"], **measured}

@@ -1,0 +1,286 @@
+"""The decision: how branches' numbers become labels, and what it was chosen by; `decision.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abaw_expr.errors import DecisionError
+from abaw_expr.files import read_json, write_json
+from abaw_expr.outputs.fusion import (
+    MAX_TAU,
+    MISSING,
+    MOST,
+    SMOOTHERS,
+    WEIGHTS,
+    correct_prior,
+    fill,
+    fuse,
+    fuse_priors,
+    smooth_branch,
+)
+from abaw_expr.outputs.table import Outputs, Source, VideoOutputs
+from abaw_expr.tasks.metric import Metric, Rows
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.statistics import Statistics, with_crop
+from abaw_expr.tasks.task import EXPR, Task
+from abaw_expr.version import VERSION
+
+REMEDY = "Make the decision again with `abaw-expr tune`."
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a branch brings to the decision. Raises DecisionError for a value out of range."""
+
+    prior: tuple[float, ...]
+    """What its training saw on average: the share of each class or of each unit's active frames, or the mean values."""
+    weight: int = 1
+    """1 to 5: m of the sound and n of the picture in the proportion criterion. 0: the branch is left out."""
+    tau: float = 0.0
+    """The exponent of its prior correction, 0 (none) to 2; only shares of classes have one."""
+
+    def __post_init__(self) -> None:
+        whole = type(self.weight) is int and self.weight in (0, *WEIGHTS)
+        _require(whole, "weight", self.weight, f"a whole number from 0 to {MOST}")
+        _require(_is_number(self.tau) and 0 <= self.tau <= MAX_TAU, "tau", self.tau, f"a number from 0 to {MAX_TAU:g}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How branches' numbers become labels, and what it was chosen by. Raises DecisionError for a value out of range."""
+
+    branches: Mapping[str, Vote]
+    """What each branch brings, by name."""
+    smoothing: float = 0.0
+    """Seconds, the width of the whole window; 0: none."""
+    smoother: str = "mean"
+    """What is taken over the window: mean or median."""
+    mu: Mapping[str, float] | None = None
+    """The coarse-fine loss's coefficients that the outputs' run was trained with, where they were tuned."""
+    outputs: Mapping[str, Any] | None = None
+    """The tables it was chosen on; None, like figures and estimate, where nothing was tuned."""
+    figures: Mapping[str, Any] | None = None
+    """The challenge's figure on them: of this decision (macro_f1 and macro_f1_with_crop, or mean_ccc and so on), and
+    without post-processing of each branch alone (alone) and of all fused with equal weights (equal)."""
+    estimate: Mapping[str, Any] | None = None
+    """What to expect of it elsewhere: nested_macro_f1 (nested_mean_ccc), its interval, optimism, method."""
+    task: Task = EXPR
+    thresholds: tuple[float, ...] | None = None
+    """From which probability on each action unit counts as active; None: 0.5, and of other challenges always."""
+    missing: str = MISSING[0]
+    """What smoothing makes of a frame whose modality is missing, see `MISSING`."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.branches) > 0, "branches", self.branches, "at least one")
+        _require(len(self.voting) > 0, "branches", self.branches, "at least one with a weight above 0")
+        for name, vote in self.branches.items():
+            _require(self.metric.is_prior(vote.prior), f"{name}'s prior", vote.prior, self.metric.prior_expected)
+            untold = f"0, as {self.metric.columns_are} have no prior to correct"
+            _require(not vote.tau or self.metric.distribution, f"{name}'s tau", vote.tau, untold)
+        _require(_is_number(self.smoothing) and self.smoothing >= 0, "smoothing", self.smoothing, "0 or more seconds")
+        _require(self.smoother in SMOOTHERS, "smoother", self.smoother, " or ".join(SMOOTHERS))
+        _require(self.missing in MISSING, "missing", self.missing, " or ".join(MISSING))
+        expected = "a probability for each action unit, or null"
+        _require(self.metric.are_thresholds(self.thresholds), "thresholds", self.thresholds, expected)
+        for name in ("mu", "outputs", "figures", "estimate"):
+            value = getattr(self, name)
+            _require(value is None or isinstance(value, Mapping), name, value, "an object of names and values, or null")
+
+    @property
+    def metric(self) -> Metric:
+        """What the numbers mean."""
+        return metric_of(self.task)
+
+    def probabilities(self, video: VideoOutputs) -> Rows:
+        """Decides one video: float32 [T, C], every row present and, of classes, summing to 1; values where those count.
+
+        Each branch is smoothed over the frames that have it and its prior corrected; then they are fused and filled.
+        """
+        p = [self.prepared(name, video) for name in self.voting]
+        return fill(fuse(p, self._weights), video.time, self.fallback()).astype(np.float32)
+
+    @property
+    def voting(self) -> dict[str, Vote]:
+        """The branches that are not left out."""
+        return {name: vote for name, vote in self.branches.items() if vote.weight}
+
+    def prepared(self, branch: str, video: VideoOutputs) -> Rows:
+        """A branch's rows as they go into the fusion."""
+        vote, rows = self.branches[branch], video.p[branch]
+        window = self.smoothing, self.smoother, self.metric.distribution
+        smoothed = smooth_branch(rows, video.time, *window, self.missing)
+        return correct_prior(smoothed, vote.prior, vote.tau)
+
+    def fallback(self) -> Rows:
+        """What is said of a video that no branch has anything to say of: the fused priors, [C]."""
+        return fuse_priors([vote.prior for vote in self.voting.values()], self._weights)
+
+    def labels(self, video: VideoOutputs) -> NDArray[Any]:
+        """What is predicted of every frame: the most probable class, int64 [T], the lower where two are equal; values,
+        float32 [T, F]; or which units are active, int64 [T, F]."""
+        return self.metric.decide(self.probabilities(video), self.thresholds)
+
+    def statistics(self, videos: Sequence[VideoOutputs]) -> Statistics:
+        """What scoring needs of each video's annotated frames, [V, F, K]: of classes confusion matrices, [V, C, C]."""
+        return self.metric.statistics([video.label for video in videos], [self.labels(video) for video in videos])
+
+    def check(self, outputs: Outputs) -> None:
+        """Raises DecisionError where the outputs are of another task or class order, or lack a branch."""
+        if outputs.task != self.task:
+            found, expected = f"{outputs.task.name}: {outputs.task.header}", f"{self.task.name}: {self.task.header}"
+            raise DecisionError("the decision does not fit the outputs", found=found, expected=expected, remedy=REMEDY)
+        if not set(self.voting) <= set(outputs.branches):
+            found, expected = ", ".join(outputs.branches), ", ".join(self.voting)
+            remedy = "Name the same outputs, under the same names, as `tune` was given."
+            raise DecisionError(
+                "the outputs lack a branch", path=outputs.path, found=found, expected=expected, remedy=remedy
+            )
+
+    @property
+    def checkpoint(self) -> Literal["best", "last"] | None:
+        """The checkpoint whose outputs it was tuned on; None where it does not say one."""
+        told = {_told(self.outputs or {}, "checkpoints", name) for name in self.voting}
+        return "last" if told == {"last"} else "best" if told == {"best"} else None
+
+    def strangers(self, branches: Mapping[str, Source]) -> list[str]:
+        """What outputs come from that it was not tuned on, in words; nothing where it was not tuned.
+
+        Imported numbers have a file for each split; they are known again by their priors.
+        """
+        tuned, found = self.outputs or {}, []
+        for name, vote in self.voting.items():
+            source = branches.get(name)
+            run, checkpoint = (_told(tuned, key, name) for key in ("runs", "checkpoints"))
+            if run is None or source is None:
+                continue
+            before = Source(run, vote.prior, checkpoint)
+            if run != source.run and (before.of_run or source.of_run):
+                found.append(f"{name} is of {source.run}, not of {run}")
+            elif checkpoint and source.checkpoint not in (None, checkpoint):  # older tables do not say it
+                found.append(f"{name} is of checkpoint {source.checkpoint}, not of {checkpoint}")
+            elif not np.allclose(source.prior, vote.prior, atol=1e-6):
+                found.append(f"{name} has another prior")
+        return found
+
+    def __str__(self) -> str:
+        """In words: `audio 2 : visual 3, mean of 2 s, tau 0.5 : 0`."""
+        weights = " : ".join(f"{name} {vote.weight}" for name, vote in self.branches.items())
+        window = f"{self.smoother} of {self.smoothing:g} s" if self.smoothing else "no smoothing"
+        window += ", missing masked" if self.smoothing and self.missing == "masked" else ""
+        parts = [weights, window]
+        if self.metric.distribution:
+            parts.append(f"tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}")
+        if self.thresholds is not None:
+            parts.append(f"thresholds {' '.join(f'{threshold:g}' for threshold in self.thresholds)}")
+        return ", ".join(parts)
+
+    @property
+    def _weights(self) -> list[int]:
+        return [vote.weight for vote in self.voting.values()]
+
+    def save(self, path: Path) -> None:
+        """Writes `decision.json`, whole or not at all."""
+        values = {name: getattr(self, name) for name in _field_names()}
+        branches = {name: asdict(vote) for name, vote in self.branches.items()}
+        more: dict[str, Any] = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        more |= {} if self.missing == MISSING[0] else {"missing": self.missing}
+        write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches, **more})
+
+    @classmethod
+    def load(cls, path: Path, task: Task = EXPR) -> Self:
+        """Reads `decision.json`.
+
+        Raises DecisionError where it is no decision, of another version or task, or a field is missing or out of range.
+        """
+        value = read_json(path, DecisionError, REMEDY)
+        try:
+            _require(isinstance(value, dict), "the file", value, "an object of names and values")
+            missing = [name for name in ("version", "task", *_field_names()) if name not in value]
+            _require(not missing, "the file", f"no {', no '.join(missing)}", "all fields of a decision")
+            _require(_major(value["version"]) == _major(VERSION), "version", value["version"], f"{_major(VERSION)}.x")
+            _require(value["task"] == task.name, "task", value["task"], task.name)
+            _require(isinstance(value["branches"], dict), "branches", value["branches"], "branches by name")
+            branches = {name: _vote(name, fields) for name, fields in value["branches"].items()}
+            named = {name: value[name] for name in _field_names()}
+            cuts = value.get("thresholds")
+            cuts = tuple(cuts) if isinstance(cuts, list) else cuts
+            more: dict[str, Any] = {"thresholds": cuts, "missing": value.get("missing", MISSING[0])}
+            return cls(**named | {"branches": branches, "task": task} | more)
+        except DecisionError as error:
+            error.path = path
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values that no arithmetic can take
+            raise DecisionError(f"is no decision ({error})", path=path, remedy=REMEDY) from error
+
+
+def equal_weights(outputs: Outputs) -> Decision:
+    """The decision that nothing was chosen for: every branch of the table has the same vote, nothing is smoothed."""
+    return Decision({name: Vote(source.prior) for name, source in outputs.branches.items()}, task=outputs.task)
+
+
+def figures(decision: Decision, videos: Sequence[VideoOutputs]) -> dict[str, Any]:
+    """The figure of a decision on annotated videos, and of what it is to be compared with.
+
+    `alone` and `equal` have nothing tuned. None where there is nothing to compare.
+    """
+    cropped = [replace(video, label=with_crop(video.label, video.crop, decision.task)) for video in videos]
+    said = {
+        name: Vote(vote.prior)
+        for name, vote in decision.branches.items()
+        if not all(np.isnan(video.p[name]).all() for video in videos)
+    }
+    key = decision.metric.key
+    return {
+        key: _score(decision, videos),
+        f"{key}_with_crop": _score(decision, cropped),
+        "alone": {
+            name: _score(Decision({name: said[name]}, task=decision.task), videos) if name in said else None
+            for name in decision.branches
+        },
+        "equal": _score(Decision(said, task=decision.task), videos) if len(said) > 1 else None,
+    }
+
+
+def _score(decision: Decision, videos: Sequence[VideoOutputs]) -> float | None:
+    """The figure over the annotated frames of all videos; None where there is none."""
+    pooled = decision.statistics(videos).sum(axis=0)
+    return float(decision.metric.score(pooled)) if pooled.any() else None
+
+
+def _told(tuned: Mapping[str, Any], key: str, branch: str) -> str | None:
+    """What a decision says of the outputs that a branch was tuned on; None where it does not."""
+    by_branch = tuned.get(key)
+    value = by_branch.get(branch) if isinstance(by_branch, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _vote(name: str, value: object) -> Vote:
+    names = [field.name for field in fields(Vote)]
+    whole = isinstance(value, dict) and set(value) == set(names) and isinstance(value["prior"], list)
+    _require(whole, name, value, f"an object with {', '.join(names)}")
+    assert isinstance(value, dict)
+    return Vote(**value | {"prior": tuple(value["prior"])})
+
+
+def _field_names() -> list[str]:
+    """The fields of a decision that every file holds under their own names."""
+    return [field.name for field in fields(Decision) if field.name not in ("task", "thresholds", "missing")]
+
+
+def _require(holds: bool, name: str, found: object, expected: str) -> None:
+    if not holds:
+        raise DecisionError(f"{name} cannot be used", found=str(found), expected=expected, remedy=REMEDY)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _major(version: object) -> str:
+    """The part of a version that changes when a file's fields change their meaning."""
+    return str(version).partition(".")[0]

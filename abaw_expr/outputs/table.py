@@ -1,0 +1,367 @@
+"""The table of branch outputs, `outputs.parquet`: all that fusion, tuning and submitting need to know of a model.
+
+One row a frame, sorted by video and frame:
+
+| column | type | |
+|---|---|---|
+| `video` | dictionary of string | |
+| `frame` | int32 | counted from 1 |
+| `time` | float64 | seconds on the video's own clock, never decreasing in a video |
+| `crop` | bool | the frame has a face crop |
+| `<branch>_0..` | float32 | a branch's numbers (`audio_0`); all null where it has nothing to say |
+| `label` | int8 | the class, -1 where nobody annotated the frame |
+
+A branch's numbers are in the order of the header of the challenge's files: the probability of each class, which sum to
+1; of each action unit; or valence and arousal themselves. Where a frame is annotated with several fields there is a
+column each instead of `label`: `label_valence` (float32, -5 where nobody annotated it), `label_AU1` (int8, -1).
+
+The Parquet schema carries JSON under the key `abaw_expr`: task (the challenge), class_names (the header), split,
+version, and branches, which gives by name where each comes from: run (its signature) and prior (what its training saw:
+the share of each class or of each unit's active frames, the mean valence and arousal). What would make an estimate on
+these frames too high may stand beside them: checkpoint (`best`: its epoch was chosen on validation frames) and seen
+(recordings of the table that the run was trained on, be it with another person). A branch is whatever votes: a
+modality of our networks, or any other model. Any program that writes this can be tuned, scored and submitted.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from abaw_expr.errors import OutputsError, shorten, unreadable
+from abaw_expr.files import atomic, check_name
+from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.statistics import in_range
+from abaw_expr.tasks.task import COMPOUND, EXPR, TASKS, Field, Task, compound
+from abaw_expr.version import VERSION
+
+KEY = b"abaw_expr"
+_SIGNATURE = re.compile("[0-9a-f]{16}")
+_BRANCH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
+
+
+@dataclass(frozen=True, eq=False)
+class VideoOutputs:
+    """One video's rows as arrays of T frames."""
+
+    name: str
+    frame: NDArray[np.int32]
+    """[T], counted from 1."""
+    time: NDArray[np.float64]
+    """[T], seconds, never decreasing."""
+    crop: NDArray[np.bool_]
+    """[T], whether the frame has a face crop."""
+    p: Mapping[str, NDArray[np.float32]]
+    """[T, C] by branch, a row all NaN where it is missing."""
+    label: NDArray[Any]
+    """int8 [T], the class, -1 where nobody annotated the frame; or [T, F], a column a field: float32 of values, -5
+    where not annotated, int8 of units, -1."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a branch's numbers come from."""
+
+    run: str
+    """The signature of the run that made them, or the name of the file that they were imported from."""
+    prior: tuple[float, ...]
+    """What training saw on average: the share of each class or of each unit's active frames, or the mean values."""
+    checkpoint: str | None = None
+    """Of a run of ours, `best` or `last`."""
+    seen: tuple[str, ...] = ()
+    """Recordings of the table that the run was trained on, be it with another person."""
+
+    @property
+    def of_run(self) -> bool:
+        """Whether a run of ours made it, whose signature `run` is."""
+        return _SIGNATURE.fullmatch(self.run) is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the table's metadata has it; what is not known is left out."""
+        known = {"checkpoint": self.checkpoint, "seen": list(self.seen)}
+        said = {name: value for name, value in known.items() if value}
+        return {"run": self.run, "prior": [float(share) for share in self.prior]} | said
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Outputs of one or several branches on one split."""
+
+    task: Task
+    table: pd.DataFrame
+    """The columns of the module's table, in its order of rows; NaN for null."""
+    split: str
+    branches: Mapping[str, Source]
+    """By name, in the order of their columns."""
+    paths: tuple[Path, ...] = ()
+    """The files that they were read from."""
+
+    @property
+    def path(self) -> Path | None:
+        """The first of the files, for errors to name."""
+        return self.paths[0] if self.paths else None
+
+    def videos(self) -> list[VideoOutputs]:
+        """The videos in the table's order."""
+        table, column = self.table, {}
+        for name in ("frame", "time", "crop"):
+            column[name] = table[name].to_numpy()
+        column["label"] = self.label()
+        p = {name: self.branch(name) for name in self.branches}
+        codes, names = pd.factorize(table["video"])
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
+        slices = map(slice, edges[:-1], edges[1:])
+        return [
+            VideoOutputs(
+                str(name),
+                p={branch: values[rows] for branch, values in p.items()},
+                **{key: values[rows] for key, values in column.items()},
+            )
+            for name, rows in zip(names, slices, strict=True)
+        ]
+
+    def branch(self, name: str) -> NDArray[np.float32]:
+        """A branch's numbers for all frames of the table, [T, C], NaN where missing."""
+        return self.table[branch_columns(name, self.task)].to_numpy(np.float32)
+
+    def speaking(self) -> list[str]:
+        """The branches that say anything."""
+        return [name for name in self.branches if np.isfinite(self.branch(name)).any()]
+
+    def label(self) -> NDArray[Any]:
+        """The annotation of all frames of the table, [T] or [T, F]."""
+        names = list(label_columns(self.task))
+        return self.table[names[0] if self.task.one_class else names].to_numpy()
+
+
+def branch_columns(branch: str, task: Task) -> list[str]:
+    """The columns of a branch's numbers."""
+    return [f"{branch}_{index}" for index in range(task.n_columns)]
+
+
+def label_columns(task: Task) -> dict[str, Field]:
+    """The columns of a frame's annotation and the field in each: `label` of a class, else `label_valence` and so on."""
+    if task.one_class:
+        return {"label": task.fields[0]}
+    return {f"label_{field.name}": field for field in task.fields}
+
+
+@cache
+def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
+    """The columns and types of the file."""
+    numbers = [(name, pa.float32()) for branch in branches for name in branch_columns(branch, task)]
+    labels = [(name, pa.int8() if field.whole else pa.float32()) for name, field in label_columns(task).items()]
+    video = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            ("video", video),
+            ("frame", pa.int32()),
+            ("time", pa.float64()),
+            ("crop", pa.bool_()),
+            *numbers,
+            *labels,
+        ]
+    )
+
+
+def write_outputs(path: Path, outputs: Outputs) -> None:
+    """Writes the table, whole or not at all; equal outputs give equal bytes.
+
+    Raises OutputsError where the table breaks the contract that `read_outputs` checks.
+    """
+    metadata = _metadata(outputs)
+    _check_metadata(metadata, outputs.task, path)
+    branches = tuple(outputs.branches)
+    columns = schema(outputs.task, branches)
+    _check_columns(list(outputs.table.columns), columns, path)
+    table = _cast(outputs.table, columns, path)
+    _checked(table, outputs.task, branches, path)
+    with atomic(path) as temporary, open(temporary, "wb") as file:  # pyarrow takes UTF-8 paths only
+        table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
+        pq.write_table(table, file, compression="zstd")
+
+
+def read_outputs(path: Path, task: Task | None = EXPR) -> Outputs:
+    """Reads and checks a table of branch outputs; its challenge may be any where `task` is None.
+
+    Raises OutputsError where the file is not such a table, is of another task or class order, or breaks the contract.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as source, pq.ParquetFile(source) as file:
+            metadata = _read_metadata(file.schema_arrow.metadata or {}, path)
+            task = task or _recognised(metadata, path)
+            _check_metadata(metadata, task, path)
+            branches = {name: _source(value) for name, value in metadata["branches"].items()}
+            columns = schema(task, tuple(branches))
+            _check_columns(file.schema_arrow.names, columns, path)
+            table = _cast(file.read(columns=columns.names), columns, path)
+    except OSError as error:
+        raise unreadable(OutputsError, path, error) from error
+    except (pa.ArrowException, UnicodeDecodeError, MemoryError) as error:  # MemoryError: a damaged length
+        raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
+    return Outputs(task, _checked(table, task, tuple(branches), path), metadata["split"], branches, (path,))
+
+
+def check_branch_name(name: str, path: Path | None = None) -> None:
+    """Raises OutputsError where a branch cannot be called that: its name becomes part of a column's."""
+    if not _BRANCH_NAME.fullmatch(name):
+        expected = "letters, digits and hyphens, a letter first"
+        raise OutputsError("a branch cannot be called that", path=path, found=name, expected=expected)
+
+
+def _metadata(outputs: Outputs) -> dict[str, Any]:
+    return {
+        "task": outputs.task.name,
+        "class_names": list(outputs.task.columns),
+        "split": outputs.split,
+        "branches": {name: source.to_json() for name, source in outputs.branches.items()},
+        "version": VERSION,
+    }
+
+
+def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
+    if KEY not in metadata:
+        raise OutputsError("has no `abaw_expr` metadata: it is not a table of outputs", path=path, remedy=REMEDY)
+    try:
+        value = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:
+        raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=REMEDY) from error
+    required = ("task", "class_names", "split", "branches")
+    missing = [name for name in required if name not in value] if isinstance(value, dict) else list(required)
+    if missing:
+        raise OutputsError(f"lacks metadata: {', '.join(missing)}", path=path, remedy=REMEDY)
+    return value
+
+
+def _recognised(metadata: dict[str, Any], path: Path) -> Task:
+    """The challenge that a table says it is of."""
+    name, names = metadata["task"], metadata["class_names"]
+    if name == COMPOUND and isinstance(names, list) and names:
+        return compound([str(one) for one in names])
+    known = {task.name: task for task in TASKS}
+    if not isinstance(name, str) or name not in known:
+        expected = ", ".join([*known, COMPOUND])
+        raise OutputsError("is of an unknown task", path=path, found=name, expected=f"one of {expected}")
+    return known[name]
+
+
+def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
+    if metadata["task"] != task.name:
+        raise OutputsError("is of another task", path=path, found=metadata["task"], expected=task.name)
+    metric = metric_of(task)
+    if metadata["class_names"] != list(task.columns):
+        found, problem = metadata["class_names"], f"has other {metric.columns_are} or another order of them"
+        raise OutputsError(problem, path=path, found=found, expected=list(task.columns))
+    branches = metadata["branches"]
+    if not isinstance(branches, dict) or not branches:
+        raise OutputsError("names no branches", path=path, found=branches, expected="branches by name", remedy=REMEDY)
+    for name, source in branches.items():
+        check_branch_name(name, path)
+        prior = source.get("prior") if isinstance(source, dict) and isinstance(source.get("run"), str) else None
+        if prior is not None and not _are_optional(source):
+            expected = "checkpoint: best or last; seen: a list of names"
+            raise OutputsError(f"the branch {name} has unknown metadata", path=path, found=source, expected=expected)
+        if not metric.is_prior(prior):
+            expected = f"run, and prior: {metric.prior_expected}"
+            raise OutputsError(
+                f"the branch {name} has no usable prior", path=path, found=source, expected=expected, remedy=REMEDY
+            )
+
+
+def _are_optional(source: dict[str, Any]) -> bool:
+    """Whether what may stand in a branch's metadata is of its kind."""
+    seen = source.get("seen", [])
+    listed = isinstance(seen, list) and all(isinstance(name, str) for name in seen)
+    return listed and source.get("checkpoint") in (None, "best", "last")
+
+
+def _source(value: dict[str, Any]) -> Source:
+    return Source(value["run"], tuple(value["prior"]), value.get("checkpoint"), tuple(value.get("seen", ())))
+
+
+def _check_columns(names: list[str], columns: pa.Schema, path: Path) -> None:
+    missing = [name for name in columns.names if name not in names]
+    if missing:
+        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=REMEDY)
+
+
+def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+    """The contract's columns in its types, NaN as null. The dictionary of videos holds only what occurs, in that
+    order, so that equal tables become equal bytes."""
+    columns = []
+    for field in schema:
+        try:
+            column = table[field.name]
+            if isinstance(column, pd.Series):
+                column = pa.chunked_array([pa.array(column, from_pandas=True)])
+            if pa.types.is_dictionary(field.type):
+                columns.append(column.cast(pa.string()).combine_chunks().dictionary_encode())
+            else:
+                columns.append(column.cast(field.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            problem = f"column {field.name} cannot be made {field.type} ({error})"
+            raise OutputsError(problem, path=path, remedy=REMEDY) from error
+    return pa.table(columns, schema=schema)
+
+
+def _checked(table: pa.Table, task: Task, branches: tuple[str, ...], path: Path) -> pd.DataFrame:
+    """The table as pandas has it, its values checked; the first row that breaks the contract is named."""
+    if not table.num_rows:
+        raise OutputsError("has no rows", path=path, remedy=REMEDY)
+    for name in ("video", "frame", "time", "crop", *label_columns(task)):
+        if table[name].null_count:
+            raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
+    for video in table["video"].unique().to_pylist():
+        check_name(video, OutputsError, path)
+    rows = table.to_pandas()
+    for problem, expected, wrong in (*_order_faults(rows), *_value_faults(rows, task, branches)):
+        if wrong.any():
+            row = rows.iloc[int(wrong.argmax())]
+            where = f"video {row['video']}, frame {row['frame']}"
+            raise OutputsError(f"{where}: {problem}", path=path, expected=expected, remedy=REMEDY)
+    return rows
+
+
+Fault = tuple[str, str, NDArray[np.bool_]]
+"""A problem, what is expected instead, and the rows [T] that have it."""
+
+
+def _order_faults(rows: pd.DataFrame) -> Iterator[Fault]:
+    """Faults of a row beside the row before it."""
+    codes, names = pd.factorize(rows["video"])
+    rank = np.argsort(np.argsort(np.asarray(names, dtype=object)))[codes]
+    step, frames = np.diff(rank, prepend=rank[:1]), np.diff(rows["frame"], prepend=rows["frame"][:1])
+    seconds = np.diff(rows["time"], prepend=rows["time"][:1])
+    same = step == 0
+    same[0] = False
+    yield "the row occurs twice", "one row a frame", same & (frames == 0)
+    yield "the row is out of order", "rows sorted by video, then frame", (step < 0) | (same & (frames < 0))
+    yield "time goes back", "a time that never decreases in a video", same & (seconds < 0)
+
+
+def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of a row by itself."""
+    yield "the frame number is too low", "frames counted from 1", (rows["frame"] < 1).to_numpy()
+    yield "time is not a number", "seconds", ~np.isfinite(rows["time"].to_numpy())
+    for name, field in label_columns(task).items():
+        label = rows[name].to_numpy()
+        expected = f"{field.low}..{field.high}, or {field.ignore_value} where not annotated"
+        yield f"the {name} is out of range", expected, ~in_range(label, field) & (label != field.ignore_value)
+    metric = metric_of(task)
+    for branch in branches:
+        p = rows[branch_columns(branch, task)].to_numpy(np.float32)  # [T, C]
+        empty = np.isnan(p)
+        partly = empty.any(axis=1) & ~empty.all(axis=1)
+        yield f"the {branch} row is partly empty", f"all {metric.noun}, or none", partly
+        yield from ((f"the {branch} row {fault}", expected, wrong) for fault, expected, wrong in metric.row_faults(p))

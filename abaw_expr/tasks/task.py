@@ -1,0 +1,138 @@
+"""What is predicted, and from what: class names, their order, headers, marks, quadrants; sizes of the inputs.
+
+This is the only copy of these facts; every reader, writer, loss and metric takes them from here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Field:
+    """One number that a frame is annotated with, and predicted to have."""
+
+    name: str
+    low: int
+    high: int
+    """The least and greatest value."""
+    ignore_value: int
+    """The value of a frame that nobody annotated; dropped from every loss and metric."""
+    whole: bool = True
+    """Whether only whole numbers may stand in a file."""
+
+    @property
+    def expected(self) -> str:
+        """What may be predicted for it, in words."""
+        return f"{'an integer' if self.whole else 'a number'} from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the challenges: what a frame is annotated with, and how the organisers write it."""
+
+    name: str
+    """Short name, as files made by this project carry it."""
+    kind: Literal["classes", "values", "units"]
+    """What its numbers are, and so its metric: one class a frame, a value a field, or an active unit or not a field."""
+    columns: tuple[str, ...]
+    """The names in line 1 of its files, and of the numbers that a model gives for a frame: one a class, where the
+    field is a class, and one a field otherwise."""
+    fields: tuple[Field, ...]
+    """The numbers of a frame, in the order of a line."""
+    annotation_folders: tuple[str, ...]
+    """The names that editions gave to this task's annotation folder."""
+    test_list: str
+    """Pattern of the file that lists this task's test videos, over the editions; compared in lower case."""
+    quadrants: tuple[int, ...] = ()
+    """A class's quadrant 1..4 of Russell's circumplex (0: in none), for the coarse-fine loss. The paper does not
+    publish its assignment; this one is our default: 1 pleasant-active, 2 unpleasant-active, 3 unpleasant-calm,
+    4 pleasant-calm."""
+
+    @property
+    def header(self) -> str:
+        """Line 1 of an annotation file, and of the 3rd edition's submission files."""
+        return ",".join(self.columns)
+
+    @property
+    def n_columns(self) -> int:
+        """How many numbers a model gives for a frame."""
+        return len(self.columns)
+
+    @property
+    def submission_header(self) -> str:
+        """Line 1 of `predictions.txt` and of the organisers' template."""
+        return f"{IMAGE_COLUMN},{self.header}"
+
+    @property
+    def one_class(self) -> bool:
+        """Whether a frame is annotated with one class: its labels are an array [T], and otherwise [T, F]."""
+        return self.kind == "classes"
+
+    @property
+    def ignore_value(self) -> int:
+        """The label, of the first field, of a frame that nobody annotated; dropped from every loss and metric."""
+        return self.fields[0].ignore_value
+
+
+IMAGE_COLUMN = "image_location"
+EXPR = Task(
+    name="expr",
+    kind="classes",
+    columns=("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"),
+    fields=(Field("expression", low=0, high=7, ignore_value=-1),),
+    annotation_folders=("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"),
+    test_list="expression_*_test_set_release.txt",
+    quadrants=(4, 2, 2, 2, 1, 3, 1, 0),
+)
+_AFFECT = ("valence", "arousal")
+VA = Task(
+    name="va",
+    kind="values",
+    columns=_AFFECT,
+    fields=tuple(Field(name, low=-1, high=1, ignore_value=-5, whole=False) for name in _AFFECT),
+    annotation_folders=("VA_Estimation_Challenge",),
+    test_list="valence_arousal_*_test_set_release.txt",
+)
+_UNITS = tuple(f"AU{number}" for number in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
+AU = Task(
+    name="au",
+    kind="units",
+    columns=_UNITS,
+    fields=tuple(Field(name, low=0, high=1, ignore_value=-1) for name in _UNITS),
+    annotation_folders=("AU_Detection_Challenge",),
+    test_list="action_unit_*_test_set_release.txt",
+)
+TASKS = (EXPR, VA, AU)
+COMPOUND = "compound"
+"""The name of the 7th edition's challenge of compound expressions, whose classes stand in its template's header."""
+
+
+def compound(names: Sequence[str]) -> Task:
+    """The challenge of these compound expressions; it has no annotations and no quadrants."""
+    return Task(
+        name=COMPOUND,
+        kind="classes",
+        columns=tuple(names),
+        fields=(Field("class", low=0, high=len(names) - 1, ignore_value=-1),),
+        annotation_folders=(),
+        test_list="",
+        quadrants=(0,) * len(names),
+    )
+
+
+def task_of_columns(columns: Sequence[str]) -> Task | None:
+    """The challenge whose files name these columns; None where it is none.
+
+    Compound expressions are known by their names, which all hold an underscore, as in `Fearfully_Surprised`.
+    """
+    names = tuple(columns)
+    for known in TASKS:
+        if names == known.columns:
+            return known
+    return compound(names) if len(set(names)) == len(names) > 1 and all(map(_is_compound, names)) else None
+
+
+def _is_compound(name: str) -> bool:
+    first, _, second = name.partition("_")
+    return first.isalpha() and second.isalpha()

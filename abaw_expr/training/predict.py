@@ -1,0 +1,160 @@
+"""Checkpoint + store -> outputs: what a trained run says about every frame of some videos."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.release.clocks import seconds_of
+from abaw_expr.data.store.store import Store, StoredVideo
+from abaw_expr.errors import RunError, StoreError, shorten
+from abaw_expr.models.network import Network, build_network, fold_batch_norm
+from abaw_expr.outputs.table import Outputs, Source, branch_columns
+from abaw_expr.settings import Settings
+from abaw_expr.tasks.names import recording_of
+from abaw_expr.tasks.task import Task
+from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
+from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The frames of one video that a table is to hold."""
+
+    video: StoredVideo
+    frames: np.ndarray
+    """int [k], counted from 1, ascending; may go beyond the store's frames."""
+
+
+def wanted_of_split(store: Store, split: str) -> list[Wanted]:
+    """Every frame of a split's videos."""
+    return [Wanted(video, np.arange(1, len(video.frames) + 1)) for video in store.split(split)]
+
+
+def wanted_by_name(store: Store, split: str, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
+    """The named videos' frames. Raises StoreError where the store lacks a video or has it in another split."""
+    known = {video.name: video for video in store.videos}
+    missing = [name for name in rows if name not in known]
+    if missing:
+        remedy = "Prepare a release that holds these videos, or name the template of this release."
+        raise StoreError(f"the store lacks {len(missing)} videos: {shorten(missing)}", path=store.root, remedy=remedy)
+    others = [name for name in rows if known[name].split != split]
+    if others:
+        found = f"{len(others)} videos of another: {shorten(others)}"
+        raise StoreError(
+            f"the template is not of the {split} split", found=found, remedy="Name the template's --split."
+        )
+    return [Wanted(known[name], np.unique(frames)) for name, frames in rows.items()]
+
+
+def predict(
+    run: RunFolder,
+    store: Store,
+    task: Task,
+    split: str,
+    wanted: Sequence[Wanted],
+    interval: float,
+    accelerator: Literal["auto", "cpu", "cuda"],
+    checkpoint: Literal["best", "last"],
+    progress: Callable[[int, int], None],
+) -> Outputs:
+    """Runs a run's checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
+
+    Raises RunError where there is no checkpoint, or one that was trained with other settings than the run's.
+    """
+    settings = run.load_settings()
+    path = getattr(run, checkpoint)
+    trained = load_checkpoint(path)
+    run.check(settings, trained, path)
+    settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
+    fabric = build_fabric(settings)
+    network = fabric.to_device(fold_batch_norm(load_network(path, settings, trained, task)))
+    wanted = sorted(wanted, key=lambda item: item.video.name)
+    index = FrameIndex([item.video for item in wanted])
+    places = anchors(index, settings.model.branches, interval)
+    p: Mapping[str, np.ndarray] = dict.fromkeys(settings.model.branches, np.empty((0, task.n_columns), np.float32))
+    if len(places):  # there are none where no video has a modality of the run
+        p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
+    tables = [
+        _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    seen = () if split == "train" else _seen(trained.videos, [item.video.name for item in wanted])
+    source = Source(trained.signature, tuple(trained.prior), checkpoint, seen)
+    return Outputs(task, table, split, dict.fromkeys(settings.model.branches, source))
+
+
+def _seen(trained: Sequence[str], videos: Sequence[str]) -> tuple[str, ...]:
+    """The recordings of some videos that training saw, be it with another person."""
+    return tuple(sorted({recording_of(name) for name in trained} & {recording_of(name) for name in videos}))
+
+
+def load_network(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+    """The network with a checkpoint's weights, averaged if the run kept an average.
+
+    Raises RunError where the settings do not fit it; `path` is the checkpoint's, for the message.
+    """
+    network = build_network(settings.model, task.n_columns)
+    try:
+        network.load_state_dict(checkpoint.average or checkpoint.network)
+    except RuntimeError as error:
+        remedy = "Put back the settings.yaml that it was trained with, or train again."
+        raise RunError("does not fit the settings of its run", path=path, remedy=remedy) from error
+    return network
+
+
+def anchors(index: FrameIndex, branches: Sequence[str], interval: float) -> np.ndarray:
+    """Places that are predicted: for each branch, one frame an interval among those that have its modality."""
+    chosen = [index.at_intervals(index.has[name], interval) for name in branches]
+    return np.unique(np.concatenate(chosen))
+
+
+def interpolate(time: np.ndarray, known: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Probabilities [k, c] at times [k], linear between the `known` times [j] of rows [j, c], held at both ends.
+
+    A row of `p` that is all NaN is left out; where none is left, all are NaN.
+    """
+    has = ~np.isnan(p[:, 0])
+    if not has.any():
+        return np.full((len(time), p.shape[1]), np.nan, np.float32)
+    columns = [np.interp(time, known[has], column) for column in p[has].T]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _of_video(
+    index: FrameIndex, places: np.ndarray, p: Mapping[str, np.ndarray], video: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Times and rows of one video's anchors, by branch."""
+    mine = index.video[places] == video
+    return {name: (index.time[places[mine]], rows[mine]) for name, rows in p.items()}
+
+
+def _table(
+    item: Wanted,
+    has: Mapping[str, np.ndarray],
+    mine: np.ndarray,
+    known: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    task: Task,
+) -> pd.DataFrame:
+    frames = item.video.frames
+    stored = np.minimum(item.frames, len(frames)) - 1
+    beyond = item.frames > len(frames)
+    time = seconds_of(item.frames, frames.time)
+    columns: dict[str, object] = {
+        "video": item.video.name,
+        "frame": item.frames.astype(np.int32),
+        "time": time,
+        "crop": frames.has_crop[stored] & ~beyond,
+    }
+    for name in known:
+        rows = np.full((len(time), task.n_columns), np.nan, np.float32)
+        present = has[name][mine][stored] & ~beyond
+        rows[present] = interpolate(time[present], *known[name])
+        columns |= dict(zip(branch_columns(name, task), rows.T, strict=True))
+    columns["label"] = np.where(beyond, task.ignore_value, frames.label[stored]).astype(np.int8)
+    return pd.DataFrame(columns)

@@ -1,0 +1,123 @@
+"""Tiny releases that a test may break, and what many tests of the data ask of them."""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from abaw_expr.data.store.prepare import Prepared, prepare
+from abaw_expr.data.store.store import MANIFEST
+from abaw_expr.data.synthetic.corpus import Plan, write_release, write_video
+from abaw_expr.files import digest, file_digest
+from abaw_expr.tasks.names import crop_name
+from abaw_expr.tasks.task import EXPR
+
+ANNOTATIONS = "6th_ABAW_Annotations/EXPR_Recognition_Challenge"
+
+
+def small_release(root: Path) -> None:
+    """Writes the release that many tests share, with all its quirks."""
+    write_release(root, Plan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
+
+
+def annotate(root: Path, name: str, labels: Sequence[int], folder: str = f"{ANNOTATIONS}/Train_Set") -> Path:
+    """Writes a video's annotation file."""
+    path = root / folder / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([EXPR.header, *map(str, labels)]) + "\n")
+    return path
+
+
+def jpeg(shade: int = 128) -> bytes:
+    """A gray crop."""
+    file = io.BytesIO()
+    Image.new("RGB", (112, 112), (shade,) * 3).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def broken_jpeg() -> bytes:
+    """A JPEG whose header and end are good, and whose body no decoder can make sense of."""
+    data = bytearray(jpeg())
+    counts = data.index(b"\xff\xc4") + 5  # of the Huffman codes of each length
+    data[counts : counts + 16] = b"\xff" * 16
+    return bytes(data)
+
+
+def crop(
+    root: Path, name: str, frames: Iterable[int], crops: str = "cropped_aligned", data: bytes | None = None
+) -> None:
+    """Writes a video's crops, each frame in its own shade of gray, or `data` for all of them."""
+    folder = root / crops / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in frames:
+        (folder / crop_name(frame)).write_bytes(data if data is not None else jpeg(10 * frame % 256))
+
+
+def film(
+    root: Path, name: str, pictures: int = 10, rate: Fraction = Fraction(10), sound: float = 1.0, batch: str = "batch1"
+) -> Path:
+    """Writes a gray video with noise for sound, over that share of its length (0: no sound stream)."""
+    path = root / batch / f"{name}.mp4"
+    samples = int(pictures / rate * 16_000 * sound)
+    noise = np.random.default_rng(0).integers(-9_000, 9_000, samples).astype(np.int16)
+    frames = (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(pictures))
+    write_video(path, rate, frames, noise if samples else None)
+    return path
+
+
+def add(root: Path, name: str, lines: int = 10, pictures: int = 10, sound: float = 1.0) -> Path:
+    """Adds a whole training video: annotation, crops of its first two frames, and the video file that is returned."""
+    annotate(root, name, [i % 8 for i in range(lines)])
+    crop(root, name, (1, 2))
+    return film(root, name, pictures, sound=sound)
+
+
+def add_validation(root: Path) -> None:
+    """Adds one whole validation video, `val`, without which a release is incomplete."""
+    annotate(root, "val", [0] * 5, f"{ANNOTATIONS}/Validation_Set")
+    crop(root, "val", (1, 2))
+    film(root, "val", pictures=5)
+
+
+def run(release: Path, store: Path, workers: int = 1) -> Prepared:
+    """Prepares a release."""
+    return prepare(release, store, EXPR, workers, lambda done, total: None)
+
+
+def prepared_in(root: Path) -> Path:
+    """A folder with a release of two videos and the store that is made of it."""
+    add(root / "release", "a")
+    add_validation(root / "release")
+    run(root / "release", root / "store")
+    return root
+
+
+def kinds(prepared: Prepared) -> dict[str, list[str]]:
+    """Kinds of problem by video."""
+    found = defaultdict(list)
+    for problem in prepared.problems:
+        found[problem.video].append(problem.kind)
+    return dict(found)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file under a folder with its bytes."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def seal(store: Path) -> None:
+    """Makes every digest of a store that of the bytes that are there now."""
+    manifest = json.loads((store / MANIFEST).read_bytes())
+    files = {}
+    for name in manifest["recordings"]:
+        path = store / "recordings" / name / "recording.json"
+        entry = json.loads(path.read_bytes())
+        files[name] = entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
+        path.write_text(json.dumps(entry))
+        manifest["recordings"][name] = file_digest(path)
+    (store / MANIFEST).write_text(json.dumps(manifest | {"digest": digest(files)}))

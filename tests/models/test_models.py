@@ -1,0 +1,465 @@
+"""The networks: parameters of the tables, attention by its formula, windows of one pass, missing modalities."""
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from abaw_expr.errors import SettingsError
+from abaw_expr.models.describe import describe
+from abaw_expr.models.encoders.gcsa import GCSA
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
+from abaw_expr.models.encoders.rhcnn import RHBlock
+from abaw_expr.models.losses import CoarseFineLoss
+from abaw_expr.models.network import ENCODERS, Branch, Network, build_network, fold_batch_norm, window_means
+from abaw_expr.settings import LossSettings, ModelSettings
+
+BRANCHES = ("audio", "visual")
+# The encoders are convolutional and pool globally: small inputs run the same code in a tenth of the time.
+SMALL = {"audio": (1, 48, 32), "visual": (3, 48, 48)}
+
+MCNN_TABLE = [
+    ("temporal", "2 x ConvBlock", [64, 46, 16], 14_880, (11 * 184 * 64 + 7 * 32 * 2 * 92 * 32) * 32),
+    ("spatial", "2 x ConvBlock", [64, 46, 16], 10_720, (9 * 184 * 64 + 5 * 32 * 2 * 92 * 32) * 32),
+    ("local", "2 x ConvBlock", [64, 46, 16], 51_680, (9 * 184 * 64 + 25 * 32 * 2 * 92 * 32) * 32),
+    ("join", "ConvBlock", [128, 23, 8], 24_832, 192 * 128 * 46 * 16),
+    ("attention", "GCSA", [128, 23, 8], 410_240, 25 * 128**2 * 23 * 8),
+    ("head", "Dropout, Linear", [8], 1_032, 128 * 8),
+]
+RHCNN_TABLE = [
+    ("stem1", "Conv2dNormActivation", [32, 56, 56], 928, 9 * 3 * 32 * 56 * 56),
+    ("stem2", "Conv2dNormActivation", [64, 28, 28], 18_560, 9 * 32 * 64 * 28 * 28),
+    ("stage1", "2 x RHBlock", [64, 28, 28], 11_456, 2 * (64 + 9 + 32 + 64) * 32 * 28 * 28),
+    ("stage2", "2 x RHBlock", [128, 14, 14], 47_744, (64 * 4 + 9 + 64 + 128 + 128 + 128 + 9 + 64 + 128) * 64 * 14 * 14),
+    (
+        "stage3",
+        "2 x RHBlock",
+        [256, 7, 7],
+        185_600,
+        (128 * 4 + 9 + 128 + 256 + 256 + 256 + 9 + 128 + 256) * 128 * 7 * 7,
+    ),
+    ("attention", "GCSA", [256, 7, 7], 1_639_680, 25 * 256**2 * 7 * 7),
+    ("head", "Dropout, Linear", [8], 2_056, 256 * 8),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: threads would wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def batch(samples: int, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(samples, *shape, generator=generator) for name, shape in SMALL.items()}
+
+
+def everywhere(samples: int) -> dict[str, Tensor]:
+    return {name: torch.ones(samples, dtype=torch.bool) for name in BRANCHES}
+
+
+def run(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's answer, every branch given the samples that have its modality."""
+    rows = {name: present[name].nonzero().flatten() for name in net.branches}
+    samples = len(next(iter(present.values())))
+    return net({name: inputs[name][rows[name]] for name in net.branches}, rows, {}, samples)
+
+
+def network(seed: int = 0, branches: tuple[str, ...] = BRANCHES) -> Network:
+    torch.manual_seed(seed)
+    return build_network(ModelSettings(branches=branches, dropout=0.0), n_classes=8)
+
+
+def branch(name: str) -> Branch:
+    built = network(branches=(name,)).branches[name]
+    assert isinstance(built, Branch)
+    return built
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def statistics(module: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers()]
+
+
+def test_description_is_the_tables() -> None:
+    described = json.loads(json.dumps(describe(ModelSettings())))
+    assert described["parameters"] == {"mcnn": 513_384, "rhcnn": 1_906_024}
+    for name, table in (("mcnn", MCNN_TABLE), ("rhcnn", RHCNN_TABLE)):
+        assert [tuple(layer.values()) for layer in described["layers"][name]] == table
+        assert list(described["layers"][name][0]) == ["name", "kind", "output", "parameters", "multiply_adds"]
+        assert described["multiply_adds"][name] == sum(row[4] for row in table)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (ModelSettings(attention=False), {"mcnn": 103_144, "rhcnn": 266_344}),
+        (ModelSettings(attention_groups=4), {"mcnn": 103_144 + 109_184, "rhcnn": 266_344 + 435_456}),
+        (ModelSettings(mixing_groups=4, branches=("visual",)), {"rhcnn": 1_906_024 - 145_920}),
+        (ModelSettings(branches=("audio",)), {"mcnn": 513_384}),
+    ],
+)
+def test_parameters_of_the_ablations(settings: ModelSettings, expected: dict[str, int]) -> None:
+    assert describe(settings)["parameters"] == expected
+    assert parameters(build_network(settings, n_classes=8)) == sum(expected.values())
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "expected"),
+    [(64, 1, 102_720), (128, 1, 410_240), (256, 1, 1_639_680), (128, 4, 109_184), (256, 4, 435_456)],
+)
+def test_parameters_of_the_attention(channels: int, groups: int, expected: int) -> None:
+    assert parameters(GCSA(channels, groups)) == expected
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(6, 1), (8, 4)])
+def test_attention_refuses_channels_it_cannot_split(channels: int, groups: int) -> None:
+    with pytest.raises(SettingsError, match="does not fit the channels") as error:
+        GCSA(channels, groups)
+    assert (error.value.found, error.value.expected) == (channels, f"a multiple of {4 * groups}")
+
+
+def normalise_by_hand(x: Tensor, norm: nn.BatchNorm2d, training: bool) -> Tensor:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean, norm.running_var
+    if training:
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    scale = norm.weight / (variance + norm.eps).sqrt()
+    return (x - mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+
+
+def attention_by_hand(gcsa: GCSA, x: Tensor, groups: int) -> Tensor:
+    """Equations 3 to 5 in plain operations, the channel MLP on channels that were permuted to the end."""
+    weights = dict(gcsa.named_parameters())
+    first, second = gcsa.spatial[1], gcsa.spatial[4]
+    assert isinstance(first, nn.BatchNorm2d)
+    assert isinstance(second, nn.BatchNorm2d)
+    b, c, h, w = x.shape
+    hidden = (x.permute(0, 2, 3, 1) @ weights["channel.0.weight"][:, :, 0, 0].T + weights["channel.0.bias"]).clamp(
+        min=0
+    )
+    mlp = hidden @ weights["channel.2.weight"][:, :, 0, 0].T + weights["channel.2.bias"]
+    x = x / (1 + (-mlp.permute(0, 3, 1, 2)).exp())
+    x = x.reshape(b, 4, c // 4, h, w).transpose(1, 2).reshape(b, c, h, w)
+    y = F.conv2d(x, weights["spatial.0.weight"], weights["spatial.0.bias"], padding=3, groups=groups)
+    y = normalise_by_hand(y, first, gcsa.training).clamp(min=0)
+    y = F.conv2d(y, weights["spatial.3.weight"], weights["spatial.3.bias"], padding=3, groups=groups)
+    return x / (1 + (-normalise_by_hand(y, second, gcsa.training)).exp())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_attention_equals_its_formula(groups: int, training: bool) -> None:
+    torch.manual_seed(0)
+    gcsa = GCSA(16, groups).double()
+    for tensor in (*gcsa.parameters(), *gcsa.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.1, 0.5)
+    gcsa.train(training)
+    x = torch.randn(3, 16, 9, 5, dtype=torch.float64, requires_grad=True)
+    expected = attention_by_hand(gcsa, x, groups)
+    actual = gcsa(x)
+    torch.testing.assert_close(actual, expected)
+    seed = torch.randn_like(x)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, seed)[0] for y in (actual, expected)))
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+@pytest.mark.parametrize("views", [1, 2])
+def test_branch_outputs_of_full_size(name: str, views: int) -> None:
+    encoder = ENCODERS[name]
+    output = branch(name).eval()(torch.randn(2, views, *encoder.input_shape))
+    assert output.features.shape == (2, views, encoder.width)
+    assert output.log_p.shape == (2, 8)
+    torch.testing.assert_close(output.log_p.exp().sum(1), torch.ones(2))
+
+
+def test_views_are_averaged_as_probabilities() -> None:
+    visual = branch("visual").eval()
+    pictures = torch.randn(2, 3, *SMALL["visual"])
+    each = torch.stack([visual(pictures[:, view]).log_p.exp() for view in range(3)])
+    torch.testing.assert_close(visual(pictures).log_p.exp(), each.mean(0))
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_feature_maps_have_the_tables_size(name: str) -> None:
+    encoder = ENCODERS[name]
+    maps = branch(name).eval().encoder(torch.randn(2, *encoder.input_shape))
+    assert maps.shape == {"audio": (2, 128, 23, 8), "visual": (2, 256, 7, 7)}[name]
+    assert AUDIO_WINDOW.steps // AUDIO_WINDOW.stride == 23
+
+
+# Windows of one pass over a stretch of sound
+
+ROWS = AUDIO_WINDOW.steps // AUDIO_WINDOW.stride
+
+
+def maps_of(chunks: int, rows: int, width: int = 3, bands: int = 2) -> Tensor:
+    """Feature maps [G, width, rows, bands]."""
+    return torch.randn(chunks, width, rows, bands, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
+
+
+def test_mean_of_a_chunk_of_one_window_is_the_plain_mean() -> None:
+    maps, windows = maps_of(4, ROWS), torch.stack([torch.tensor([2, 0, 3, 1, 2]), torch.zeros(5, dtype=torch.int64)], 1)
+    torch.testing.assert_close(window_means(maps, windows), maps.mean(dim=(2, 3))[windows[:, 0]])
+
+
+@given(extra=st.integers(0, 40), windows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), max_size=6))
+def test_mean_of_whole_rows_is_their_mean(extra: int, windows: list[tuple[int, int]]) -> None:
+    maps = maps_of(3, ROWS + extra)
+    places = [(chunk, min(row, extra)) for chunk, row in windows]
+    steps = torch.tensor([(chunk, AUDIO_WINDOW.stride * row) for chunk, row in places], dtype=torch.int64).reshape(
+        -1, 2
+    )
+    explicit = [maps[chunk, :, row : row + ROWS].mean(dim=(1, 2)) for chunk, row in places]
+    expected = torch.stack(explicit) if explicit else maps.new_empty(0, 3)
+    torch.testing.assert_close(window_means(maps, steps), expected)
+
+
+@given(row=st.integers(0, 9), step=st.integers(0, AUDIO_WINDOW.stride))
+def test_mean_between_whole_rows_is_linear(row: int, step: int) -> None:
+    maps = maps_of(1, ROWS + 10)
+    begins = AUDIO_WINDOW.stride * row + torch.tensor([0, step, AUDIO_WINDOW.stride])
+    before, between, after = window_means(maps, torch.stack([torch.zeros(3, dtype=torch.int64), begins], 1))
+    torch.testing.assert_close(between, before + step / AUDIO_WINDOW.stride * (after - before))
+
+
+def test_running_sums_keep_their_digits_over_a_long_chunk() -> None:
+    """Windows far into a chunk of bfloat16 maps: sums in that type would have lost them."""
+    maps = (maps_of(1, 2000).abs() + 1).bfloat16()
+    means = window_means(maps, torch.tensor([[0, AUDIO_WINDOW.stride * (2000 - ROWS)]]))
+    assert means.dtype == torch.float32
+    torch.testing.assert_close(means[0], maps[0, :, -ROWS:].float().mean(dim=(1, 2)), atol=1e-3, rtol=0)
+
+
+def test_gradient_of_a_mean_is_shared_by_its_rows() -> None:
+    maps = maps_of(1, ROWS + 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(window_means(maps, torch.tensor([[0, 2]])).sum(), maps)
+    share = torch.zeros(ROWS + 3, dtype=torch.float64)
+    share[0], share[1:ROWS], share[ROWS] = 0.75, 1, 0.25
+    torch.testing.assert_close(gradient[0], (share / ROWS / 2)[None, :, None].expand(3, -1, 2))
+
+
+def audio(dtype: torch.dtype, attention: bool = True) -> Branch:
+    """A sound branch whose BN has seen something, ready to predict."""
+    torch.manual_seed(0)
+    built = build_network(ModelSettings(branches=("audio",), attention=attention, dropout=0.0), 8).branches["audio"]
+    assert isinstance(built, Branch)
+    with torch.no_grad():
+        built(torch.randn(4, *ENCODERS["audio"].input_shape))
+        built.head.get_parameter("1.weight").mul_(30)  # that windows differ by more than the tolerance
+    return built.to(dtype).eval()
+
+
+def sound(steps: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(1, 1, steps, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_chunk_of_one_window_is_the_window(attention: bool) -> None:
+    net, x = audio(torch.float64, attention), sound(AUDIO_WINDOW.steps, torch.float64)
+    with torch.inference_mode():
+        plain, windowed = net(x), net(x, torch.tensor([[0, 0]]))
+    torch.testing.assert_close(windowed.features, plain.features)
+    torch.testing.assert_close(windowed.log_p, plain.log_p)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_probabilities_inside_a_chunk_are_those_of_any_longer_one(dtype: torch.dtype, close: float) -> None:
+    net, x = audio(dtype), sound(1600, dtype)
+    begin, steps = 20 * AUDIO_WINDOW.stride, AUDIO_WINDOW.steps + 2 * AUDIO_WINDOW.context + 15 * AUDIO_WINDOW.stride
+    starts = begin + AUDIO_WINDOW.context + torch.tensor([0, 1, 7, 8, 60, 15 * AUDIO_WINDOW.stride])
+    windows = torch.stack([torch.zeros_like(starts), starts], 1)
+    with torch.inference_mode():
+        long, short = (
+            net(x, windows).log_p,
+            net(x[:, :, begin : begin + steps], windows - torch.tensor([0, begin])).log_p,
+        )
+    torch.testing.assert_close(short, long, rtol=0, atol=close)
+    assert long.std(0).max() > 100 * close
+
+
+@pytest.mark.parametrize("step", [0, 3, 7])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_sound_beyond_the_context_of_a_window_changes_nothing(dtype: torch.dtype, close: float, step: int) -> None:
+    net, x = audio(dtype), sound(800, dtype)
+    start = 30 * AUDIO_WINDOW.stride + step
+    own, window = (
+        slice(start - AUDIO_WINDOW.context, start + AUDIO_WINDOW.steps + AUDIO_WINDOW.context),
+        torch.tensor([[0, start]]),
+    )
+    outside, inside = torch.randn_like(x), x.clone()
+    outside[:, :, own] = x[:, :, own]
+    inside[:, :, start + AUDIO_WINDOW.steps : start + AUDIO_WINDOW.steps + AUDIO_WINDOW.stride] += 1
+    with torch.inference_mode():
+        plain, without, within = (net(sounds, window).log_p for sounds in (x, outside, inside))
+    torch.testing.assert_close(without, plain, rtol=0, atol=close)
+    assert (within - plain).abs().max() > 100 * close  # what is nearer does
+
+
+# One network of both branches
+
+
+def test_network_puts_each_answer_in_the_row_of_its_sample() -> None:
+    """Windows of one chunk beside pictures, both for some of the samples only."""
+    net = network().eval()
+    sounds, pictures = sound(AUDIO_WINDOW.steps + 64, torch.float32), batch(2)["visual"]
+    rows = {"audio": torch.tensor([0, 3, 4]), "visual": torch.tensor([1, 3])}
+    windows = torch.tensor([[0, 0], [0, 11], [0, 64]])
+    log_p = net({"audio": sounds, "visual": pictures}, rows, {"audio": windows}, 5)
+    torch.testing.assert_close(log_p["audio"][rows["audio"]], net.branches["audio"](sounds, windows).log_p)
+    torch.testing.assert_close(log_p["visual"][rows["visual"]], net.branches["visual"](pictures).log_p)
+    uniform = torch.full((8,), -math.log(8))
+    for name, absent in (("audio", [1, 2]), ("visual", [0, 2, 4])):
+        assert log_p[name].shape == (5, 8)
+        assert all(torch.equal(log_p[name][row], uniform) for row in absent)
+
+
+def test_an_empty_batch_moves_nothing() -> None:
+    net, nothing = network(), {name: x[:0] for name, x in batch(1).items()}
+    before = statistics(net)
+    log_p = run(net, nothing, everywhere(0))
+    assert [p.shape for p in log_p.values()] == [(0, 8)] * 2
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, everywhere(0), torch.arange(0)).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in net.parameters())
+    assert all(map(torch.equal, statistics(net), before))
+
+
+@pytest.mark.parametrize("branches", [BRANCHES, ("audio",), ("visual",)])
+def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
+    net, present = network(branches=branches), everywhere(8)
+    loss = CoarseFineLoss(LossSettings(), [1 / 8] * 8)
+    loss(run(net, batch(8), present), present, torch.arange(8)).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # BN takes away what a bias adds just before it.
+        assert parameter.grad.any() or name.endswith(("spatial.0.bias", "spatial.3.bias")), name
+
+
+def test_missing_modality_is_seen_by_nothing() -> None:
+    net, loss, target = network(), CoarseFineLoss(LossSettings(), [1 / 8] * 8), torch.arange(6)
+    inputs, present = batch(6), everywhere(6)
+    present["visual"] = torch.tensor([True, False, True, True, False, True])
+    kept = inputs["visual"][present["visual"]]
+    inputs["visual"][~present["visual"]] = 1e6
+    twin = copy.deepcopy(net)
+    for x in inputs.values():
+        x.requires_grad_()
+
+    log_p = run(net, inputs, present)
+    loss(log_p, present, target).backward()
+    expected = twin.branches["visual"](kept).log_p
+    torch.testing.assert_close(log_p["visual"][present["visual"]], expected)
+    torch.testing.assert_close(log_p["visual"][~present["visual"]], torch.full((2, 8), -math.log(8)))
+    for actual, of_present in zip(statistics(net.branches["visual"]), statistics(twin.branches["visual"]), strict=True):
+        torch.testing.assert_close(actual, of_present)
+    gradient = inputs["visual"].grad
+    assert gradient is not None
+    assert gradient.flatten(1).any(1).equal(present["visual"])
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_batch_with_one_present_sample_trains(name: str) -> None:
+    net, present = network(branches=(name,)), torch.arange(4) == 2
+    log_p = run(net, batch(4), {name: present})
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, {name: present}, torch.arange(4)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_batch_without_a_modality_skips_its_branch() -> None:
+    net, present = network(), everywhere(4)
+    present["audio"] = ~present["audio"]
+    before = statistics(net.branches["audio"])
+    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(run(net, batch(4), present), present, torch.arange(4)).backward()
+    assert all(map(torch.equal, statistics(net.branches["audio"]), before))
+    for name, moves in (("audio", False), ("visual", True)):
+        gradients = [p.grad for p in net.branches[name].parameters() if p.grad is not None]
+        assert len(gradients) == len(list(net.branches[name].parameters()))
+        assert any(bool(gradient.any()) for gradient in gradients) == moves
+
+
+def test_permuting_the_batch_permutes_the_output() -> None:
+    net, order = network().eval(), torch.tensor([2, 0, 3, 1])
+    log_p = run(net, batch(4), everywhere(4))
+    permuted = run(net, {name: x[order] for name, x in batch(4).items()}, everywhere(4))
+    for name in BRANCHES:
+        torch.testing.assert_close(permuted[name], log_p[name][order])
+
+
+def test_grouped_blocks_exchange_channels_by_the_shuffle_alone() -> None:
+    torch.manual_seed(0)
+    blocks = nn.Sequential(RHBlock(16, 16, groups=4), RHBlock(16, 16, groups=4)).eval()
+    x = torch.randn(8, 16, 6, 6)
+    changed = x.clone()
+    changed[:, 0] += 1
+    differs = [(depth(x) != depth(changed)).any(3).any(2).any(0) for depth in (blocks[0], blocks)]
+    assert differs[0].nonzero().flatten().tolist() == [0, 4, 8, 12]  # one group of 4, spread over the next 4 groups
+    assert differs[1].all()
+
+
+def test_same_seed_same_network() -> None:
+    first, again, other = (run(network(seed), batch(4), everywhere(4)) for seed in (0, 0, 1))
+    for name in BRANCHES:
+        assert torch.equal(first[name], again[name])
+        assert not torch.allclose(first[name], other[name])
+
+
+def test_bfloat16_keeps_probabilities_in_float32() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        present = everywhere(4) | {"visual": torch.arange(4) > 0}
+        log_p = run(network(), batch(4), present)
+    for name in BRANCHES:
+        assert log_p[name].dtype == torch.float32
+        torch.testing.assert_close(log_p[name].exp().sum(1), torch.ones(4))
+
+
+def test_initial_loss_is_that_of_guessing() -> None:
+    net, present, target = network(), everywhere(32), torch.arange(32) % 8
+    log_p = run(net, batch(32), present)
+    losses = [F.nll_loss(log_p[name], target) for name in BRANCHES]
+    assert [loss.item() for loss in losses] == pytest.approx([math.log(8)] * 2, abs=0.15)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_one_batch_is_learnt_by_heart(name: str) -> None:
+    net, present, target = network(branches=(name,)), everywhere(16), torch.arange(16) % 8
+    optimiser, loss = torch.optim.Adam(net.parameters(), lr=1e-2), CoarseFineLoss(LossSettings(), [1 / 8] * 8)
+    for _ in range(20):
+        current = loss(run(net, batch(16), present), present, target)
+        optimiser.zero_grad()
+        current.backward()
+        optimiser.step()
+    assert current.item() < 0.05
+
+
+def test_folding_batch_norm_changes_nothing_but_the_layers() -> None:
+    torch.manual_seed(0)
+    network = build_network(ModelSettings(), 8).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    sound, pictures = torch.randn(3, 1, 184, 64).double(), torch.randn(3, 3, 112, 112).double()
+    with torch.inference_mode():
+        before = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
+        fold_batch_norm(network)
+        after = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)

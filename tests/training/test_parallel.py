@@ -1,0 +1,218 @@
+"""Several processes of one run learn what one process does with the same batches."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from abaw_expr.data.batches.sampling import draw_epoch, split_steps, usable_frames
+from abaw_expr.errors import SettingsError
+from abaw_expr.settings import (
+    ComputeSettings,
+    DataSettings,
+    LossSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Settings,
+    save_settings,
+)
+from abaw_expr.training.launch import join_slurm_step
+from abaw_expr.training.parallel import strategy_of
+from abaw_expr.training.run import RunFolder
+from tests.helpers.fitting import fit, metrics, opened, scalars
+from tests.helpers.paths import ROOT
+
+SHARED = Settings(
+    seed=2,
+    # In float32 rounding alone, as one thread more makes it, turns a gradient of the picture branch by 1 in 100.
+    precision="64-true",
+    data=DataSettings(interval=0.6, val_interval=0.5, balance=0.5),
+    model=ModelSettings(dropout=0.0),
+    loss=LossSettings(class_weight=0.5, branch_weight=0.5),
+    optimiser=OptimiserSettings("sgd", 1e-4, 1e-3, epochs=2, batch_size=3),
+    compute=ComputeSettings(accelerator="cpu"),
+)
+
+SHORT = replace(SHARED, optimiser=replace(SHARED.optimiser, epochs=1))
+README = (ROOT / "README.md").read_text()
+
+
+def in_processes(
+    count: int, stores: Sequence[Path | str], run: RunFolder, settings: Settings
+) -> subprocess.CompletedProcess[str]:
+    recipe = run.root.with_suffix(".yaml")
+    save_settings(settings, recipe)
+    arguments = [
+        "--store",
+        *map(str, stores),
+        "--run",
+        str(run.root),
+        "--settings",
+        str(recipe),
+        "--devices",
+        str(count),
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "abaw_expr", "train", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
+    frames = usable_frames(opened(store), "train", SHARED)
+    shares = [len(part) for (part,) in split_steps(draw_epoch(frames, SHARED, 1), SHARED, 0, 2)]
+    assert shares == [1] * 10 + [0], "of a batch of 3 the first process takes 1, of the last, of 1, nothing"
+    one, two = fit(opened(store), tmp_path / "one", SHARED), RunFolder(tmp_path / "two")
+    done = in_processes(2, [store], two, SHARED)
+    assert done.returncode == 0, done.stderr
+    assert two.complete
+    alone, together = scalars(one), scalars(two)
+    assert [step for step, _ in together] == [step for step, _ in alone] == list(range(len(alone)))
+    assert len(alone) >= 20
+    apart = np.abs(np.subtract([loss for _, loss in together], [loss for _, loss in alone]))
+    assert apart.max() <= 1e-5
+    expected, found = metrics(one), metrics(two)
+    scores = [name for name in expected if "f1" in name]
+    assert len(scores) == 3 + 8
+    assert (expected["fused_f1"] > 0).all(), "F1 of nothing would be equal to anything"
+    pd.testing.assert_frame_equal(found[scores], expected[scores], check_exact=True)
+    others = ["train_loss", "val_loss", "learning_rate", "steps", "epoch"]
+    pd.testing.assert_frame_equal(found[others], expected[others], rtol=1e-5)
+    half = replace(SHARED.optimiser, learning_rate=5e-5, branch_learning_rate=5e-4, epochs=1)
+    wrong = scalars(fit(opened(store), tmp_path / "half", replace(SHARED, optimiser=half)))
+    apart = np.abs(np.subtract([loss for _, loss in wrong], [loss for _, loss in alone[: len(wrong)]]))
+    assert apart.max() > 1e-3, "gradients of half the size would be seen"
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("(macro F1)") == 1, "the first process speaks"
+
+
+def _line(port: int) -> list[str]:
+    """The README's command for several machines, on this one."""
+    (line,) = [line for line in README.splitlines() if line.startswith("    torchrun ")]
+    line = line.replace("--nproc-per-node 8", "--nproc-per-node 1").replace("HOST:29400", f"localhost:{port}")
+    program, *rest = line.split()
+    return [str(Path(sys.executable).with_name(program)), *rest]
+
+
+def _start(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.Popen[str]:
+    """Starts one of several that share a run; their working directory holds the store and the runs."""
+    root = str(ROOT)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root} | variables
+    return subprocess.Popen(arguments, cwd=folder, env=env, stdout=PIPE, stderr=STDOUT, text=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def folder(store: Path, tmp_path: Path) -> Path:
+    """A working directory with a store and a recipe for several."""
+    (tmp_path / "store").symlink_to(store)
+    save_settings(SHORT, tmp_path / "short.yaml")
+    return tmp_path
+
+
+def _assert_one_run(processes: Sequence[subprocess.Popen[str]], folder: Path, store: Path) -> None:
+    told = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert sum(text.count("(macro F1)") for text in told) == 1, "the first process speaks"
+    together, alone = scalars(RunFolder(folder / "runs/first")), scalars(fit(opened(store), folder / "one", SHORT))
+    assert [step for step, _ in together] == [step for step, _ in alone]
+    np.testing.assert_allclose([loss for _, loss in together], [loss for _, loss in alone], atol=1e-5)
+
+
+def test_the_readmes_line_for_several_machines_trains_one_run(store: Path, folder: Path) -> None:
+    line = [*_line(_free_port()), "--settings", "short.yaml"]
+    _assert_one_run([_start(line, folder) for _ in range(2)], folder, store)
+
+
+def test_tasks_of_slurm_train_one_run(store: Path, folder: Path) -> None:
+    line = [sys.executable, "-m", "abaw_expr", "train", "--store", "store", "--run", "runs/first"]
+    told = {
+        "SLURM_JOB_ID": "77",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NODEID": "0",
+        "MASTER_PORT": str(_free_port()),
+    }
+    tasks = [
+        _start([*line, "--settings", "short.yaml"], folder, **told, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+        for rank in "01"
+    ]
+    _assert_one_run(tasks, folder, store)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("node[07-09,12]", "node07"), ("a1,b2", "a1"), ("gpu5", "gpu5"), ("rack2-n[3]x,other", "rack2-n3x")],
+)
+def test_the_first_of_slurms_hosts_is_where_they_meet(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_task(monkeypatch, SLURM_STEP_NUM_TASKS="8", SLURM_STEP_TASKS_PER_NODE="4(x2)", SLURM_STEP_NODELIST=nodes)
+    join_slurm_step()
+    found = {name: os.environ[name] for name in ("MASTER_ADDR", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK")}
+    assert found == {"MASTER_ADDR": first, "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5", "LOCAL_RANK": "1"}
+    assert strategy_of(ComputeSettings())["num_nodes"] == 2
+
+
+def test_tasks_of_slurm_that_cannot_be_one_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_task(monkeypatch, SLURM_STEP_NUM_TASKS="3", SLURM_STEP_TASKS_PER_NODE="2,1", SLURM_STEP_NODELIST="n[1-2]")
+    with pytest.raises(SettingsError, match=r"different numbers of tasks.*--ntasks-per-node"):
+        join_slurm_step()
+    monkeypatch.delenv("SLURM_STEP_NODELIST")
+    with pytest.raises(SettingsError, match=r"does not say where the others are; found 'no SLURM_STEP_NODELIST'.*srun"):
+        join_slurm_step()
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    with pytest.raises(SettingsError, match="one of several tasks of SLURM"):
+        join_slurm_step()
+    monkeypatch.setenv("SLURM_PROCID", "0")  # of a job's script, which is one process
+    join_slurm_step()
+    assert "RANK" not in os.environ
+
+
+def _as_task(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """The environment of one task of a step; afterwards it is as it was."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    for name, value in {**variables, "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_parts_of_a_batch_need_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"--compute\.part needs the number of processes.*--devices"):
+        strategy_of(ComputeSettings(part=4))
+    assert strategy_of(ComputeSettings(part=4, devices=2))["devices"] == 2
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [(3, 1), (2, 2)])
+def test_settings_for_another_number_of_processes_are_refused(
+    devices: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"2 processes, and settings for {devices * nodes}.*Leave out --devices"):
+        strategy_of(ComputeSettings(devices=devices, nodes=nodes))
+    assert strategy_of(ComputeSettings())["devices"] == 2
+    assert strategy_of(ComputeSettings(devices=2))["num_nodes"] == 1
