@@ -1,22 +1,22 @@
-"""What a user can cause. Our own bugs are asserts; these are the user's data, files and settings.
+"""Errors in the user's data, files and settings. Errors in our own code are asserts.
 
-An error states the value found, the value expected, where, and what to do. The command line prints it as one
-paragraph and exits with `exit_status`.
+An error states the value found, the value expected, the place, and the remedy. The command line prints it as one
+paragraph.
 """
 
 import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-_MACHINE = {
+_MACHINE_ERRNOS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE, errno.EBUSY),
     *(errno.ETIMEDOUT, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN),
 }
-"""What a system says when it cannot serve anybody just then, whatever the file is."""
+"""Error numbers of the machine's state, independent of the file."""
 
 
 class UserError(Exception):
-    """Input that cannot be used. `str()` of it is one readable paragraph."""
+    """Input that cannot be used. Its `str()` is one readable paragraph."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class RunError(UserError):
 
 
 class StoppedError(UserError):
-    """A signal ended a run; its state is saved."""
+    """A signal stopped a run; its state is saved."""
 
     def __init__(self, run: Path, number: int) -> None:
-        super().__init__("was stopped; its state is saved", path=run, remedy="Go on with it by --resume.")
+        super().__init__("was stopped; its state is saved", path=run, remedy="Resume it with --resume.")
         self.signal = number
 
 
@@ -84,23 +84,24 @@ class PredictionsError(UserError):
 
 
 class VideoError(UserError):
-    """A video of one's own cannot be answered for."""
+    """A user's video cannot be used for inference."""
 
 
 class LedgerError(UserError):
-    """The ledger of attempts cannot be used, or refuses an attempt."""
+    """The ledger of attempts cannot be used, or does not accept an attempt."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as Ctrl-C: what is under way is ended in good order."""
+    """SIGTERM, treated as Ctrl-C: the program cleans up and ends."""
 
 
 def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str | None = None) -> UserError:
-    """The error of a file that the system does not let us read; without a better remedy the path is to be checked.
+    """The error of class `kind` for a file that cannot be read; the default remedy for a missing file is its path.
 
-    Raises `problem` itself where it is the machine's, so that nobody takes it for the file's.
+    Raises `problem` itself where the machine is the cause (`is_machine_error`), so that it is not taken for a fault of
+    the file.
     """
-    if of_machine(problem):
+    if is_machine_error(problem):
         if problem.filename is None:
             problem.filename = str(path)
         raise problem
@@ -109,18 +110,18 @@ def unreadable(kind: type[UserError], path: Path, problem: OSError, remedy: str 
     return kind(f"cannot be read ({problem.strerror or problem})", path=path, remedy=remedy)
 
 
-def of_machine(error: BaseException) -> bool:
-    """Whether the machine refused (no file handles, no memory, a failing disk), and the file may be as good as ever.
+def is_machine_error(error: BaseException) -> bool:
+    """Whether the machine is the cause of an error (no file handles, no memory, a failing disk), not the file.
 
-    Such an error ends a command; it is never written down as a defect of a file. True of MemoryError and of errors
-    with such a number; av's errors are told apart where media files are opened (`abaw_expr.data.media.containers`),
-    since FFmpeg says EIO of files that end early too.
+    Such an error ends a command; it is never recorded as a defect of a file. True for MemoryError and for errors with
+    such a number. PyAV's errors are distinguished where media files are opened (`abaw_expr.data.media.containers`),
+    since FFmpeg also reports EIO for truncated files.
     """
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINE
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _MACHINE_ERRNOS
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:
-    """A list of names for a message: the first few, and how many more there are."""
+    """A list of names for a message: the first few, and the number of others."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 

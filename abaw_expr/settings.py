@@ -1,11 +1,13 @@
 """The settings of a training run: frozen dataclasses, YAML files, and the run's signature.
 
-S marks a value the paper states, D our default where it is silent. Shipped settings files lie in `abaw_expr/recipes`.
+S marks a value that the paper states, D our default where it is silent. Shipped settings files are in
+`abaw_expr/recipes`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,12 +19,12 @@ from abaw_expr.tasks.task import EXPR
 
 RECIPES = Path(__file__).parent / "recipes"
 BRANCHES = ("audio", "visual")
-"""The modalities that vote, in the order m, n of the proportion criterion."""
+"""The branches of the two-branch system, in the order m, n of the proportional fusion."""
 QUADRANT_PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 
 
 class _Strict:
-    """A settings group refuses keys that it does not know (read by pydantic when YAML is loaded)."""
+    """A group of settings that refuses unknown keys (pydantic reads this when it loads YAML)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -34,67 +36,68 @@ def _require(condition: bool, flag: str, found: object, expected: str) -> None:
 
 @dataclass(frozen=True)
 class DataSettings(_Strict):
-    """Which frames are trained and validated on, and what a sample holds."""
+    """The frames that training and validation use, and what a sample holds."""
 
-    interval: float = 0.3
-    """Seconds between the frames of a video that one epoch trains on; 0 takes every frame."""
-    val_interval: float = 0.5
-    """Seconds between the frames that an epoch is validated on; 0 takes every frame."""
-    pictures: int = 1
-    """Pictures in a sample, at equal intervals around its frame; their softmax is averaged (D: 1)."""
+    stride: float = 0.3
+    """Seconds between the frames of a video that an epoch trains on; 0 takes every frame."""
+    val_stride: float = 0.5
+    """Seconds between the frames that an epoch validates on; 0 takes every frame."""
+    frames_per_sample: int = 1
+    """Images in a sample, evenly spaced around its frame; the mean of their softmax counts (D: 1)."""
     spacing: float = 0.2
-    """Seconds between the pictures of one sample."""
+    """Seconds between the images of a sample."""
     balance: float = 0.0
-    """How far classes are evened out when frames are drawn: 0 as they are, 1 all equally often."""
+    """Class balancing when frames are sampled: 0 keeps their frequencies, 1 makes all classes equally frequent."""
     video_balance: float = 0.0
-    """How far videos are evened out when frames are drawn: 0 by their length, 1 all equally often."""
-    neighbours: int = 1
-    """Frames in a row, an interval apart, that are drawn together and heard in one pass over their sound."""
+    """Video balancing when frames are sampled: 0 samples by length, 1 makes all videos equally frequent."""
+    sequence: int = 1
+    """Sequence length: consecutive frames, a stride apart, that are sampled together and share one pass over their
+    audio."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.interval < math.inf, "data.interval", self.interval, "seconds, 0 or more")
-        _require(0 <= self.val_interval < math.inf, "data.val-interval", self.val_interval, "seconds, 0 or more")
-        _require(self.pictures >= 1, "data.pictures", self.pictures, "a count of at least 1")
+        _require(0 <= self.stride < math.inf, "data.stride", self.stride, "seconds, 0 or more")
+        _require(0 <= self.val_stride < math.inf, "data.val-stride", self.val_stride, "seconds, 0 or more")
+        _require(self.frames_per_sample >= 1, "data.frames-per-sample", self.frames_per_sample, "a count of at least 1")
         _require(0 < self.spacing < math.inf, "data.spacing", self.spacing, "seconds above 0")
         _require(0 <= self.balance <= 1, "data.balance", self.balance, "a number in [0, 1]")
         _require(0 <= self.video_balance <= 1, "data.video-balance", self.video_balance, "a number in [0, 1]")
-        _require(self.neighbours >= 1, "data.neighbours", self.neighbours, "a count of at least 1")
+        _require(self.sequence >= 1, "data.sequence", self.sequence, "a count of at least 1")
 
 
 @dataclass(frozen=True)
 class AugmentSettings(_Strict):
-    """Random changes of a training sample; validation and prediction use none."""
+    """Augmentation of training samples; validation and prediction use none."""
 
     frequency_mask: int = 8
-    """Widest band of mel rows hidden in the sound (S: frequency masking; D: its width, of 64)."""
+    """Widest mask over mel bands, of 64 (S: frequency masking; D: its width)."""
     time_mask: int = 24
-    """Longest stretch of sound hidden, in steps of 16 ms (S in an earlier version; 0: the final paper)."""
+    """Widest mask over time, in steps of 16 ms (S in an earlier version; 0: the final paper)."""
     flip: bool = True
-    """Mirror half of the pictures."""
+    """Flip half of the samples horizontally."""
     crop: float = 0.8
-    """Smallest share of the picture's area that a random crop keeps; 1 crops nothing."""
-    light: float = 0.3
-    """Strength of random brightness and contrast; 0 changes nothing."""
+    """Smallest fraction of an image's area that a random crop keeps; 1: no random crop."""
+    jitter: float = 0.3
+    """Strength of brightness and contrast jitter; 0: none."""
 
     def __post_init__(self) -> None:
         _require(self.frequency_mask >= 0, "augment.frequency-mask", self.frequency_mask, "a count, 0 or more")
         _require(self.time_mask >= 0, "augment.time-mask", self.time_mask, "a count, 0 or more")
-        _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a share in [0.1, 1]")
-        _require(0 <= self.light < 1, "augment.light", self.light, "a number in [0, 1)")
+        _require(0.1 <= self.crop <= 1, "augment.crop", self.crop, "a fraction in [0.1, 1]")
+        _require(0 <= self.jitter < 1, "augment.jitter", self.jitter, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
 class ModelSettings(_Strict):
-    """The networks. Their layers are fixed; these are the parts that an ablation turns."""
+    """The networks. Their layers are fixed; an ablation changes these parts."""
 
     branches: tuple[str, ...] = BRANCHES
-    """What is trained: `audio`, `visual`, or both end to end."""
+    """The branches to train: `audio`, `visual`, or both end to end."""
     attention: bool = True
     """Global channel-spatial attention on both feature maps (S)."""
     attention_groups: int = 1
     """Groups of the two 7x7 convolutions in the attention (S: 1; 4 has a quarter of the parameters)."""
     mixing_groups: int = 1
-    """Groups of the 1x1 convolutions between channel shuffles of the picture branch (D: 1, or 4)."""
+    """Groups of the 1x1 convolutions between channel shuffles of the visual branch (D: 1, or 4)."""
     dropout: float = 0.2
     """Dropout before the last linear layer (S)."""
 
@@ -104,7 +107,7 @@ class ModelSettings(_Strict):
         _require(known and unique, "model.branches", self.branches, "audio, visual or both, each once")
         _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")
         _require(self.mixing_groups in (1, 4), "model.mixing-groups", self.mixing_groups, "1 or 4")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a share in [0, 1)")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -112,29 +115,29 @@ class LossSettings(_Strict):
     """The coarse-fine granularity loss on fused log probabilities (equations 6 to 8 of the paper)."""
 
     m: int = 1
-    """Weight of the sound in the fusion that is trained through, 1 to 5."""
+    """Weight of the audio branch in the fusion that the loss trains through, 1 to 5."""
     n: int = 1
-    """Weight of the picture in it, 1 to 5."""
+    """Weight of the visual branch in it, 1 to 5."""
     mu12: float = 0.5
-    """Penalty for confusing quadrants 1 and 2: pleasure differs (D: 0.5, likewise mu34)."""
+    """Misclassification cost between quadrants 1 and 2: pleasure differs (D: 0.5, as mu34)."""
     mu13: float = 0.75
-    """Penalty for confusing quadrants 1 and 3: both axes differ (D: 0.75, likewise mu24)."""
+    """Misclassification cost between quadrants 1 and 3: both axes differ (D: 0.75, as mu24)."""
     mu14: float = 0.25
-    """Penalty for confusing quadrants 1 and 4: arousal differs (D: 0.25, likewise mu23)."""
+    """Misclassification cost between quadrants 1 and 4: arousal differs (D: 0.25, as mu23)."""
     mu23: float = 0.25
-    """Penalty for confusing quadrants 2 and 3."""
+    """Misclassification cost between quadrants 2 and 3."""
     mu24: float = 0.75
-    """Penalty for confusing quadrants 2 and 4."""
+    """Misclassification cost between quadrants 2 and 4."""
     mu34: float = 0.5
-    """Penalty for confusing quadrants 3 and 4."""
+    """Misclassification cost between quadrants 3 and 4."""
     every_error: float = 0.0
-    """One penalty for every confusion, whatever its quadrants: the control of the six."""
+    """One cost of every misclassification, whatever its quadrants: the control of the six."""
     class_weight: float = 0.0
-    """Weight of a class: its share of the samples to the power of minus this; 0 weighs all alike."""
+    """Class weights: a class's fraction of the samples to the power of minus this; 0: equal weights."""
     quadrants: tuple[int, ...] = EXPR.quadrants
     """Each class's quadrant 1..4, 0 for none, in the order of the classes (D)."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
+    """Fraction of the target that is spread evenly over all classes."""
     branch_weight: float = 0.0
     """Weight of each branch's own cross-entropy beside the fused loss (S: 0)."""
 
@@ -147,23 +150,23 @@ class LossSettings(_Strict):
         _require(0 <= self.class_weight <= 1, "loss.class-weight", self.class_weight, "a number in [0, 1]")
         known = len(self.quadrants) == EXPR.n_columns and set(self.quadrants) <= {0, 1, 2, 3, 4}
         _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_columns} integers from 0 to 4")
-        _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a share in [0, 1)")
+        _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a fraction in [0, 1)")
         _require(0 <= self.branch_weight < math.inf, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
 
     @property
     def mu(self) -> tuple[float, ...]:
-        """The six penalties in the order of `QUADRANT_PAIRS`."""
+        """The six misclassification costs in the order of `QUADRANT_PAIRS`."""
         return self.mu12, self.mu13, self.mu14, self.mu23, self.mu24, self.mu34
 
     def with_mu(self, mu: Sequence[float]) -> Self:
-        """The same loss with other penalties."""
+        """The same loss with other misclassification costs, in the order of `QUADRANT_PAIRS`."""
         mu12, mu13, mu14, mu23, mu24, mu34 = mu
         return replace(self, mu12=mu12, mu13=mu13, mu14=mu14, mu23=mu23, mu24=mu24, mu34=mu34)
 
 
 @dataclass(frozen=True)
 class OptimiserSettings(_Strict):
-    """How the weights are moved."""
+    """The optimiser and its schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     """Stochastic gradient descent with momentum (S), or AdamW."""
@@ -176,13 +179,13 @@ class OptimiserSettings(_Strict):
     weight_decay: float = 0.0
     """Weight decay of weight matrices; biases and normalisation have none."""
     schedule: Literal["constant", "one-cycle"] = "constant"
-    """Learning rate over the run: constant (S), or one-cycle: up over the first 3 tenths, then down to almost 0."""
+    """Learning-rate schedule: constant (S), or one-cycle: up over the first 30 %, then down to almost 0."""
     epochs: int = 300
     """Passes over the training frames (S: 300 rounds)."""
     batch_size: int = 16
-    """Samples a step, over all devices (S: 16)."""
-    average: float = 0.0
-    """Weights are validated and predicted with as their moving mean over steps, with this decay; 0: as they are."""
+    """Samples a step, summed over all devices (S: 16)."""
+    ema_decay: float = 0.0
+    """EMA decay: validation and prediction use the exponential moving average of the weights over steps; 0: no EMA."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, "optimiser.learning-rate", self.learning_rate, "a number above 0")
@@ -196,35 +199,35 @@ class OptimiserSettings(_Strict):
         _require(0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
         _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")
         _require(self.batch_size >= 2, "optimiser.batch-size", self.batch_size, "a count of at least 2")
-        _require(0 <= self.average < 1, "optimiser.average", self.average, "a number in [0, 1)")
+        _require(0 <= self.ema_decay < 1, "optimiser.ema-decay", self.ema_decay, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
 class ComputeSettings(_Strict):
-    """Where the work is done; no part of the run's signature but for a batch in parts, which BN normalises apart."""
+    """Where the work is done. Not part of a run's signature, except micro-batches, which BN normalises separately."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device: auto takes a GPU where there is one."""
+    """Device: auto takes a GPU if there is one."""
     devices: Annotated[int, arg(aliases=["--devices"])] = 1
     """Devices of a machine that share each batch; on a CPU, processes."""
     nodes: Annotated[int, arg(aliases=["--nodes"])] = 1
     """Machines that share each batch; start the same command on each by torchrun."""
-    part: int = 0
-    """Samples that a device has in hand at a time, their gradients summed over the batch; 0: all of its share. BN sees
-    the samples of a part together."""
+    micro_batch: int = 0
+    """Samples that a device processes at a time, with gradients accumulated over the batch; 0: its whole part of the
+    batch. BN normalises each micro-batch by itself."""
     compile: bool = False
-    """Compile the networks for training by torch.compile, which takes minutes; on a CPU it gained nothing."""
+    """Compile the networks for training with torch.compile, which takes minutes; no gain was measured on a CPU."""
     workers: int = 0
     """Processes that read and augment samples beside each training process."""
     save_every: float = 300.0
-    """Seconds between checkpoints within an epoch; every epoch ends with one."""
+    """Seconds between checkpoints within an epoch; every epoch also ends with one."""
 
     def __post_init__(self) -> None:
         for flag, value in (("devices", self.devices), ("nodes", self.nodes)):
             _require(value >= 1, f"compute.{flag}", value, "a count of at least 1")
-        for flag, value in (("part", self.part), ("workers", self.workers)):
+        for flag, value in (("micro-batch", self.micro_batch), ("workers", self.workers)):
             _require(value >= 0, f"compute.{flag}", value, "a count, 0 or more")
-        _require(self.part != 1, "compute.part", self.part, "0, or a count of at least 2: BN needs company")
+        _require(self.micro_batch != 1, "compute.micro-batch", self.micro_batch, "0, or a count of at least 2, for BN")
         _require(0 <= self.save_every < math.inf, "compute.save-every", self.save_every, "seconds, 0 or more")
 
 
@@ -233,10 +236,10 @@ class Settings(_Strict):
     """Everything that decides what a training run computes."""
 
     seed: int = 0
-    """Seed of weights, order and augmentation; on a CPU the same seed gives the same run."""
+    """Seed of initial weights, sampling and augmentation; on a CPU the same seed gives the same run."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
-    """Arithmetic of the networks; auto takes bf16-mixed where the device has units for it. A run notes what it took.
-    64-true is for checks: it is slow, and rounding hardly shows in it."""
+    """Precision of the networks; auto takes bf16-mixed if the device supports it in hardware. The run's settings.yaml
+    names the one used. 64-true is slow, for checks with almost no rounding."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -246,8 +249,8 @@ class Settings(_Strict):
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
-        whole = self.optimiser.batch_size % self.data.neighbours == 0
-        _require(whole, "data.neighbours", self.data.neighbours, "a divisor of optimiser.batch-size")
+        whole = self.optimiser.batch_size % self.data.sequence == 0
+        _require(whole, "data.sequence", self.data.sequence, "a divisor of optimiser.batch-size")
 
 
 def recipe(name: str) -> Path:
@@ -256,7 +259,7 @@ def recipe(name: str) -> Path:
 
 
 def load_settings(path: Path) -> Settings:
-    """Reads a YAML settings file; what it leaves out keeps its default.
+    """Reads a YAML settings file; settings that it leaves out keep their defaults.
 
     `path` may also be the bare name of a shipped recipe. Raises SettingsError for a missing file, bad YAML, an unknown
     key, a value of the wrong type or out of its range.
@@ -276,7 +279,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def settings_from(values: Any, path: Path | None = None) -> Settings:
-    """Settings out of nested dictionaries; `path` is named in errors."""
+    """Settings from nested dictionaries; errors name `path`. Raises SettingsError as `load_settings` does."""
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(values, dict):
@@ -290,10 +293,17 @@ def settings_from(values: Any, path: Path | None = None) -> Settings:
         key = ".".join(str(part) for part in first["loc"]) or "settings"
         unknown = first["type"] == "unexpected_keyword_argument"
         message = "is not a setting" if unknown else f"cannot be used: {first['msg'][0].lower()}{first['msg'][1:]}"
-        remedy = "`train --help` lists the settings." if unknown else None
+        remedy = _nearest(key) if unknown else None
         raise SettingsError(f"{key} {message}", path=path, found=first["input"], remedy=remedy) from problem
     except SettingsError as problem:
         raise SettingsError(problem.problem, path=path, found=problem.found, expected=problem.expected) from problem
+
+
+def _nearest(key: str) -> str:
+    """What to do about an unknown setting."""
+    known = [f"{group}.{name}" for group, part in asdict(Settings()).items() if isinstance(part, dict) for name in part]
+    near = get_close_matches(key, known, n=1)
+    return (f"Did you mean {near[0]}? " if near else "") + "`train --help` lists the settings."
 
 
 def dump_settings(settings: Settings) -> dict[str, Any]:
@@ -302,17 +312,17 @@ def dump_settings(settings: Settings) -> dict[str, Any]:
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    """Writes the resolved settings as YAML, every value named."""
+    """Writes the resolved settings as YAML, with every value."""
     import yaml
 
     write_text(path, yaml.safe_dump(dump_settings(settings), sort_keys=False))
 
 
 def signature(settings: Settings, data: str, start: str | None = None, heads: Any = None) -> str:
-    """The identity of a run: a hash of what decides its result, without devices, workers and paths.
+    """The identity of a run: a hash of all that decides its result, without devices, workers and paths.
 
-    `data` is the store's digest, `start` that of the weights that it begins with, where it draws them not itself, and
-    `heads` what its heads were trained again on, where they were.
+    `data` is the digest of the store, `start` the digest of initial weights from other runs, and `heads` says what
+    the heads were trained on again; both are None otherwise.
     """
     values = dump_settings(settings)
     del values["compute"]
@@ -320,11 +330,33 @@ def signature(settings: Settings, data: str, start: str | None = None, heads: An
     return digest({"settings": values, "data": data} | {name: value for name, value in others.items() if value})
 
 
+def differences(before: Settings, after: Settings) -> list[str]:
+    """The settings that differ between runs, each as `name: before -> after`; of `compute` only what BN depends on."""
+    first, second = _flat(dump_settings(before)), _flat(dump_settings(after))
+    same_parts = _parts(before) == _parts(after)
+    return [
+        f"{name.replace('_', '-')}: {first[name]} -> {second[name]}"
+        for name in first
+        if first[name] != second[name] and (not name.startswith("compute.") or (not same_parts and name in _OF_PARTS))
+    ]
+
+
+_OF_PARTS = ("compute.devices", "compute.nodes", "compute.micro_batch")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
 def _parts(settings: Settings) -> int | None:
-    """In how many parts a batch is normalised by BN; None where it is whole, however many devices share it."""
+    """In how many micro-batches BN normalises a batch; None if it is one, whatever the number of devices."""
     compute = settings.compute
     share = -(-settings.optimiser.batch_size // (compute.devices * compute.nodes))
-    parts = -(-share // (compute.part or share))
+    parts = -(-share // (compute.micro_batch or share))
     return parts if parts > 1 else None
 
 

@@ -1,16 +1,16 @@
-"""The bundle: a submission and all that explains it, in one zip.
+"""The bundle: a submission and the files that document it, in one zip.
 
 | member | |
 |---|---|
-| `predictions.txt` | the submission; `predictions/` with the 3rd edition's file a video |
-| `decisions/expr.json` | how it was decided; one a challenge |
-| `check.json` | what the checker says of it |
+| `predictions.txt` | the submission; or `predictions/` with one file per video, as in the 3rd edition |
+| `decisions/expr.json` | the decision; one for each challenge |
+| `check.json` | the checker's verdict |
 | `environment.json` | versions of Python and of the packages that its numbers depend on |
-| `runs/1/settings.yaml`, `runs/1/manifest.json` | of the first run that is named; a manifest if it is finished |
-| `manifest.json` | hashes of all these, and of what they were made from; runs, and options of `submit` |
+| `runs/1/settings.yaml`, `runs/1/manifest.json` | of the first named run; a manifest if it is complete |
+| `manifest.json` | hashes of these files and of their inputs; runs, and options of `submit` |
 
-The same inputs give the same bytes, in any folder: members have no time, owner or place. (Another zlib may compress
-otherwise; its version is in `environment.json`.)
+The same inputs give the same bytes, in any folder: members have no time, owner or path. (Another version of zlib may
+compress differently; the version is in `environment.json`.)
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import json
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -28,10 +28,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from abaw_expr.errors import DecisionError, RunError
 from abaw_expr.files import atomic, read_json, sha256
 from abaw_expr.outputs.table import Outputs
-from submissions.checking.checker import check_folder, check_predictions
-from submissions.checking.faults import Verdict
 
-FORMAT = 1
+BUNDLE_FORMAT = 1
 PACKAGES = (
     "av",
     "bottleneck",
@@ -44,20 +42,20 @@ PACKAGES = (
     "torchaudio",
     "torchvision",
 )
-"""What the numbers of a submission depend on."""
+"""The packages that the numbers of a submission depend on."""
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The time that every member has: the first that a zip can say."""
+"""The time of every member: the earliest that a zip can have."""
 PIECE = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes that are read at a time."""
 
 
 @dataclass(frozen=True)
-class Run:
+class BundledRun:
     """A run folder whose settings go into the bundle."""
 
     root: Path
     signature: str | None
-    """None of a run that is not finished: its folder does not say."""
+    """None for a run that is not complete, as its folder has none."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -65,32 +63,32 @@ class Run:
         return paths if self.signature else paths[:1]
 
 
-def read_runs(roots: Sequence[Path], tables: Sequence[Outputs]) -> list[Run]:
-    """The run folders. Raises RunError where one is none, or made none of the outputs."""
+def read_runs(roots: Sequence[Path], tables: Sequence[Outputs]) -> list[BundledRun]:
+    """The run folders. Raises RunError for a folder that is not a run, or a run that made none of the outputs."""
     made = signatures(tables)
     runs = [_read_run(root) for root in roots]
     for run in runs:
         if run.signature not in (None, *made):
             expected = f"a run that made the outputs: {', '.join(sorted(made))}"
-            raise RunError("has no part in this submission", path=run.root, found=run.signature, expected=expected)
+            raise RunError("made none of the outputs", path=run.root, found=run.signature, expected=expected)
     return runs
 
 
 def signatures(tables: Sequence[Outputs]) -> set[str]:
-    """Of the runs that made these outputs; the file's name, where another model did."""
+    """The signatures of the runs that made these outputs, or the names of the files that they were imported from."""
     return {source.run for outputs in tables for source in outputs.branches.values()}
 
 
-def _read_run(root: Path) -> Run:
+def _read_run(root: Path) -> BundledRun:
     if not (root / "settings.yaml").is_file():
         raise RunError("is not a run folder", path=root, expected="a folder with settings.yaml in it")
     manifest = root / "manifest.json"
     if not manifest.exists():
-        return Run(root, None)
+        return BundledRun(root, None)
     value = read_json(manifest, RunError, "Name the folder of a run.")
     if not (isinstance(value, dict) and isinstance(value.get("signature"), str)):
         raise RunError("has no signature", path=manifest, remedy="Name the folder of a run.")
-    return Run(root, value["signature"])
+    return BundledRun(root, value["signature"])
 
 
 def write_bundle(
@@ -99,25 +97,18 @@ def write_bundle(
     template: Path,
     decisions: Sequence[Path],
     tables: Sequence[Outputs],
-    runs: Sequence[Run] = (),
+    check: Mapping[str, Any],
+    runs: Sequence[BundledRun] = (),
     options: Mapping[str, Any] | None = None,
     code: str = "",
-) -> bool:
-    """Writes the zip, whole or not at all, and returns whether the predictions are clean.
+) -> None:
+    """Writes the zip atomically.
 
-    `options` are those that `submit` was given, `code` is our version.
-
-    Raises:
-        PredictionsError, TemplateError: as the checker does.
+    `check` is the verdict on the predictions as JSON, `options` are the options of `submit`, `code` is our version.
     """
-    found = (check_folder if predictions.is_dir() else check_predictions)(predictions, template)
     files = _predictions(predictions) | {f"decisions/{_task(decision)}.json": decision for decision in decisions}
     files |= {f"runs/{number}/{file.name}": file for number, run in enumerate(runs, 1) for file in run.files}
-    names = {predictions: "predictions.txt", template: "template.txt"}
-    # The files under names that are the same everywhere.
-    told = [replace(each, path=Path(names.get(each.path, each.path.name))) for each in found]
-    verdict = Verdict(Path("predictions"), told)
-    texts = {"check.json": verdict.to_json(), "environment.json": environment(code)}
+    texts = {"check.json": check, "environment.json": environment(code)}
     with atomic(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
         members = {}
         for name, file in files.items():
@@ -126,7 +117,7 @@ def write_bundle(
         for name, value in texts.items():
             members[name] = _put(archive, name, _json(value))
         manifest = {
-            "format": FORMAT,
+            "format": BUNDLE_FORMAT,
             "branches": {
                 outputs.task.name: {name: source.run for name, source in outputs.branches.items()} for outputs in tables
             },
@@ -139,11 +130,10 @@ def write_bundle(
             "members": members,
         }
         _put(archive, "manifest.json", _json(manifest))
-    return verdict.clean
 
 
 def environment(code: str) -> dict[str, Any]:
-    """Versions of all that a submission's numbers depend on; null of a package that is not there."""
+    """The versions that a submission's numbers depend on; None for a package that is not installed."""
     return {
         "abaw-expr": code,
         "python": platform.python_version(),
@@ -173,7 +163,7 @@ def _task(decision: Path) -> str:
 
 
 def _put(archive: ZipFile, name: str, source: BinaryIO) -> dict[str, Any]:
-    """Streams a member into the zip; what is hashed is what was written."""
+    """Streams a member into the zip, and returns the hash and size of the bytes that were written."""
     info = ZipInfo(name, EARLIEST)
     info.compress_type = ZIP_DEFLATED
     info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file as Unix writes it, on any system

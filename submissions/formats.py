@@ -1,13 +1,13 @@
-"""Every edition's submission format, as data: the only copy.
+"""The submission formats of all editions, as data.
 
 | edition | challenge | file |
 |---|---|---|
-| 3rd | EXPR, VA, AU | a folder, one `<video>.txt` a video: the challenge's header, a line a frame, without names |
-| 5th, 6th, 8th, 10th | EXPR, VA, AU | `predictions.txt`: `image_location` and the challenge's header, a line a frame |
-| 3rd, 4th, 7th, 11th | multi-task | one file: `image,valence,arousal,expression,aus`, a line a listed image |
-| 7th | compound expressions | one file: `image_location` and the compound classes, a line a frame |
+| 3rd | EXPR, VA, AU | a folder of `<video>.txt`: the challenge's header, one line per frame, without names |
+| 5th, 6th, 8th, 10th | EXPR, VA, AU | `predictions.txt`: `image_location`, the challenge's header, one line per frame |
+| 3rd, 4th, 7th, 11th | multi-task | one file: `image,valence,arousal,expression,aus`, one line per listed image |
+| 7th | compound expressions | one file: `image_location` and the compound classes, one line per frame |
 
-The header is no list of fields: under EXPR's eight names stands one class, under `aus` stand twelve units.
+The header is not a list of fields: a line has one class for EXPR's eight names, and twelve units for `aus`.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from abaw_expr.tasks.task import AU, EXPR, IMAGE_COLUMN, TASKS, VA, Field, Task, task_of_columns
 
 DECIMALS = 4
-"""Of a number that is not whole, as we write it: annotations have two, and CCC does not see the fifth."""
+"""Decimals that we write of numbers that are not whole: annotations have two, and a fifth does not change the CCC."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What the lines of a file look like."""
+    """The format of the lines of a file."""
 
     name: str
     header: str
     """Line 1."""
     tasks: tuple[Task, ...]
-    """What a line answers, in this order."""
+    """The tasks whose numbers a line has, in this order."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -38,7 +38,7 @@ MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, E
 FORMATS = (*(Format(task.name, task.submission_header, (task,)) for task in TASKS), MULTI_TASK)
 
 VALIDATION_FRAMES = {"expression": (83176, 6127, 5322, 8473, 34941, 25594, 12338, 108259)}
-"""Annotated frames of every class of a field in the validation set, counted in the release of the 5th edition on."""
+"""Annotated frames of each class of a field in the validation set, counted in the release since the 5th edition."""
 
 
 def per_video(task: Task) -> Format:
@@ -50,7 +50,7 @@ PER_VIDEO = tuple(map(per_video, TASKS))
 
 
 def recognise(header: str) -> Format | None:
-    """The format that a template's line 1 stands for; None where it is none."""
+    """The format with this header, line 1 of a template; None if there is none."""
     for known in FORMATS:
         if header == known.header:
             return known

@@ -1,6 +1,8 @@
-"""Reads predictions back, so that a file is scored, or goes on, as it would be handed in.
+"""Reads predictions back, so that a submission file can be scored or converted.
 
-An answer that stands in many lines is read once: a million rows of classes hold eight different ones.
+Each distinct text of a line is parsed once: a million rows of classes have only eight.
+
+Shapes: N rows or lines, T frames of a video, F fields.
 """
 
 import re
@@ -12,26 +14,17 @@ import pyarrow as pa
 
 from abaw_expr.errors import PredictionsError, TemplateError, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.tasks.task import EXPR, Field, Task
+from abaw_expr.tasks.task import Field, Task
 from submissions.formats import PER_VIDEO
 from submissions.template import Template, line_of, read_template, split_lines
 from submissions.writer import VideoLabels
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
-_REMEDY = "Run `check` on the file to see every fault of it."
+_REMEDY = "Run `check` on the file to see all its faults."
 
 
-def read_predictions(path: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
-    """The labels of one challenge in a file of any format that answers it, by video.
-
-    Raises PredictionsError for a file of another challenge, or the first line that is not `<video>/00001.jpg` and the
-    format's numbers.
-    """
-    return labels_of(read_rows(path, task), task)
-
-
-def read_rows(path: Path, task: Task | None = None) -> Template:
-    """The rows of a file of predictions as a template of its own, with the answers as `rest`; they are not judged yet.
+def read_prediction_rows(path: Path, task: Task | None = None) -> Template:
+    """The rows of a file of predictions as a template, with the text of the predictions, not yet checked, as `rest`.
 
     Raises PredictionsError for a file of another challenge, or the first line that has no image location.
     """
@@ -44,47 +37,39 @@ def read_rows(path: Path, task: Task | None = None) -> Template:
 
 
 def labels_of(predictions: Template, task: Task) -> dict[str, VideoLabels]:
-    """The labels of one challenge by video, from what `read_rows` gives. Raises as `read_predictions`."""
+    """The labels of one task by video, from the result of `read_prediction_rows`. Raises as `read_predictions`."""
     numbers = read_numbers(predictions.rest, predictions.format.fields, predictions.path)
     first = predictions.format.tasks.index(task)
     before = sum(len(other.fields) for other in predictions.format.tasks[:first])
     labels = {}
     for video, rows in predictions.videos.items():
         order = np.argsort(rows.frames)
-        own = numbers[rows.positions[order], before : before + len(task.fields)]
-        labels[video] = VideoLabels(rows.frames[order], _as_labels(own, task))
+        selected = numbers[rows.positions[order], before : before + len(task.fields)]
+        labels[video] = VideoLabels(rows.frames[order], _as_labels(selected, task))
     return labels
 
 
-def read_any(source: Path, task: Task | None = None) -> tuple[Task, dict[str, VideoLabels]]:
-    """The challenge of one file or of the 3rd edition's folder, and its labels by video.
+def read_predictions(source: Path, task: Task | None = None) -> tuple[Task, dict[str, VideoLabels]]:
+    """The task of one file or of the 3rd edition's folder, and its labels by video.
 
-    Raises PredictionsError as `read_predictions` and `read_folder`, and where a file answers several challenges and
-    none is named.
+    Raises PredictionsError as `read_prediction_rows`, `read_video_files` and `read_numbers`, and where a file has
+    several tasks and `task` is None.
     """
     if source.is_dir():
-        known, lines = read_lines(source, task)
+        known, lines = read_video_files(source, task)
         return known, _labels_of_lines(source, known, lines)
-    rows = read_rows(source, task)
+    rows = read_prediction_rows(source, task)
     tasks = rows.format.tasks if task is None else (task,)
     if len(tasks) > 1:
         found = ", ".join(known.name for known in tasks)
-        raise PredictionsError("answers several challenges", path=source, found=found, remedy="Say which one.")
+        raise PredictionsError("has predictions of several tasks", path=source, found=found, remedy="Use --task.")
     return tasks[0], labels_of(rows, tasks[0])
 
 
-def read_folder(folder: Path, task: Task = EXPR) -> dict[str, VideoLabels]:
-    """The labels of the 3rd edition's folder, one `<video>.txt` a video, by video; line i + 1 is frame i.
+def read_video_files(folder: Path, task: Task | None = None) -> tuple[Task, dict[str, pa.Array]]:
+    """The task of the 3rd edition's folder, and the text of each video's lines, videos sorted by name.
 
-    Raises PredictionsError for another challenge's header or the first line that does not hold its numbers.
-    """
-    return _labels_of_lines(folder, *read_lines(folder, task))
-
-
-def read_lines(folder: Path, task: Task | None = None) -> tuple[Task, dict[str, pa.Array]]:
-    """Which challenge the 3rd edition's folder is of, and each video's lines as text, videos in order of their names.
-
-    Raises PredictionsError for a folder without such files, or a file whose header is not the first file's.
+    Raises PredictionsError for a folder without such files, or a file whose header differs from the first file's.
     """
     paths = sorted(folder.glob("[!.]*.txt"), key=lambda path: path.stem)
     if not paths:
@@ -106,30 +91,30 @@ def read_lines(folder: Path, task: Task | None = None) -> tuple[Task, dict[str, 
 
 
 def read_numbers(rest: pa.Array | pa.ChunkedArray, fields: Sequence[Field], path: Path) -> np.ndarray:
-    """What stands in lines after their image locations, float64 [lines, fields].
+    """The numbers after the image locations of lines, from texts [N], float64 [N, F].
 
-    Raises PredictionsError for the first line that does not hold what may stand in these fields.
+    Raises PredictionsError for the first line without a valid number for each field.
     """
     encoded = pa.chunked_array(rest).combine_chunks().dictionary_encode()
-    texts, places = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    texts, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     table = np.array([_read(text, fields) for text in texts]).reshape(len(texts), len(fields))
     wrong = np.isnan(table).any(axis=1)
     if wrong.any():
-        first = int(wrong[places].argmax())
-        found, expected = texts[places[first]], _expected(fields)
+        first = int(wrong[indices].argmax())
+        found, expected = texts[indices[first]], _expected(fields)
         raise PredictionsError(
             "has no usable label", path=path, line=line_of(first), found=found, expected=expected, remedy=_REMEDY
         )
-    return table[places]
+    return table[indices]
 
 
 def align(predictions: Mapping[str, VideoLabels], video: str, frames: int) -> np.ndarray:
-    """The predicted labels of frames 1 to `frames` of a video, [frames] or [frames, fields].
+    """The predicted labels of the T frames 1 to `frames` of a video, [T] or [T, F].
 
     Raises PredictionsError where the video or one of the frames has no prediction.
     """
     if video not in predictions:
-        remedy = "Are these the annotations of the set that was predicted?"
+        remedy = "Use the annotations of the split that was predicted."
         raise PredictionsError(f"there is no prediction for the annotated video {video}", remedy=remedy)
     known, wanted = predictions[video], np.arange(1, frames + 1)
     lacking = np.setdiff1d(wanted, known.frames)
@@ -152,18 +137,18 @@ def _text(path: Path) -> str:
 
 def _labels_of_lines(folder: Path, task: Task, lines: Mapping[str, pa.Array]) -> dict[str, VideoLabels]:
     labels = {}
-    for video, own in lines.items():
-        numbers = read_numbers(own, task.fields, folder / f"{video}.txt")
-        labels[video] = VideoLabels(np.arange(1, len(own) + 1), _as_labels(numbers, task))
+    for video, text in lines.items():
+        numbers = read_numbers(text, task.fields, folder / f"{video}.txt")
+        labels[video] = VideoLabels(np.arange(1, len(text) + 1), _as_labels(numbers, task))
     return labels
 
 
 def _read(text: str, fields: Sequence[Field]) -> list[float]:
-    """The numbers of a line; one that may not stand there is no number."""
+    """The numbers of a line; NaN for one that is not valid for its field."""
     texts = text.split(",")
     if len(texts) != len(fields):
         return [np.nan] * len(fields)
-    return [_number(own, field) for own, field in zip(texts, fields, strict=True)]
+    return [_number(part, field) for part, field in zip(texts, fields, strict=True)]
 
 
 def _number(text: str, field: Field) -> float:
@@ -178,6 +163,6 @@ def _expected(fields: Sequence[Field]) -> str:
 
 
 def _as_labels(numbers: np.ndarray, task: Task) -> np.ndarray:
-    """Numbers [frames, fields] as `VideoLabels` has them."""
+    """Numbers [T, F] as labels of `VideoLabels`, [T] or [T, F]."""
     typed = numbers.astype(np.int64) if task.fields[0].whole else numbers
     return typed[:, 0] if len(task.fields) == 1 else typed

@@ -1,9 +1,11 @@
-"""The organisers' template: which rows a submission must have, and in which order.
+"""The organisers' template: the rows of a submission and their order.
 
-It is the only authority on that. A video's frame count is not: in the real release it differs from the template's for
-about half of the videos.
+Only the template defines them. The number of frames of a video does not: in the real release it differs from the
+template for about half of the videos.
 
-A template has about a million rows, so they stay columns of text from the file to the submission.
+A template has about a million rows, so rows are Arrow columns of text from the file to the submission.
+
+Shapes: N rows of the template, T rows of one video.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,50 +21,55 @@ from abaw_expr.files import check_name
 from abaw_expr.tasks.task import Task
 from submissions.formats import FORMATS, Format, recognise
 
-ROW = r"^(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),(?P<rest>.*)$"
+_ROW = r"^(?P<row>(?P<video>[^/,\x00-\x1f]+)/(?P<frame>0*[1-9][0-9]{0,8})\.jpg),(?P<rest>.*)$"
 FIRST_ROW_LINE = 2
-BLOCK = 1 << 22
-"""Characters of a file that are taken at once."""
-REMEDY = "Take the organisers' file as it is, the one whose rows read `<video>/00001.jpg,`."
+_BLOCK = 1 << 22
+"""Characters of a file that are read at a time."""
+_REMEDY = "Use the organisers' file without changes, whose rows are `<video>/00001.jpg,`."
 
 
 @dataclass(frozen=True, eq=False)
 class VideoRows:
-    """The rows of one video, in the template's order. Both arrays have the video's number of rows."""
+    """The rows of one video, in the template's order."""
 
     frames: np.ndarray
-    """int32 frame numbers, each once; usually 1..n, but neither that nor their order is assumed."""
+    """int32 [T], the frame numbers, each once; usually 1..T in this order, which is not assumed."""
     positions: np.ndarray
-    """int64 places of these rows in `Template.rows`, ascending."""
+    """int64 [T], the indices of these rows into `Template.rows`, ascending."""
 
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A template's rows as the organisers list them."""
+    """The rows of a template in the organisers' order."""
 
     path: Path
     format: Format
     rows: pa.ChunkedArray
-    """Every row's image location, `<video>/00001.jpg`, as the organisers spell it; strings."""
+    """strings [N], the image location `<video>/00001.jpg` of each row, as the organisers spell it."""
     rest: pa.ChunkedArray
-    """What follows the comma: nothing in a template, the labels in predictions; strings."""
+    """strings [N], the text after the comma: empty in a template, the labels in predictions."""
     videos: Mapping[str, VideoRows]
-    """The rows of every video, videos in the order of their first rows."""
+    """The rows of each video; videos are in the order of their first rows."""
+
+    @property
+    def frames(self) -> dict[str, np.ndarray]:
+        """The frame numbers of each video, int32 [T]."""
+        return {name: rows.frames for name, rows in self.videos.items()}
 
 
 def line_of(position: int) -> int:
-    """The template's line (from 1) of the row at `position` (from 0)."""
+    """The line of the template, from 1, of the row with the index `position`, from 0."""
     return position + FIRST_ROW_LINE
 
 
 def read_template(path: Path | str, task: Task | None = None) -> Template:
-    """Reads a template, or the organisers' example file with dummy labels; its header tells the format.
+    """Reads a template, or the organisers' example file with dummy labels; its header determines the format.
 
     A byte-order mark, CRLF, a missing last newline and blank lines at the end are accepted.
 
     Raises:
-        TemplateError: the file cannot be read or is empty, its header is that of no format or not of the challenge,
-            a row is not `<video>/<digits>.jpg,` or of a video that no file could be called, or a frame is listed twice.
+        TemplateError: the file cannot be read or is empty, its header is not that of a format or of the task, a row is
+            not `<video>/<digits>.jpg,` with a valid file name as video, or a frame is listed twice.
     """
     path = Path(path)
     blocks = _blocks(path)
@@ -83,13 +90,13 @@ def split_lines(text: str) -> pa.Array:
 
 
 def _blocks(path: Path) -> Iterator[str]:
-    """The first line, then the others in blocks of whole lines, blank lines at the end left out."""
+    """The first line, then the others in blocks of whole lines, without blank lines at the end."""
     try:
-        # Text mode turns CRLF into plain newlines; this codec drops a byte-order mark.
+        # Text mode converts CRLF to newlines; this codec drops a byte-order mark.
         with open(path, encoding="utf-8-sig") as file:
             yield file.readline().removesuffix("\n")
             blank = ""
-            while text := file.read(BLOCK) + file.readline():
+            while text := file.read(_BLOCK) + file.readline():
                 lines = (blank + text).rstrip("\n")
                 blank = (blank + text)[len(lines) + bool(lines) :]
                 if lines:
@@ -97,14 +104,14 @@ def _blocks(path: Path) -> Iterator[str]:
     except OSError as problem:
         raise unreadable(TemplateError, path, problem) from problem
     except UnicodeDecodeError as problem:
-        raise TemplateError("is not UTF-8 text", path=path, remedy=REMEDY) from problem
+        raise TemplateError("is not UTF-8 text", path=path, remedy=_REMEDY) from problem
 
 
 def _bad_header(path: Path, found: str, task: Task | None, empty: bool) -> TemplateError:
     expected = task.submission_header if task else "; ".join(known.header for known in FORMATS)
     if empty:
-        return TemplateError("is empty", path=path, expected=expected, remedy=REMEDY)
-    return TemplateError("has another header", path=path, line=1, found=found, expected=expected, remedy=REMEDY)
+        return TemplateError("is empty", path=path, expected=expected, remedy=_REMEDY)
+    return TemplateError("has another header", path=path, line=1, found=found, expected=expected, remedy=_REMEDY)
 
 
 def _read_rows(path: Path, known: Format, blocks: Iterator[str]) -> Template:
@@ -112,7 +119,7 @@ def _read_rows(path: Path, known: Format, blocks: Iterator[str]) -> Template:
     count = 0
     for text in blocks:
         lines = split_lines(text)
-        fields = pc.extract_regex(lines, ROW)
+        fields = pc.extract_regex(lines, _ROW)
         if fields.null_count:
             wrong = pc.index(fields.is_null(), True).as_py()
             raise _bad_row(path, line_of(count + wrong), lines[wrong].as_py())
@@ -122,24 +129,24 @@ def _read_rows(path: Path, known: Format, blocks: Iterator[str]) -> Template:
         frames.append(fields.field("frame").cast(pa.int32()))
         count += len(lines)
     if not count:
-        raise TemplateError("has a header and no rows", path=path, remedy=REMEDY)
+        raise TemplateError("has a header and no rows", path=path, remedy=_REMEDY)
     by_video = _by_video(pa.chunked_array(videos).unify_dictionaries(), pa.chunked_array(frames).to_numpy())
     return Template(path, known, pa.chunked_array(rows), pa.chunked_array(rest), by_video)
 
 
 def _by_video(videos: pa.ChunkedArray, frames: np.ndarray) -> dict[str, VideoRows]:
-    """The rows of each video, from the video [rows] and the frame [rows] of each row."""
+    """The rows of each video, from the video [N] and the frame [N] of each row."""
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in videos.chunks])
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes)).tolist()
-    places = (order[start:end] for start, end in zip([0, *ends], ends, strict=False))
+    indices = (order[start:end] for start, end in zip([0, *ends], ends, strict=False))
     names = videos.chunk(0).dictionary.to_pylist()
-    return {name: VideoRows(frames[rows], rows) for name, rows in zip(names, places, strict=True)}
+    return {name: VideoRows(frames[rows], rows) for name, rows in zip(names, indices, strict=True)}
 
 
 def _bad_row(path: Path, line: int, found: str) -> TemplateError:
     return TemplateError(
-        "is not a row of a template", path=path, line=line, found=found, expected="<video>/00001.jpg,", remedy=REMEDY
+        "is not a row of a template", path=path, line=line, found=found, expected="<video>/00001.jpg,", remedy=_REMEDY
     )
 
 
@@ -150,13 +157,13 @@ def _check_unique(template: Template) -> None:
         _, first, back, counts = np.unique(rows.frames, return_index=True, return_inverse=True, return_counts=True)
         if counts.max() == 1:
             continue
-        # The first row of the video whose frame was listed before it.
+        # The first row of the video whose frame is in an earlier row.
         again = int(np.argmax(first[back] != np.arange(len(back))))
-        line, earlier = (line_of(rows.positions[place]) for place in (again, first[back[again]]))
+        line, earlier = (line_of(rows.positions[index]) for index in (again, first[back[again]]))
         raise TemplateError(
             f"lists frame {rows.frames[again]} of {video} twice, on lines {earlier} and {line}",
             path=template.path,
             line=line,
             found=template.rows[int(rows.positions[again])].as_py(),
-            remedy=REMEDY,
+            remedy=_REMEDY,
         )

@@ -1,17 +1,18 @@
-"""Writes submission files: the template says which rows and in which order, the labels say what.
+"""Writes submission files: the rows and their order are those of the template, the labels are the predictions.
 
-Nothing is written before every row is known to have a valid label, and a file or folder appears whole or not at all.
-Numbers that are not whole are written with `DECIMALS` decimals; one out of range is refused, never clipped.
+A file or folder is written atomically, after the labels of all rows have been checked. Numbers that are not whole are
+written with `DECIMALS` decimals; a number out of range is an error, and is never clipped.
 
-Rows without a prediction are refused too, unless it is said how to fill them, from the predicted frames of the video:
+A row without a prediction is an error, unless it is to be filled from the predicted frames of the video:
 
-- `nearest`: as the nearest predicted frame says; the earlier of two that are equally near.
-- `interpolate`: valence and arousal linear between the predicted frames around it, held at both ends. Classes and
-  units as by `nearest`: of a line between two 0-or-1 answers the larger share is the nearer one's. (Probabilities are
-  interpolated in time before they are decided; that needs no filling here.)
+- `nearest`: with the label of the nearest predicted frame; the earlier of two that are equally near.
+- `interpolate`: valence and arousal linearly between the predicted frames around it, constant at both ends; classes and
+  units as with `nearest`. (Gaps between predicted probabilities are interpolated in the decision, not here.)
+
+Shapes: N rows of the template, T frames of a video, F fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -24,6 +25,8 @@ import pyarrow.compute as pc
 
 from abaw_expr.errors import PredictionsError, TemplateError, shorten
 from abaw_expr.files import atomic
+from abaw_expr.outputs.decision import Decision
+from abaw_expr.outputs.table import Outputs
 from abaw_expr.tasks.task import Field, Task
 from submissions.formats import DECIMALS, PER_VIDEO
 from submissions.template import Template, line_of
@@ -36,10 +39,9 @@ class VideoLabels:
     """The predicted labels of one video."""
 
     frames: np.ndarray
-    """[frames] integer frame numbers, strictly ascending."""
+    """[T], integer frame numbers, strictly ascending."""
     labels: np.ndarray
-    """The challenge's numbers of each of these frames: a class, int [frames]; valence and arousal, float [frames, 2];
-    or units, int [frames, 12]."""
+    """The labels of these frames: classes, int [T]; valence and arousal, float [T, 2]; or units, int [T, 12]."""
 
     def __post_init__(self) -> None:
         assert self.frames.shape == self.labels.shape[:1], (self.frames.shape, self.labels.shape)
@@ -48,7 +50,15 @@ class VideoLabels:
 
 
 Predictions = Mapping[str, VideoLabels]
-"""The labels of one challenge by video."""
+"""The labels of one task by video."""
+
+
+def predictions_of(decided: Iterable[tuple[Outputs, Decision]]) -> dict[Task, Predictions]:
+    """The labels that the decisions give for the outputs, by task and video."""
+    return {
+        decision.task: {video.name: VideoLabels(video.frame, decision.labels(video)) for video in outputs.videos()}
+        for outputs, decision in decided
+    }
 
 
 def write_predictions(
@@ -56,15 +66,14 @@ def write_predictions(
 ) -> dict[str, int]:
     """Writes one file in the template's format: its header, then `<row of the template>,<numbers>` in its order.
 
-    Labels of videos and frames that the template does not list are left out. Returns how many rows of which video
-    were filled.
+    Labels of videos and frames that the template does not have are left out. Returns the number of filled rows by
+    video.
 
     Raises:
-        PredictionsError: labels of another challenge than the template's are given, or none of one of its own; a row
-            of the template has no label (with `fill`: its video has none at all); or a label is not one of the
-            challenge's.
+        PredictionsError: the tasks of the labels are not those of the template; a row of the template has no label
+            (with `fill`: its video has no label); or a label is not valid for its task.
     """
-    rest, filled = _answers(template, labels, fill)
+    rest, filled = _row_texts(template, labels, fill)
     write_rows(template.format.header, template.rows, rest, path)
     return filled
 
@@ -72,31 +81,31 @@ def write_predictions(
 def write_per_video(
     template: Template, labels: Mapping[Task, Predictions], folder: Path | str, fill: Fill | None = None
 ) -> dict[str, int]:
-    """Writes the 3rd edition's folder: one `<video>.txt` a video, the header, then a line a frame, frame 1 first.
+    """Writes the 3rd edition's folder: one `<video>.txt` per video, the header, then one line per frame from frame 1.
 
     Raises:
-        PredictionsError: as `write_predictions`; or `folder` is there and holds anything but such files.
-        TemplateError: the template is not of a challenge that had such a folder, or a video's rows are not the frames
-            1..n, which this format, without names, cannot express.
+        PredictionsError: as `write_predictions`; or `folder` exists and has other files than those of such a folder.
+        TemplateError: the template's challenge had no such folder, or a video's rows are not the frames 1..n, which
+            this format, without names, cannot represent.
     """
-    rest, filled = _answers(template, labels, fill)
+    rest, filled = _row_texts(template, labels, fill)
     write_files(template, rest, folder)
     return filled
 
 
 def write_rows(header: str, rows: pa.ChunkedArray, rest: pa.ChunkedArray, path: Path | str) -> None:
-    """Writes one file: the header, then image locations [rows], each with the text [rows] that follows its comma."""
+    """Writes one file: the header, then each image location of `rows` [N], a comma, and the text of `rest` [N]."""
     with atomic(Path(path)) as temporary, open(temporary, "wb") as file:
         file.write(f"{header}\n".encode())
         start = 0
         for block in rows.iterchunks():
             part = rest.slice(start, len(block)).combine_chunks()
-            file.write(_ended(pc.binary_join_element_wise(block, part, ",")))
+            file.write(_with_newlines(pc.binary_join_element_wise(block, part, ",")))
             start += len(block)
 
 
 def write_files(template: Template, rest: pa.ChunkedArray, folder: Path | str) -> None:
-    """Writes the 3rd edition's folder from the text [rows] that follows each row's comma.
+    """Writes the 3rd edition's folder from the text after the comma of each row, `rest` [N].
 
     Raises as `write_per_video`.
     """
@@ -107,20 +116,20 @@ def write_files(template: Template, rest: pa.ChunkedArray, folder: Path | str) -
     with atomic(folder) as temporary:
         temporary.mkdir()
         for video, rows in template.videos.items():
-            lines = _ended(rest.take(pa.array(rows.positions[orders[video]])).combine_chunks())
+            lines = _with_newlines(rest.take(pa.array(rows.positions[orders[video]])).combine_chunks())
             (temporary / _file_name(video)).write_bytes(f"{header}\n".encode() + lines)
 
 
-def _ended(lines: pa.Array) -> memoryview:
+def _with_newlines(lines: pa.Array) -> memoryview:
     """The bytes of lines, each with a newline."""
     _, _, text = pc.binary_join_element_wise(lines, "", "\n").buffers()
     return memoryview(text)
 
 
 def labels_of_rows(template: Template, labels: Predictions, fill: Fill | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The labels of every row of the template, [rows] or [rows, fields], and whether each is its own, not filled.
+    """The labels of the template's rows, [N] or [N, F], and which rows have a prediction and are not filled, [N].
 
-    Raises PredictionsError where a row has none.
+    Raises PredictionsError where a row has no prediction and `fill` is None, or a video has none.
     """
     _check_videos(template, labels)
     first = [labels[video].labels[:1] for video in template.videos]
@@ -129,13 +138,13 @@ def labels_of_rows(template: Template, labels: Predictions, fill: Fill | None = 
     for video, rows in template.videos.items():
         values[rows.positions], own[rows.positions] = _at(rows.frames, labels[video], fill)
     if fill is None:
-        remedy = "Predict every row, a frame without a face or sound too, or let --fill say what stands in for them."
+        remedy = "Predict every row, including frames without a face or audio, or use --fill."
         _refuse(template, ~own, "have no prediction", remedy)
     return values, own
 
 
 def _at(frames: np.ndarray, known: VideoLabels, fill: Fill | None) -> tuple[np.ndarray, np.ndarray]:
-    """The labels of these frames, filled where they have none of their own, and whether they have: both [frames]."""
+    """The labels of frames [T], filled where they have no prediction, [T] or [T, F], and which have one, [T]."""
     after = np.searchsorted(known.frames, frames).clip(max=len(known.frames) - 1)
     own = known.frames[after] == frames
     if fill == "interpolate" and np.issubdtype(known.labels.dtype, np.floating):
@@ -146,31 +155,31 @@ def _at(frames: np.ndarray, known: VideoLabels, fill: Fill | None) -> tuple[np.n
     return known.labels[np.where(nearer, after, before)], own
 
 
-def _answers(
+def _row_texts(
     template: Template, labels: Mapping[Task, Predictions], fill: Fill | None
 ) -> tuple[pa.ChunkedArray, dict[str, int]]:
-    """The text that follows each row's comma, [rows], and how many rows of which video were filled."""
+    """The text after the comma of each row, [N], and the number of filled rows by video."""
     check_tasks(template, list(labels))
     filled = np.zeros(len(template.rows), bool)
     texts: list[pa.Array] = []
     for task in template.format.tasks:
         values, own = labels_of_rows(template, labels[task], fill)
         filled |= ~own
-        places = [_places(field, column) for field, column in zip(task.fields, _columns(values), strict=True)]
-        _check_allowed(template, task, values, np.min(places, axis=0) >= 0)
-        texts += [_texts(field).take(pa.array(place)) for field, place in zip(task.fields, places, strict=True)]
+        indices = [_text_indices(field, column) for field, column in zip(task.fields, _columns(values), strict=True)]
+        _check_allowed(template, task, values, np.min(indices, axis=0) >= 0)
+        texts += [_spellings(field).take(pa.array(index)) for field, index in zip(task.fields, indices, strict=True)]
     counts = {video: int(filled[rows.positions].sum()) for video, rows in template.videos.items()}
     rest = pa.chunked_array([pc.binary_join_element_wise(*texts, ",")])
     return rest, {video: count for video, count in counts.items() if count}
 
 
 def _columns(values: np.ndarray) -> np.ndarray:
-    """A challenge's numbers by field: [frames] or [frames, fields] -> [fields, frames]."""
+    """The labels of each field: [N] or [N, F] -> [F, N]."""
     return values.reshape(len(values), -1).T
 
 
-def _places(field: Field, values: np.ndarray) -> np.ndarray:
-    """Where numbers stand in `_texts`, int16 [frames]; -1: nowhere, it is out of range or not a number."""
+def _text_indices(field: Field, values: np.ndarray) -> np.ndarray:
+    """The indices of numbers [N] into `_spellings`, int16 [N]; -1: out of range or not a number."""
     assert not field.whole or np.issubdtype(values.dtype, np.integer), values.dtype
     right = (values >= field.low) & (values <= field.high)
     scaled = np.where(right, values, field.low).astype(np.float64) * _steps(field)
@@ -178,38 +187,38 @@ def _places(field: Field, values: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _texts(field: Field) -> pa.Array:
-    """Every number that a field may have, as it is written; there is no minus zero."""
+def _spellings(field: Field) -> pa.Array:
+    """The text of every number that a field may have, ascending; there is no minus zero."""
     steps = _steps(field)
     decimals = 0 if field.whole else DECIMALS
     return pa.array([f"{step / steps:.{decimals}f}" for step in range(field.low * steps, field.high * steps + 1)])
 
 
 def _steps(field: Field) -> int:
-    """How many numbers that can be written there are from one whole number to the next."""
+    """The number of written numbers per unit: 1, or 10^`DECIMALS`."""
     return 1 if field.whole else 10**DECIMALS
 
 
 def _check_allowed(template: Template, task: Task, values: np.ndarray, right: np.ndarray) -> None:
-    """Refuses labels [rows] or [rows, fields] that may not stand in a file, by `right`, bool [rows]."""
+    """Raises PredictionsError where not all labels [N] or [N, F] are valid; `right` [N] tells which are."""
     if not right.all():
         problem = f"have a label that is not {task.fields[0].expected}"
         _refuse(template, ~right, problem, "Only that can be submitted.", values[right.argmin()])
 
 
 def check_tasks(template: Template, tasks: Sequence[Task]) -> None:
-    """Raises PredictionsError where a template does not ask for these challenges and no others."""
+    """Raises PredictionsError unless these are the tasks of the template."""
     if set(tasks) != set(template.format.tasks):
         found, expected = (
             "; ".join(f"{task.name} ({task.header})" for task in some) for some in (tasks, template.format.tasks)
         )
         raise PredictionsError(
-            "the template asks for another challenge than was predicted",
+            "the template is of another challenge than the predictions",
             path=template.path,
             line=1,
             found=found,
             expected=expected,
-            remedy="Take the template of this challenge, or the outputs of the template's.",
+            remedy="Use the template of the predicted challenge, or outputs of the template's challenge.",
         )
 
 
@@ -217,20 +226,20 @@ def _check_videos(template: Template, labels: Predictions) -> None:
     unknown = [video for video in template.videos if video not in labels or not len(labels[video].frames)]
     if not unknown:
         return
-    # A video that the template lists as well is itself, not a misspelling of this one.
+    # A video that the template also has is not a misspelling of this one.
     nearest = get_close_matches(unknown[0], [video for video in labels if video not in template.videos], n=1)
     raise PredictionsError(
         f"{len(unknown)} of {len(template.videos)} videos have no predictions: {shorten(unknown)}",
         path=template.path,
         line=line_of(template.videos[unknown[0]].positions[0]),
-        remedy=f"The nearest to {unknown[0]} that has some, and is not in the template, is {nearest[0]}."
+        remedy=f"There are predictions for {nearest[0]}, which is not in the template and similar to {unknown[0]}."
         if nearest
         else "Predict these videos.",
     )
 
 
 def _refuse(template: Template, bad: np.ndarray, problem: str, remedy: str, found: object = None) -> None:
-    """Raises where any row is bad (bool [rows]), naming the first, and `found` there."""
+    """Raises PredictionsError where any row is bad, bool [N]; it names the first, and `found` there."""
     positions = np.flatnonzero(bad)
     if not positions.size:
         return
@@ -250,11 +259,11 @@ def _per_video_header(template: Template) -> str:
         if known.tasks == asked.tasks:
             return known.header
     remedy = "Submit one predictions.txt instead."
-    raise TemplateError(f"{asked.name} has no files of a video", path=template.path, line=1, remedy=remedy)
+    raise TemplateError(f"{asked.name} has no files per video", path=template.path, line=1, remedy=remedy)
 
 
 def _frame_order(template: Template, video: str) -> np.ndarray:
-    """The order that puts a video's rows into frames 1..n."""
+    """The indices [T] that sort a video's rows into frames 1..T."""
     rows = template.videos[video]
     order = np.argsort(rows.frames)
     if not np.array_equal(rows.frames[order], np.arange(1, len(order) + 1)):
@@ -262,21 +271,21 @@ def _frame_order(template: Template, video: str) -> np.ndarray:
             f"the frames of {video} are not 1..{len(order)}",
             path=template.path,
             line=line_of(rows.positions[0]),
-            remedy="A file a video tells frames by their line alone. Submit one predictions.txt instead.",
+            remedy="In a file per video the line determines the frame. Submit one predictions.txt instead.",
         )
     return order
 
 
 def _check_replaceable(folder: Path, names: set[str]) -> None:
-    """The folder is replaced as a whole, so it must not hold anything else."""
+    """Raises PredictionsError where the folder, which is replaced as a whole, has other files than these."""
     if not folder.exists():
         return
-    foreign = sorted({entry.name for entry in folder.iterdir()} - names) if folder.is_dir() else [folder.name]
-    if foreign:
+    others = sorted({entry.name for entry in folder.iterdir()} - names) if folder.is_dir() else [folder.name]
+    if others:
         raise PredictionsError(
-            f"would be replaced, but is or holds something else: {shorten(foreign)}",
+            f"would be replaced, but is or holds other files: {shorten(others)}",
             path=folder,
-            remedy="Give a new folder.",
+            remedy="Name a new folder.",
         )
 
 

@@ -38,7 +38,7 @@ def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from abaw_expr.tasks.task import EXPR
 
     root = tmp_path_factory.mktemp("corpus") / "store"
-    prepare(release, root, EXPR, workers=1, progress=lambda done, total: None)
+    prepare(release, root, EXPR, workers=1, on_progress=lambda done, total: None)
     return root
 
 

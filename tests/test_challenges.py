@@ -23,10 +23,12 @@ from abaw_expr.version import VERSION
 from tests.helpers.challenges import COMPOUND, EVERY, make_table, make_video
 from tuning.grid import statistics_tensor
 from tuning.selection import decide, search
-from tuning.space import NONE, Smoothing, Space
+from tuning.space import NO_SMOOTHING, Smoothing, Space
 
 U = len(AU.fields)
-SMALL = Space(weights=((1, 1), (1, 2), (5, 2)), smoothing=(NONE, Smoothing(0.5), Smoothing(1.0, "median")), tau=(0.0,))
+SMALL = Space(
+    weights=((1, 1), (1, 2), (5, 2)), smoothing=(NO_SMOOTHING, Smoothing(0.5), Smoothing(1.0, "median")), tau=(0.0,)
+)
 PRIORS = {"expr": (1 / 8,) * 8, "compound": (1 / 3,) * 3, "va": (0.2, -0.1), "au": (0.25,) * U}
 
 
@@ -83,12 +85,12 @@ def test_ordinary_tools_see_the_contract(tmp_path: Path) -> None:
     ("task", "column", "value", "message"),
     [
         (VA, "audio_1", 1.01, "video a, frame 3: the audio row has values out of range; expected from -1 to 1"),
-        (VA, "audio_0", np.nan, "frame 3: the audio row is partly empty; expected all values, or none"),
+        (VA, "audio_0", np.nan, "frame 3: the audio row is partly empty; expected all values or none"),
         (VA, "label_arousal", -1.5, "the label_arousal is out of range; expected -1..1, or -5 where not annotated"),
         (VA, "label_valence", np.nan, "column label_valence has empty cells; found 1"),
         (AU, "visual_3", -0.01, "frame 3: the visual row has probabilities out of range; expected from 0 to 1"),
         (AU, "label_AU12", 2, "video a, frame 3: the label_AU12 is out of range; expected 0..1, or -1"),
-        (AU, "label_AU12", 0.5, "column label_AU12 cannot be made int8"),
+        (AU, "label_AU12", 0.5, "column label_AU12 cannot be converted to int8"),
         (COMPOUND, "visual_1", 0.7, "the visual row does not sum to 1"),
         (COMPOUND, "label", 3, "the label is out of range; expected 0..2, or -1"),
     ],
@@ -117,9 +119,9 @@ def test_a_table_that_breaks_the_contract_is_neither_written_nor_read(
         ({"class_names": ["arousal", "valence"]}, "has other values or another order of them"),
         (
             {"branches": {"audio": {"run": "x", "prior": [0.0, 2.0]}}},
-            "audio has no usable prior; found .*; expected run, and prior: 2 numbers from -1 to 1",
+            "audio has no valid prior; found .*; expected run, and prior: 2 numbers from -1 to 1",
         ),
-        ({"branches": {"audio": {"run": "x", "prior": ["a", "b"]}}}, "audio has no usable prior"),
+        ({"branches": {"audio": {"run": "x", "prior": ["a", "b"]}}}, "audio has no valid prior"),
     ],
 )
 def test_metadata_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -246,7 +248,7 @@ def test_equal_weights_are_the_plain_mean(task: Task) -> None:
     video = make_video(task, "a", 20, gaps=0)
     made = equal_weights(make_table(task, [video]))
     assert made.probabilities(video) == pytest.approx((video.p["audio"] + video.p["visual"]) / 2)
-    assert made.figures is None
+    assert made.scores is None
 
 
 # Tuning
@@ -269,7 +271,7 @@ def test_the_tensor_holds_what_each_decision_scores(outputs: Outputs) -> None:
         made = candidate.decision(outputs)
         if outputs.task == AU:
             made = replace(made, thresholds=metric.thresholds(statistics.sum(axis=0)))
-        counted = metric.settled(statistics, np.broadcast_to(statistics.sum(axis=0), statistics.shape))
+        counted = metric.at_best_thresholds(statistics, np.broadcast_to(statistics.sum(axis=0), statistics.shape))
         assert counted == pytest.approx(made.statistics(videos), abs=1e-12)
 
 
@@ -277,16 +279,16 @@ def test_the_chosen_decision_is_the_best_and_scores_what_it_says(outputs: Output
     metric, found = metric_of(outputs.task), search(outputs, SMALL)
     made = decide(outputs, found)
     assert made.task == outputs.task
-    assert made.figures is not None
+    assert made.scores is not None
     assert made.estimate is not None
     pooled = made.statistics(outputs.videos()).sum(axis=0)
-    assert made.figures[metric.key] == pytest.approx(float(metric.score(pooled)))
-    assert made.figures[metric.key] == pytest.approx(found.figures.max())
-    assert made.figures[metric.key] >= made.figures["equal"]
+    assert made.scores[metric.key] == pytest.approx(float(metric.score(pooled)))
+    assert made.scores[metric.key] == pytest.approx(found.scores.max())
+    assert made.scores[metric.key] >= made.scores["equal"]
     assert (made.thresholds is not None) == (outputs.task == AU)
     assert all(vote.tau == 0 for vote in made.branches.values())
     nested = made.estimate[f"nested_{metric.key}"]
-    assert made.estimate["optimism"] == pytest.approx(found.figures.max() - nested)
+    assert made.estimate["optimism"] == pytest.approx(found.scores.max() - nested)
     low, high = made.estimate["interval"]
     assert low <= high
 
@@ -309,16 +311,16 @@ def test_thresholds_find_units_that_a_model_says_too_low() -> None:
     videos = [make_video(AU, name, 200, gaps=0) for name in "abcd"]
     timid = [replace(video, p={"clip": video.p["visual"] * 0.4}) for video in videos]
     made = decide(table := make_table(AU, timid), search(table))
-    assert made.figures is not None
+    assert made.scores is not None
     assert made.estimate is not None
     assert made.thresholds is not None
     assert max(made.thresholds) < 0.4
-    assert made.figures["alone"]["clip"] == 0
+    assert made.scores["alone"]["clip"] == 0
     assert made.estimate["nested_macro_f1"] > 0.9
     truth = np.concatenate([video.label for video in videos])
     labels = np.concatenate([made.labels(video) for video in table.videos()])
     expected = np.mean([f1_score(truth[:, unit], labels[:, unit]) for unit in range(U)])
-    assert made.figures["macro_f1"] == pytest.approx(expected)
+    assert made.scores["macro_f1"] == pytest.approx(expected)
 
 
 def test_a_planted_ratio_of_values_is_found() -> None:
@@ -330,8 +332,8 @@ def test_a_planted_ratio_of_values_is_found() -> None:
     made = decide(table := make_table(VA, videos), search(table))
     assert [vote.weight for vote in made.branches.values()] == [3, 1]
     assert made.smoothing == 0
-    assert made.figures is not None
-    assert made.figures["mean_ccc"] == pytest.approx(1)
+    assert made.scores is not None
+    assert made.scores["mean_ccc"] == pytest.approx(1)
 
 
 def test_labels_of_the_table_are_one_column_a_field() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from abaw_expr.data.store.store import MANIFEST, open_store
 from abaw_expr.errors import UserError
-from abaw_expr.faces.choose import COLUMNS, read_table
+from abaw_expr.faces.choose import TRACK_COLUMNS, read_table
 from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import load_detections, save_detections
 from abaw_expr.outputs.decision import Decision, Vote
@@ -61,7 +61,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_store(store: Path) -> object:
-    return [(video.frames.label.tolist(), video.sound) for video in open_store(store, EXPR).videos]
+    return [(video.frames.label.tolist(), video.audio) for video in open_store(store, EXPR).videos]
 
 
 def write_formats(store: Path, root: Path) -> dict[str, Format]:
@@ -72,9 +72,11 @@ def write_formats(store: Path, root: Path) -> dict[str, Format]:
         formats[name] = Format(copy / "recordings/a" / name, lambda: read_store(copy))
     formats[MANIFEST] = Format(copy / MANIFEST, lambda: read_store(copy))
     decision, tracks, settings = root / "decision.json", root / "tracks.csv", root / "settings.yaml"
-    Decision({"audio": Vote(metric_of(EXPR).unknown_prior, 2, 0.5)}, 1.5, figures={"macro_f1": 0.5}).save(decision)
+    Decision({"audio": Vote(metric_of(EXPR).unknown_prior, 2, 0.5)}, 1.5, scores={"macro_f1": 0.5}).save(decision)
     formats[decision.name] = Format(decision, lambda: Decision.load(decision))
-    tracks.write_text("\n".join([",".join(COLUMNS), "a,1,1,9,9,0.990,1,2,3,4,main", "b,2,1,9,9,0.990,1,2,3,4,left"]))
+    tracks.write_text(
+        "\n".join([",".join(TRACK_COLUMNS), "a,1,1,9,9,0.990,1,2,3,4,main", "b,2,1,9,9,0.990,1,2,3,4,left"])
+    )
     formats[tracks.name] = Format(tracks, lambda: read_table(tracks))
     save_settings(Settings(), settings)
     formats[settings.name] = Format(settings, lambda: load_settings(settings))
@@ -92,8 +94,9 @@ TOLD = {"sound.npy", "a.parquet", "recording.json"}
 """What is held against a digest: any change of it is told."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_mutants_are_told_in_our_own_words(name: str, store: Path, tmp_path: Path) -> None:
+def test_mutants_are_reported_in_our_own_words(name: str, store: Path, tmp_path: Path) -> None:
     chosen = write_formats(store, tmp_path)[name]
     whole, rng, told = chosen.path.read_bytes(), np.random.default_rng(1), 0
     chosen.read()
@@ -108,8 +111,9 @@ def test_mutants_are_told_in_our_own_words(name: str, store: Path, tmp_path: Pat
     assert told > MUTANTS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sound.npy", "a.parquet", "recording.json"])
-def test_mutants_with_right_digests_are_told_in_our_own_words(name: str, store: Path, tmp_path: Path) -> None:
+def test_mutants_with_right_digests_are_reported_in_our_own_words(name: str, store: Path, tmp_path: Path) -> None:
     """Damaged before they were sealed: no library's error comes out, and no array of another kind."""
     chosen = write_formats(store, tmp_path)[name]
     copy = tmp_path / "store"
@@ -140,6 +144,7 @@ def test_a_manifest_says_nothing_that_its_recordings_do_not(store: Path, tmp_pat
             open_store(copy, EXPR)
 
 
+@pytest.mark.slow
 def test_mutants_of_detections_are_made_anew(tmp_path: Path) -> None:
     kept = detect(write_people(tmp_path / "two.mp4", 6), 3)
     path, rng = tmp_path / "kept.parquet", np.random.default_rng(3)

@@ -12,7 +12,7 @@ import av
 import pytest
 
 from abaw_expr.errors import RunError, StoreError
-from abaw_expr.files import atomic, clean, digest, file_digest, locked, read_json, remove, write_json, write_text
+from abaw_expr.files import atomic, clean, digest, file_digest, locked, read_json, remove_folder, write_json, write_text
 
 ERRORS = [ValueError, KeyboardInterrupt, SystemExit]
 
@@ -115,6 +115,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_folders_swapped_at_the_same_moment_are_each_whole(tmp_path: Path) -> None:
     """Four processes write one folder; whoever looks sees one of their folders, whole, and never none for good."""
     path = tmp_path / "a"
@@ -215,7 +216,7 @@ def test_an_error_of_ffmpeg_goes_through(tmp_path: Path) -> None:
 def test_a_folder_is_removed_whole(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/c").touch()
-    remove(tmp_path / "a")
+    remove_folder(tmp_path / "a")
     assert names(tmp_path) == []
 
 
@@ -271,6 +272,7 @@ def test_a_folder_made_for_a_lock_goes_with_it(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_many_processes_have_a_folder_one_after_the_other(tmp_path: Path) -> None:
     """Taking, leaving and removing the folder at the same moments never gives it to two."""
     code = """

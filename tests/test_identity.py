@@ -37,18 +37,20 @@ def said(run: RunFolder, store: Path, split: str = "val", checkpoint: str = "las
 @pytest.mark.parametrize(("part", "devices", "same"), [(8, 1, False), (8, 2, True), (16, 1, True), (4, 2, False)])
 def test_a_batch_in_parts_is_another_run_as_bn_sees_other_batches(part: int, devices: int, same: bool) -> None:
     whole = Settings()
-    cut = replace(whole, compute=replace(whole.compute, part=part, devices=devices))
+    cut = replace(whole, compute=replace(whole.compute, micro_batch=part, devices=devices))
     assert (signature(cut, "data") == signature(whole, "data")) == same
 
 
+@pytest.mark.slow
 def test_a_run_is_not_gone_on_with_in_other_parts(store: Path, tmp_path: Path) -> None:
     fit(opened(store), tmp_path / "run", AUDIO)
     (tmp_path / "run/manifest.json").unlink()
-    cut = replace(AUDIO, compute=replace(AUDIO.compute, part=4))
+    cut = replace(AUDIO, compute=replace(AUDIO.compute, micro_batch=4))
     with pytest.raises(RunError, match="holds a run of other settings"):
         fit(opened(store), tmp_path / "run", cut, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
 def test_settings_that_were_edited_predict_nothing(
@@ -58,12 +60,13 @@ def test_settings_that_were_edited_predict_nothing(
     if not complete:
         run.manifest.unlink()
     assert len(said(run, store, checkpoint=checkpoint).table)
-    save_settings(replace(AUDIO, data=replace(AUDIO.data, neighbours=2)), run.settings)
-    with pytest.raises(RunError, match=r"settings\.yaml: says other settings than the checkpoint.*Put back") as error:
+    save_settings(replace(AUDIO, data=replace(AUDIO.data, sequence=2)), run.settings)
+    with pytest.raises(RunError, match=r"settings\.yaml: has other settings than the checkpoint.*Put back") as error:
         said(run, store, checkpoint=checkpoint)
     assert load_checkpoint(run.last).signature in str(error.value)
 
 
+@pytest.mark.slow
 def test_heads_trained_again_are_another_run_though_the_loss_is_the_same(
     run: RunFolder, store: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +83,7 @@ def test_heads_trained_again_are_another_run_though_the_loss_is_the_same(
     assert again.key["run"] == load_checkpoint(runs[1].last).signature
 
 
+@pytest.mark.slow
 def test_a_decision_of_another_run_says_so(
     run: RunFolder, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +101,7 @@ def test_a_decision_of_another_run_says_so(
         assert main(["score", "--outputs", str(path), "--decision", str(decision)]) == 0
         told.append(" ".join(capsys.readouterr().err.split()))
     assert told[0] == ""
-    assert "was tuned on other outputs: audio is of " + load_checkpoint(other.last).signature in told[1]
+    assert "was tuned on other outputs: audio is of run " + load_checkpoint(other.last).signature in told[1]
     assert "audio is of checkpoint best, not of last" in told[2]
     assert all("Tune again" in text for text in told[1:])
 
@@ -106,7 +110,7 @@ def test_a_table_that_does_not_say_its_checkpoint_is_not_told_to_be_of_another(r
     """As tables were before they said it."""
     table = said(run, store)
     older = {name: replace(source, checkpoint=None) for name, source in table.branches.items()}
-    assert decide(table, search(table)).strangers(older) == []
+    assert decide(table, search(table)).source_mismatches(older) == []
 
 
 def test_imported_numbers_are_of_a_file_a_split(run: RunFolder, store: Path) -> None:
@@ -116,11 +120,14 @@ def test_imported_numbers_are_of_a_file_a_split(run: RunFolder, store: Path) -> 
         for name in ("clip_val.csv", "clip_test.csv")
     )
     decision = decide(val, search(val))
-    assert decision.strangers(test.branches) == []
+    assert decision.source_mismatches(test.branches) == []
     prior = (0.3, *(0.1,) * 7)
-    assert decision.strangers({"audio": replace(test.branches["audio"], prior=prior)}) == ["audio has another prior"]
+    assert decision.source_mismatches({"audio": replace(test.branches["audio"], prior=prior)}) == [
+        "audio has another prior"
+    ]
 
 
+@pytest.mark.slow
 def test_what_makes_the_nested_estimate_too_high_is_told_and_kept(
     run: RunFolder, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

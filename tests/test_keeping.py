@@ -16,8 +16,8 @@ from abaw_expr.commands.main import main
 from abaw_expr.data.store import prepare as prepare_module
 from abaw_expr.data.store.store import MANIFEST, RECORDINGS, open_store
 from abaw_expr.errors import StoreError, VideoError
-from abaw_expr.faces.extract import TABLE
-from abaw_expr.faces.folders import CROPS, FOUND, check_answers
+from abaw_expr.faces.extract import TRACKS_TABLE
+from abaw_expr.faces.folders import CROPS, FOUND, check_output_files
 from abaw_expr.settings import load_settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
@@ -40,14 +40,14 @@ def faces(out: Path, *videos: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_people(tmp_path_factory.mktemp("film") / "two.mp4", count=12)
 
 
 @pytest.fixture(scope="module")
-def found(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def found(video_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("found") / "out"
-    assert faces(folder, film) == 0
+    assert faces(folder, video_file) == 0
     assert sorted(path.name for path in (folder / CROPS).iterdir()) == ["two_left", "two_right"]
     return folder
 
@@ -62,32 +62,33 @@ def out(found: Path, tmp_path: Path) -> Path:
 def test_films_whose_crops_may_share_a_folder_are_refused(
     order: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    films = [tmp_path / f"{name}.mp4" for name in order]
-    assert faces(tmp_path / "out", *films) == 2  # before the work: there are no such films
-    assert f"the faces of {order[0]} and of {order[1]} may belong into one folder of crops" in said(capsys)
+    video_files = [tmp_path / f"{name}.mp4" for name in order]
+    assert faces(tmp_path / "out", *video_files) == 2  # before the work: there are no such films
+    assert f"the faces of {order[0]} and of {order[1]} may have the same folder of crops" in said(capsys)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second", "people"), [("two", "two_left", 2), ("two_left", "two", 1)])
 def test_a_film_added_later_does_not_take_the_crops_of_another(
     first: str, second: str, people: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    films = [write_people(tmp_path / f"{name}.mp4", 6, people) for name in (first, second)]
-    assert faces(tmp_path / "out", films[0]) == 0
+    video_files = [write_people(tmp_path / f"{name}.mp4", 6, people) for name in (first, second)]
+    assert faces(tmp_path / "out", video_files[0]) == 0
     before = contents(tmp_path / "out")
-    assert faces(tmp_path / "out", films[1]) == 2
-    assert "may belong into one folder of crops" in said(capsys)
+    assert faces(tmp_path / "out", video_files[1]) == 2
+    assert "may have the same folder of crops" in said(capsys)
     assert contents(tmp_path / "out") == before
 
 
 def test_a_film_that_is_called_as_a_folder_is_refused(
-    film: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    video_file: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (out / "notes.txt").write_text("mine")
     before = contents(out)
     for name in ("...mp4", "..mp4", ".hidden.mp4", "a\nb.mp4", "a\\b.mp4"):
         other = out.parent / name
-        other.write_bytes(film.read_bytes())
+        other.write_bytes(video_file.read_bytes())
         assert faces(out, other) == 2
         assert "cannot be the name of a file or folder" in said(capsys)
         assert contents(out) == before
@@ -95,33 +96,34 @@ def test_a_film_that_is_called_as_a_folder_is_refused(
 
 def choose_one(out: Path) -> None:
     """Says that of the two people the right one alone is kept."""
-    table = out / FOUND / TABLE
+    table = out / FOUND / TRACKS_TABLE
     table.write_text(table.read_text().replace(",left\n", ",ignore\n"))
 
 
 @pytest.mark.parametrize("name", ["two_left/notes.txt", "two_right/00099.jpg", "two/00001.jpg"])
 def test_what_faces_did_not_make_is_not_replaced(
     name: str,
-    film: Path,
+    video_file: Path,
     out: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (out / CROPS / name).parent.mkdir(exist_ok=True)
     (out / CROPS / name).write_text("mine")
-    table = out / FOUND / TABLE
+    table = out / FOUND / TRACKS_TABLE
     table.write_text(table.read_text().replace(",left\n", ",main\n"))
     before = contents(out / CROPS)
-    assert faces(out, film) == 2
-    text = said(capsys)
-    assert f"{out / CROPS / name.split('/')[0]}: would be replaced, but holds what this command did not make" in text
+    assert faces(out, video_file) == 2
+    folder, text = out / CROPS / name.split("/")[0], said(capsys)
+    assert f"{folder}: would be replaced, but holds files that this command did not make" in text
     assert name.split("/")[1] in text
     assert contents(out / CROPS) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
 def test_a_machine_that_refuses_leaves_the_crops_of_before(
     number: int,
-    film: Path,
+    video_file: Path,
     out: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,14 +134,14 @@ def test_a_machine_that_refuses_leaves_the_crops_of_before(
     whole = tmp_path / "whole"
     shutil.copytree(out, whole)
     machine = Machine(whole, 0, 0)
-    assert machine.run(monkeypatch, lambda: faces(whole, film)) == 0
+    assert machine.run(monkeypatch, lambda: faces(whole, video_file)) == 0
     before, after = contents(out / CROPS), contents(whole / CROPS)
     assert len(after) < len(before)
     failures = 0
     for at in range(1, machine.count + 1, max(1, machine.count // 14)):
         broken = tmp_path / f"broken{at}"
         shutil.copytree(out, broken)
-        status = Machine(broken, at, number).run(monkeypatch, lambda broken=broken: faces(broken, film))  # type: ignore[misc]
+        status = Machine(broken, at, number).run(monkeypatch, lambda broken=broken: faces(broken, video_file))  # type: ignore[misc]
         text = said(capsys)
         assert "Traceback" not in text
         now = contents(broken / CROPS)
@@ -150,7 +152,7 @@ def test_a_machine_that_refuses_leaves_the_crops_of_before(
         for person in ("two_left", "two_right"):
             old, new = ({n: d for n, d in files.items() if n.startswith(person)} for files in (before, after))
             assert {n: d for n, d in now.items() if n.startswith(person)} in (old, new), (at, text)
-        assert faces(broken, film) == 0
+        assert faces(broken, video_file) == 0
         assert contents(broken / CROPS) == after
         shutil.rmtree(broken)
     assert failures > 5
@@ -160,29 +162,29 @@ def test_answers_are_not_written_over_what_is_not_theirs(tmp_path: Path) -> None
     """The photo that is asked about, a table of that name beside it, the answers for another film's left person."""
     photo, endings = tmp_path / "me.png", (".csv", ".png")
     photo.touch()
-    with pytest.raises(VideoError, match=r"me\.png: would be written over"):
-        check_answers(tmp_path, photo, endings)
+    with pytest.raises(VideoError, match=r"me\.png: would be overwritten"):
+        check_output_files(tmp_path, photo, endings)
     out = tmp_path / "out"
-    check_answers(out, photo, endings)
+    check_output_files(out, photo, endings)
     (out / FOUND).mkdir(parents=True)
     (out / "me_left.csv").write_text("mine")
-    with pytest.raises(VideoError, match=r"me_left\.csv: would be written over"):
-        check_answers(out, photo, endings)
+    with pytest.raises(VideoError, match=r"me_left\.csv: would be overwritten"):
+        check_output_files(out, photo, endings)
     (out / FOUND / "me.json").write_text("{}")  # asked before
-    check_answers(out, photo, endings)
+    check_output_files(out, photo, endings)
 
 
 def test_two_processes_do_not_look_for_faces_into_one_folder(
-    film: Path,
+    video_file: Path,
     out: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, holder = contents(out), hold(out / FOUND)
-    assert faces(out, film) == 2
+    assert faces(out, video_file) == 2
     assert f"{FOUND}: is being written by another process; found 'process {holder.pid} on" in said(capsys)
     holder.kill()
     holder.wait()
-    assert faces(out, film) == 0
+    assert faces(out, video_file) == 0
     assert contents(out) == before
 
 
@@ -201,6 +203,7 @@ def prepare(release: Path, store: Path) -> int:
     return main(["prepare", "--release", str(release), "--store", str(store), "--workers", "1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["..", ".", "../../release", "a/b", "a\x1b[2J", "x" * 250, ".a", "a\\b"])
 def test_a_test_list_cannot_lead_out_of_the_store(
     name: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -228,6 +231,7 @@ def test_a_stray_film_that_cannot_be_named_is_told_once(tiny: Path, tmp_path: Pa
     assert open_store(tmp_path / "store", EXPR).digest == open_store(tmp_path / "whole", EXPR).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_second_prepare_that_is_ended_leaves_the_store_usable(
     number: signal.Signals, tiny: Path, tmp_path: Path
@@ -279,12 +283,13 @@ def test_a_store_whose_recordings_were_replaced_is_not_read_by_its_old_manifest(
         with pytest.raises(pytest.fail.Exception):
             run(tiny, store)
     assert (store / MANIFEST).exists()
-    with pytest.raises(StoreError, match=r"b/recording\.json: is not the file .*Run `prepare` to its end"):
+    with pytest.raises(StoreError, match=r"b/recording\.json: was changed since .*Run `prepare` to its end"):
         open_store(store, EXPR)
     run(tiny, store)
     assert open_store(store, EXPR).digest != old
 
 
+@pytest.mark.slow
 def test_two_prepares_into_one_store(tiny: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     both = [begin(tiny, store) for _ in range(2)]
@@ -316,7 +321,10 @@ def test_a_folder_of_recordings_that_prepare_did_not_make_is_kept(
     before = contents(store / RECORDINGS / name.split("/")[0])
     assert prepare(tiny, store) == 2
     text = said(capsys)
-    assert f"{store / RECORDINGS / name.split('/')[0]}: would be replaced, but is not as prepare made it" in text
+    assert (
+        f"{store / RECORDINGS / name.split('/')[0]}: would be replaced, but holds files that prepare did not make"
+        in text
+    )
     assert contents(store / RECORDINGS / name.split("/")[0]) == before
     assert (store / RECORDINGS / ".x.part/notes.txt").read_text() == "mine"
 
@@ -324,6 +332,7 @@ def test_a_folder_of_recordings_that_prepare_did_not_make_is_kept(
 # Runs
 
 
+@pytest.mark.slow
 def test_two_trainings_into_one_folder(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other, folder = tmp_path / "one.yaml", tmp_path / "other.yaml", tmp_path / "run"
     save_settings(STEPS, one)
@@ -342,6 +351,7 @@ def test_two_trainings_into_one_folder(store: Path, tmp_path: Path, capsys: pyte
     assert not (folder / ".lock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_finished_run_without_its_last_checkpoint_is_left_as_it_is(
     resume: bool, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -361,6 +371,7 @@ def test_a_finished_run_without_its_last_checkpoint_is_left_as_it_is(
         gone.unlink()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_epoch_was_written_down_begins_again(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -371,7 +382,7 @@ def test_a_run_that_was_killed_before_its_first_epoch_was_written_down_begins_ag
     arguments = ["train", "--store", str(store), "--run", str(killed.root), "--settings", str(whole.settings)]
     assert main(arguments) == 2
     assert "holds a run without its last.pt" in (text := said(capsys))
-    assert "Begin it again by --resume" in text
+    assert "Start it again with --resume" in text
     assert main([*arguments, "--resume"]) == 0
     assert_same_run(whole, killed)
 

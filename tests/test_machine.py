@@ -13,7 +13,7 @@ import pytest
 
 from abaw_expr.commands import console
 from abaw_expr.commands.main import main
-from abaw_expr.data.media.decode import read_clock, read_sound
+from abaw_expr.data.media.decode import read_audio, read_clock
 from abaw_expr.data.store.store import open_store
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.faults import Machine
@@ -30,6 +30,7 @@ def prepare(release: Path, store: Path) -> list[str]:
     return ["prepare", "--release", str(release), "--store", str(store), "--workers", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_passing_fault_does_not_become_data(
@@ -64,6 +65,7 @@ def test_a_passing_fault_does_not_become_data(
     assert contents(store) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handles", [12, 20, 40])
 def test_too_few_file_handles_end_the_command(handles: int, tiny: Path, tmp_path: Path) -> None:
     def limit() -> None:
@@ -81,8 +83,8 @@ def test_too_few_file_handles_end_the_command(handles: int, tiny: Path, tmp_path
 
 def test_bytes_that_the_machine_refuses_are_no_defect_of_a_film(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever read of them fails: FFmpeg would say of some that the file ended early."""
-    (film,) = (tiny / "release").rglob("a.mp4")
-    whole, read = read_sound(film), os.read
+    (video_file,) = (tiny / "release").rglob("a.mp4")
+    whole, read = read_audio(video_file), os.read
     assert whole is not None
     count = at = 0
 
@@ -95,18 +97,18 @@ def test_bytes_that_the_machine_refuses_are_no_defect_of_a_film(tiny: Path, monk
 
     monkeypatch.setattr("abaw_expr.data.media.containers.os.read", refusing)
     refused = 0
-    for work in (read_clock, read_sound):
+    for work in (read_clock, read_audio):
         count, at = 0, 0
-        work(film)
+        work(video_file)
         for number in range(1, count + 1):
             count, at = 0, number
             with pytest.raises(OSError, match="Input/output error") as raised:
-                work(film)
+                work(video_file)
             assert not isinstance(raised.value, av.FFmpegError)
             refused += 1
     assert refused >= 3
     at = 0
-    again = read_sound(film)
+    again = read_audio(video_file)
     assert again is not None
     assert again.samples.tobytes() == whole.samples.tobytes()
 
@@ -117,7 +119,7 @@ def test_memory_that_is_lacking_ends_a_command_in_one_line(
     def lacking(*_: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("abaw_expr.data.datasets.kinds.read_dataset", lacking)
+    monkeypatch.setattr("abaw_expr.data.datasets.registry.read_dataset", lacking)
     assert main(prepare(tmp_path, tmp_path / "store")) == 2
     assert "out of memory. Nothing was left half-written." in " ".join(capsys.readouterr().err.split())
 

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from abaw_expr.commands.main import main
-from abaw_expr.data.media.decode import read_sound, read_times
+from abaw_expr.data.discovery import find_video_files
+from abaw_expr.data.media.decode import read_audio, read_times
 from abaw_expr.data.media.sources import media_type
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.walk import find_films
-from abaw_expr.faces.frames import count_pictures, read_pictures
-from tests.helpers.damage import write_film
+from abaw_expr.faces.frames import count_frames, read_frames
+from tests.helpers.damage import write_test_video
 from tests.helpers.fitting import opened
 from tests.helpers.tiny import add_validation, annotate, crop, kinds, run
 from tests.training.test_predict import make_run
@@ -44,42 +44,44 @@ NAMES = (
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_film(tmp_path_factory.mktemp("odd") / "film.mp4", "mpeg4", "aac", 0.4)
+def video_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_test_video(tmp_path_factory.mktemp("odd") / "film.mp4", "mpeg4", "aac", 0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("suffix", [".mp4", ".png", ".txt", ""])
 def test_a_film_is_read_by_what_it_holds(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str
+    video_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str
 ) -> None:
     """Relative names are what programs take for something else."""
     monkeypatch.chdir(tmp_path)
     path = Path(f"{name}{suffix}")
-    shutil.copy(film, path)
+    shutil.copy(video_file, path)
     assert media_type(path) == "video"
     assert read_times(path) == pytest.approx(np.arange(10) / 25)
-    assert [number for number, _ in read_pictures(path)] == list(range(1, 11))
-    assert count_pictures(path) == 10
-    assert read_sound(path) is not None
+    assert [number for number, _ in read_frames(path)] == list(range(1, 11))
+    assert count_frames(path) == 10
+    assert read_audio(path) is not None
 
 
-def test_a_release_of_odd_names_is_prepared(film: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_release_of_odd_names_is_prepared(video_file: Path, tmp_path: Path) -> None:
     root = tmp_path / "[release] %d*"
     add_validation(root)
     names = [name for name in NAMES if name[0] not in ". " and name.isprintable()]
     for name in names:
         annotate(root, name, [0] * 10)
         crop(root, name, range(1, 11))
-        shutil.copy(film, root / f"batch1/{name}.mp4")
-    assert set(find_films(root)[0]) == {*names, "val"}
+        shutil.copy(video_file, root / f"batch1/{name}.mp4")
+    assert set(find_video_files(root)[0]) == {*names, "val"}
     prepared = run(root, tmp_path / "store")
-    assert {kind for told in kinds(prepared).values() for kind in told} <= {"hardly a voice"}
+    assert {kind for told in kinds(prepared).values() for kind in told} <= {"little voice"}
     assert prepared.videos == {"train": len(names), "val": 1}
     assert prepared.crops == 10 * len(names) + 2
 
 
-def test_names_that_are_not_utf_8_are_told_as_escapes(film: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_told_as_escapes(video_file: Path, tmp_path: Path) -> None:
     odd = os.fsdecode(b"v\xff")
     root = tmp_path / odd
     add_validation(root)
@@ -87,9 +89,9 @@ def test_names_that_are_not_utf_8_are_told_as_escapes(film: Path, tmp_path: Path
     crop(root, "a", range(1, 11))
     for path in (f"batch1/{odd}.mp4", f"{odd}/a.mp4"):
         (root / path).parent.mkdir(exist_ok=True)
-        shutil.copy(film, root / path)
+        shutil.copy(video_file, root / path)
     crop(root, odd, [1])
-    shutil.copy(film, root / f"cropped_aligned/a/{odd}.jpg")
+    shutil.copy(video_file, root / f"cropped_aligned/a/{odd}.jpg")
     store = tmp_path / f"store{odd}"
     prepared = run(root, store)
     assert prepared.videos == {"train": 1, "val": 1}
@@ -102,10 +104,13 @@ def test_names_that_are_not_utf_8_are_told_as_escapes(film: Path, tmp_path: Path
     assert run(root, store).kept == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b{c_$", "$x_{$", "%03d", "[red]x", "-a", "a:b", "concat:a"])
-def test_infer_answers_for_an_odd_name(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_infer_answers_for_an_odd_name(
+    video_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(film, f"{name}.mp4")
+    shutil.copy(video_file, f"{name}.mp4")
     trained = make_run(tmp_path / "run").root
     words = [
         "infer",
@@ -137,6 +142,6 @@ def test_problems_are_told_as_they_are_written(tmp_path: Path) -> None:
     for folder in ("[red]", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.mp4").write_bytes(b"")
-    _, (problem,) = find_films(tmp_path)
+    _, (problem,) = find_video_files(tmp_path)
     assert isinstance(problem, Problem)
-    assert problem.detail == "b/x.mp4 has the name of [red]/x.mp4, which is taken"
+    assert problem.detail == "b/x.mp4 has the name of [red]/x.mp4, which is used"

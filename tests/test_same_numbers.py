@@ -31,6 +31,7 @@ def assert_close(found: object, expected: object, where: str) -> None:
         assert found == expected, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", SEEDS)
 def test_a_recipe_trains_predicts_and_decides_as_it_did(
     recipe: str, store: Path, release: Path, tmp_path: Path
@@ -38,6 +39,7 @@ def test_a_recipe_trains_predicts_and_decides_as_it_did(
     assert_close(trained(recipe, store, release / TEMPLATE, tmp_path), EXPECTED[recipe], recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_decided_and_submitted_as_it_was(name: str, tmp_path: Path) -> None:
     assert_close(made_up(name, tmp_path), EXPECTED[name], name)

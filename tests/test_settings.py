@@ -50,8 +50,8 @@ def test_paper_is_the_papers_recipe() -> None:
     assert (optimiser.batch_size, optimiser.epochs, optimiser.weight_decay) == (16, 300, 0)
     assert settings.augment.frequency_mask > 0
     assert settings.augment.time_mask == 0
-    assert (settings.augment.flip, settings.augment.crop, settings.augment.light) == (False, 1, 0), "it names none"
-    assert settings.data.interval > 0, "frames at equal intervals, it says"
+    assert (settings.augment.flip, settings.augment.crop, settings.augment.jitter) == (False, 1, 0), "it names none"
+    assert settings.data.stride > 0, "frames at equal intervals, it says"
     assert (settings.data.balance, settings.data.video_balance) == (0, 0)
     model = settings.model
     assert (model.branches, model.attention, model.dropout) == (("audio", "visual"), True, 0.2)
@@ -71,7 +71,7 @@ def test_paper_is_the_papers_recipe() -> None:
 
 def test_modern_costs_a_seventh_of_the_paper() -> None:
     modern, paper = load_settings(recipe("modern")), load_settings(recipe("paper"))
-    assert modern.data.interval == paper.data.interval
+    assert modern.data.stride == paper.data.stride
     assert modern.optimiser.epochs <= paper.optimiser.epochs / 7
     assert modern.optimiser.epochs < paper.optimiser.epochs
     assert (modern.optimiser.name, modern.optimiser.schedule) == ("adamw", "one-cycle")
@@ -102,7 +102,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
     [
         ("sed: 1", "sed"),
         ("data: {intervall: 1}", "data.intervall"),
-        ("data: {val-interval: 1}", "data.val-interval"),
+        ("data: {val-stride: 1}", "data.val-stride"),
         ("loss: {mu: [0, 0, 0, 0, 0, 0]}", "loss.mu"),
         ("optimizer: {}", "optimizer"),
     ],
@@ -118,8 +118,8 @@ def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
         ("seed: many", "seed"),
         ("precision: 16", "precision"),
         ("data: 5", "data"),
-        ("data: {interval: [1]}", "data.interval"),
-        ("data: {pictures: 1.5}", "data.pictures"),
+        ("data: {stride: [1]}", "data.stride"),
+        ("data: {frames_per_sample: 1.5}", "data.frames_per_sample"),
         ("augment: {flip: sometimes}", "augment.flip"),
         ("model: {branches: audio}", "model.branches"),
         ("model: {branches: [1]}", "model.branches.0"),
@@ -143,17 +143,17 @@ def test_what_holds_no_settings_is_refused(tmp_path: Path, text: str, found: str
 
 OUT_OF_RANGE: dict[str, list[Any]] = {
     "seed": [-1, 2**63],
-    "data.interval": [-0.1, float("nan"), float("inf")],
-    "data.val_interval": [-1, float("inf")],
-    "data.pictures": [0, -1],
+    "data.stride": [-0.1, float("nan"), float("inf")],
+    "data.val_stride": [-1, float("inf")],
+    "data.frames_per_sample": [0, -1],
     "data.spacing": [0, -0.2, float("inf")],
     "data.balance": [-0.1, 1.1, float("nan")],
     "data.video_balance": [-0.1, 1.1, float("nan")],
-    "data.neighbours": [0, -1, 3, 32],
+    "data.sequence": [0, -1, 3, 32],
     "augment.frequency_mask": [-1],
     "augment.time_mask": [-1],
     "augment.crop": [0, 0.05, 1.01],
-    "augment.light": [-0.1, 1],
+    "augment.jitter": [-0.1, 1],
     "model.branches": [[], ["audio", "audio"], ["text"]],
     "model.attention_groups": [0, 2, 8],
     "model.mixing_groups": [0, 2],
@@ -172,10 +172,10 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "optimiser.weight_decay": [-1, float("inf")],
     "optimiser.epochs": [0],
     "optimiser.batch_size": [0, 1],
-    "optimiser.average": [-0.1, 1, float("nan")],
+    "optimiser.ema_decay": [-0.1, 1, float("nan")],
     "compute.devices": [0, -1],
     "compute.nodes": [0, -1],
-    "compute.part": [-1, 1],
+    "compute.micro_batch": [-1, 1],
     "compute.workers": [-1],
     "compute.save_every": [-1, float("inf"), float("nan")],
 }
@@ -260,7 +260,7 @@ def test_signature_changes_with_every_setting(key: str) -> None:
 
 
 def test_signature_ignores_where_the_work_is_done() -> None:
-    compute = ComputeSettings("cpu", devices=2, nodes=3, part=4, compile=True, workers=7, save_every=1.0)
+    compute = ComputeSettings("cpu", devices=2, nodes=3, micro_batch=4, compile=True, workers=7, save_every=1.0)
     assert all(vars(compute)[name] != default for name, default in vars(ComputeSettings()).items())
     elsewhere = replace(Settings(), compute=compute)
     assert signature(elsewhere, "data") == signature(Settings(), "data")

@@ -129,6 +129,7 @@ def test_unknown_revision() -> None:
         main(["no such revision"])
 
 
+@pytest.mark.slow
 def test_table_of_the_working_tree(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--names"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The ablation's table (Markdown, CSV) and figure, ours beside the paper's published column."""
+"""The table (Markdown, CSV) and plot of the ablation, beside the paper's published scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from abaw_expr.files import atomic, write_text
-from tuning.ablation import Result
+from abaw_expr.outputs.colours import NEUTRAL
+from tuning.ablation import RowResult
 
 HEADER = (
     "",
@@ -22,7 +23,7 @@ HEADER = (
 )
 
 
-def write_report(found: Sequence[Result], out: Path) -> None:
+def write_report(found: Sequence[RowResult], out: Path) -> None:
     """Writes table.md, table.csv and figure.png into a folder."""
     write_text(out / "table.md", markdown(found))
     with atomic(out / "table.csv") as temporary:
@@ -30,13 +31,13 @@ def write_report(found: Sequence[Result], out: Path) -> None:
     draw(found, out / "figure.png")
 
 
-def markdown(found: Sequence[Result]) -> str:
-    """The table as Markdown: macro F1 in percent, as the paper gives it."""
+def markdown(found: Sequence[RowResult]) -> str:
+    """The table as Markdown: macro F1 in percent, as in the paper."""
     lines = [HEADER, ("---",) * len(HEADER), *(cells(result, found) for result in found)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def cells(result: Result, found: Sequence[Result]) -> tuple[str, ...]:
+def cells(result: RowResult, found: Sequence[RowResult]) -> tuple[str, ...]:
     """One row of the table as text."""
     low, high = result.interval
     return (
@@ -53,40 +54,39 @@ def cells(result: Result, found: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
-def draw(found: Sequence[Result], path: Path) -> None:
-    """Every row's mean with its interval and its seeds, and the paper's figure where it gives one, as a PNG."""
+def draw(found: Sequence[RowResult], path: Path) -> None:
+    """Every row's mean with its interval and its seeds, and the paper's score where it gives one, as a PNG."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"text.parse_math": False}):  # names are no formulas
+    with mpl.rc_context({"text.parse_math": False}):  # names may contain $
         _draw(found, path)
 
 
-def _draw(found: Sequence[Result], path: Path) -> None:
+def _draw(found: Sequence[RowResult], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(found) + 1.4), layout="constrained")
     axes = figure.subplots()
-    for place, result in enumerate(found):
+    for index, result in enumerate(found):
         low, high = (100 * value for value in result.interval)
-        axes.plot([low, high], [place, place], color="tab:blue", linewidth=2)
-        axes.plot([100 * f1 for f1 in result.f1], [place] * len(result.f1), "o", color="tab:blue", alpha=0.4, ms=4)
-        axes.plot(100 * result.mean, place, "o", color="tab:blue", label="ours: mean, seeds, 95 % over recordings")
+        axes.plot([low, high], [index, index], color="#0072b2", linewidth=2)
+        axes.plot([100 * f1 for f1 in result.f1], [index] * len(result.f1), "o", color="#0072b2", alpha=0.4, ms=4)
+        axes.plot(100 * result.mean, index, "o", color="#0072b2", label="ours: mean, seeds, 95 % over recordings")
         if result.row.paper is not None:
-            axes.plot(100 * result.row.paper, place, "D", color="tab:orange", label="paper, on Aff-Wild2")
-    axes.axvline(12.5, color="gray", linestyle=":", linewidth=1)
-    axes.annotate(" chance", (12.5, -0.3), color="gray", fontsize="small")
+            axes.plot(100 * result.row.paper, index, "D", color="#d55e00", label="paper, on Aff-Wild2")
+    axes.axvline(12.5, color=NEUTRAL, linestyle=":", label="chance")
     axes.set_yticks(range(len(found)), [f"{result.row.modality}: {result.row.title}" for result in found])
     axes.invert_yaxis()
     axes.set(xlabel="macro F1 on validation, %", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=2, fontsize="small")
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize="small")
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def _values(result: Result) -> dict[str, object]:
+def _values(result: RowResult) -> dict[str, object]:
     difference = result.difference or (None, None, None)
     return {
         "row": result.row.name,
@@ -106,7 +106,7 @@ def _values(result: Result) -> dict[str, object]:
     }
 
 
-def _difference(result: Result, found: Sequence[Result]) -> str:
+def _difference(result: RowResult, found: Sequence[RowResult]) -> str:
     if result.difference is None:
         return "-"
     other = next(other.row for other in found if other.row.name == result.row.against)

@@ -1,10 +1,11 @@
-"""What the classification heads of a trained run see, cached, so that they can be trained again without the rest.
+"""The inputs of a trained run's classification heads, cached, so that heads can be trained without the encoders.
 
-Shapes: k frames, V pictures a sample (sound has one), K classes.
+Shapes: k frames, n validation frames, V views of a sample (audio has one), K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.sampling import usable_frames
 from abaw_expr.data.store.store import Store
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
 from abaw_expr.files import file_digest
 from abaw_expr.models.network import Branch, Network, fold_batch_norm
@@ -27,12 +29,10 @@ from abaw_expr.training.evaluation import branch_probabilities, build_fabric
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import RunFolder
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Samples:
-    """Frames of one split, each with at least one modality."""
+class HeadSamples:
+    """Head inputs of frames of one split, each with at least one modality."""
 
     features: dict[str, Tensor]
     """float32 [k, V, width] by branch: the pooled features after attention; 0 where the modality is missing."""
@@ -47,25 +47,25 @@ class Samples:
 
 @dataclass(frozen=True)
 class Features:
-    """The frames of a store as the heads of a run see them, and those heads."""
+    """The head inputs of a run on the frames of a store, and the heads of the run."""
 
     key: dict[str, Any]
-    """What they were made of: run, its weights, store, interval."""
-    train: Samples
-    chances: Tensor
-    """float64 [k] of the training frames: how likely training draws each."""
-    val: Samples
+    """The inputs that they were computed from: run, its weights, store, interval between frames in seconds."""
+    train: HeadSamples
+    draw_probabilities: Tensor
+    """float64 [k], proportional to the probability that training draws each training frame."""
+    val: HeadSamples
     frames: dict[str, Any]
-    """Of the validation frames `frame`, `time`, `crop`, and `video`, a number into the names under `videos`."""
+    """Of the validation frames: `frame`, `time`, `crop` and `video`, [n] each, an index into the names `videos`."""
     heads: dict[str, dict[str, Tensor]]
-    """By branch `weight` [K, width] and `bias` [K], as the run trained them."""
+    """The run's heads by branch: `weight` [K, width] and `bias` [K]."""
     prior: list[float]
-    """Share of each class among the samples that the run weighed."""
-    shares: list[float]
-    """Share of each class among the frames that heads are trained on, as `chances` draw them."""
+    """[K], the fraction of each class in the run's loss."""
+    fractions: list[float]
+    """[K], the fraction of each class among the frames that heads are trained on, drawn by `draw_probabilities`."""
 
     def frame_table(self) -> pd.DataFrame:
-        """The validation frames as a table of outputs has them, without the probabilities."""
+        """The validation frames as rows of an outputs table, without the columns of branches."""
         columns = {name: self.frames[name].numpy() for name in ("frame", "time", "crop")}
         video = pd.Categorical.from_codes(self.frames["video"].numpy(), self.frames["videos"])
         label = self.val.label.numpy().astype(np.int8)
@@ -77,14 +77,14 @@ def cached_features(
     run: RunFolder,
     store: Store,
     task: Task,
-    interval: float,
+    stride: float,
     accelerator: Literal["auto", "cpu", "cuda"],
-    progress: Progress,
+    on_progress: OnProgress,
 ) -> Features:
-    """The features of one frame an interval (seconds; 0: every frame), from the file if it holds these, else made anew.
+    """The features of one frame every `stride` seconds (0: every frame), read from the file or computed and saved.
 
-    They come from the run's last weights: the best were chosen on validation. Raises RunError where the run is not
-    complete or was trained on another store.
+    They are computed with the run's last weights, as the best ones were chosen on validation. Raises RunError where the
+    run is not complete or was trained on another store.
     """
     settings = run.load_settings()
     if run.last.exists() and not run.complete:
@@ -93,23 +93,23 @@ def cached_features(
     if trained.signature != run.identity(settings, store.digest):
         remedy = "Name the store that it was trained on."
         raise RunError("was trained on another store, or its settings were changed", path=run.root, remedy=remedy)
-    key = {"run": trained.signature, "weights": file_digest(run.last), "store": store.digest, "interval": interval}
+    key = {"run": trained.signature, "weights": file_digest(run.last), "store": store.digest, "interval": stride}
     cached = _read(path)
     if cached is None or cached.key != key:
         settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
         network = load_network(run.last, settings, trained, task)
-        save_tensors(path, asdict(_collect(key, network, trained.prior, store, task, settings, progress)))
+        save_tensors(path, asdict(_collect(key, network, trained.prior, store, task, settings, on_progress)))
         cached = _read(path)
         assert cached is not None
     return cached
 
 
 def _read(path: Path) -> Features | None:
-    """The cached features, mapped from disk; None where the file holds none."""
+    """The cached features, memory-mapped; None where the file has none."""
     try:
         values = torch.load(path, weights_only=True, mmap=True)
-        return Features(**values | {name: Samples(**values[name]) for name in ("train", "val")})
-    except Exception:  # of bytes that are no such file, torch raises whatever it trips over; they are made anew
+        return Features(**values | {name: HeadSamples(**values[name]) for name in ("train", "val")})
+    except Exception:  # torch raises many types of error for other files; the features are then computed again
         return None
 
 
@@ -120,61 +120,68 @@ def _collect(
     store: Store,
     task: Task,
     settings: Settings,
-    progress: Progress,
+    on_progress: OnProgress,
 ) -> Features:
     """Runs the network on both splits."""
     heads = {name: _weights(branch) for name, branch in branches(network).items()}
     fabric = build_fabric(settings)
     fold_batch_norm(fabric.to_device(network))
     train, val = (usable_frames(store, split, settings) for split in ("train", "val"))
-    t_places, v_places = (frames.index.at_intervals(frames.usable, key["interval"]) for frames in (train, val))
-    before, total = len(t_places), len(t_places) + len(v_places)
-    seen = _see(fabric, network, train.index, t_places, settings, lambda done, of: progress(done, total))
-    held_out = _see(fabric, network, val.index, v_places, settings, lambda done, of: progress(before + done, total))
-    has_crop = np.concatenate([video.frames.has_crop for video in val.index.videos])
-    chances = train.chances(settings.data, t_places, key["interval"])
+    stride = key["interval"]
+    train_indices, val_indices = (frames.frame_index.at_stride(frames.usable, stride) for frames in (train, val))
+    before, total = len(train_indices), len(train_indices) + len(val_indices)
+    run = partial(_head_inputs, fabric, network, settings)
+    train_samples = run(train.frame_index, train_indices, lambda done, of: on_progress(done, total))
+    val_samples = run(val.frame_index, val_indices, lambda done, of: on_progress(before + done, total))
+    has_crop = np.concatenate([video.frames.has_crop for video in val.frame_index.videos])
+    draws = train.probabilities(settings.data, train_indices, stride)
     return Features(
         key=key,
-        train=seen,
-        chances=torch.from_numpy(chances),
-        val=held_out,
+        train=train_samples,
+        draw_probabilities=torch.from_numpy(draws),
+        val=val_samples,
         frames={
-            "videos": [video.name for video in val.index.videos],
-            "video": torch.from_numpy(val.index.video[v_places]),
-            "frame": torch.from_numpy(val.index.row[v_places] + 1),
-            "time": torch.from_numpy(val.index.time[v_places]),
-            "crop": torch.from_numpy(has_crop[v_places]),
+            "videos": [video.name for video in val.frame_index.videos],
+            "video": torch.from_numpy(val.frame_index.video[val_indices]),
+            "frame": torch.from_numpy(val.frame_index.row[val_indices] + 1),
+            "time": torch.from_numpy(val.frame_index.time[val_indices]),
+            "crop": torch.from_numpy(has_crop[val_indices]),
         },
         heads=heads,
         prior=list(prior),
-        shares=np.bincount(train.index.label[t_places], chances, minlength=task.n_columns).tolist(),
+        fractions=np.bincount(train.frame_index.label[train_indices], draws, minlength=task.n_columns).tolist(),
     )
 
 
-def _see(
-    fabric: Fabric, network: Network, index: FrameIndex, places: np.ndarray, settings: Settings, progress: Progress
-) -> Samples:
-    """What the heads are given for the frames at these places, caught on its way to them."""
-    caught: dict[str, list[Tensor]] = {name: [] for name in settings.model.branches}
+def _head_inputs(
+    fabric: Fabric,
+    network: Network,
+    settings: Settings,
+    index: FrameIndex,
+    indices: np.ndarray,
+    on_progress: OnProgress,
+) -> HeadSamples:
+    """The inputs of the heads for the frames at these indices [k], recorded by hooks."""
+    recorded: dict[str, list[Tensor]] = {name: [] for name in settings.model.branches}
 
-    def catch(name: str, inputs: tuple[Tensor, ...]) -> None:
-        caught[name].append(inputs[0].float().cpu())
+    def record(name: str, inputs: tuple[Tensor, ...]) -> None:
+        recorded[name].append(inputs[0].float().cpu())
 
     hooks = [
-        branch.head.register_forward_pre_hook(lambda head, inputs, name=name: catch(name, inputs))
+        branch.head.register_forward_pre_hook(lambda head, inputs, name=name: record(name, inputs))
         for name, branch in branches(network).items()
     ]
-    p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
+    p, _ = branch_probabilities(fabric, network, index, indices, settings, on_progress=on_progress)
     for hook in hooks:
         hook.remove()
     present = {name: torch.from_numpy(~np.isnan(rows[:, 0])) for name, rows in p.items()}
     features = {}
     for name, branch in branches(network).items():
-        rows = torch.cat([*caught[name], torch.empty(0, linear_of(branch).in_features)])
+        rows = torch.cat([*recorded[name], torch.empty(0, linear_of(branch).in_features)])
         views = max(len(rows) // max(int(present[name].sum()), 1), 1)
-        features[name] = torch.zeros(len(places), views, rows.shape[1])
+        features[name] = torch.zeros(len(indices), views, rows.shape[1])
         features[name][present[name]] = rows.unflatten(0, (-1, views))
-    return Samples(features, present, torch.from_numpy(index.label[places]).long())
+    return HeadSamples(features, present, torch.from_numpy(index.label[indices]).long())
 
 
 def branches(network: Network) -> dict[str, Branch]:
@@ -183,7 +190,7 @@ def branches(network: Network) -> dict[str, Branch]:
 
 
 def linear_of(branch: Branch) -> nn.Linear:
-    """The layer that is a branch's head, behind its dropout."""
+    """The linear layer of a branch's head."""
     layer = branch.head[-1]
     assert isinstance(layer, nn.Linear)
     return layer

@@ -1,9 +1,9 @@
-"""Classification heads trained on cached features, for many trials of the six penalties at once.
+"""Trains classification heads on cached features, for many trials of the six penalties at once.
 
-All trials see the same draws of the same frames, as training would draw them, and differ in their penalties alone. The
-heads of Q trials lie in one matrix, so that a step is one product a branch forward and one back, whatever Q is.
+All trials are trained on the same samples, drawn as in training, and differ only in their penalties. The heads of Q
+trials are one matrix, so that a step is one matrix product per branch forward and one backward, for any Q.
 
-Shapes: Q trials, N samples, V pictures a sample, K classes.
+Shapes: Q trials, N samples, V views of a sample, K classes.
 """
 
 import math
@@ -19,24 +19,24 @@ from abaw_expr.models.losses import cross_entropy, fuse_log, weight_table
 from abaw_expr.outputs.table import Outputs, Source, branch_columns
 from abaw_expr.settings import LossSettings
 from abaw_expr.tasks.task import Task
-from tuning.features import Features, Samples
+from tuning.features import Features, HeadSamples
 
 STEPS = 200
-"""Steps from the run's own heads; with `ROWS`, less than 3 passes over 600,000 frames."""
-ROWS = 8192
-"""Samples a step, or all there are."""
+"""Steps, starting from the run's heads; with `SAMPLES_AT_A_TIME`, less than 3 passes over 600,000 frames."""
+SAMPLES_AT_A_TIME = 8192
+"""Samples per step; all samples where there are fewer."""
 LEARNING_RATE = 1e-2
-"""Of the first step; it falls to 0 in a line."""
+"""Of the first step; it decreases linearly to 0."""
 _CHUNK = 16384
-"""Samples in hand at a time where nothing is learnt."""
+"""Samples at a time in prediction."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """One head a trial and branch."""
+    """One head for each trial and branch."""
 
     weight: dict[str, Tensor]
-    """[K Q, width] by branch, classes outermost: what is summed over classes is then summed over whole vectors."""
+    """[K Q, width] by branch, classes outermost, so that sums over classes are sums of contiguous vectors."""
     bias: dict[str, Tensor]
     """[K Q, 1] by branch."""
 
@@ -52,7 +52,7 @@ class Heads:
 
 
 def repeat_heads(trained: Mapping[str, Mapping[str, Tensor]], trials: int) -> Heads:
-    """A run's heads, once for each trial."""
+    """The heads of a run, `weight` [K, width] and `bias` [K] by branch, repeated for each trial."""
     weight = {name: head["weight"].float().repeat_interleave(trials, 0) for name, head in trained.items()}
     bias = {name: head["bias"].float().repeat_interleave(trials, 0)[:, None] for name, head in trained.items()}
     return Heads(weight, bias)
@@ -61,9 +61,9 @@ def repeat_heads(trained: Mapping[str, Mapping[str, Tensor]], trials: int) -> He
 def stacked_loss(
     log_p: Mapping[str, Tensor], present: Mapping[str, Tensor], target: Tensor, weights: Tensor, settings: LossSettings
 ) -> Tensor:
-    """What `CoarseFineLoss` gives each trial, [Q]; `weights` [Q, K, K] holds each one's `weight_table`.
+    """The `CoarseFineLoss` of each trial, [Q]; `weights` [Q, K, K] has the `weight_table` of each trial.
 
-    `log_p[branch]` is [Q, N, K], `present[branch]` a boolean [N], `target` [N].
+    `log_p[branch]` is [Q, N, K], `present[branch]` bool [N], `target` [N].
     """
     trial = torch.arange(len(weights))[:, None]
     if len(log_p) == 1:
@@ -72,7 +72,7 @@ def stacked_loss(
     else:
         has_a, has_v = present["audio"], present["visual"]
         fused, has = fuse_log(log_p["audio"], log_p["visual"], settings.m, settings.n, has_a, has_v), has_a | has_v
-    weighed = weights[trial, fused.max(-1).indices, target]  # max and not argmax, which is ten times slower here
+    weighed = weights[trial, fused.max(-1).indices, target]  # argmax would be ten times slower here
     loss = _mean(weighed * cross_entropy(fused, target, settings.label_smoothing), has)
     if len(log_p) > 1 and settings.branch_weight:
         for name, rows in log_p.items():
@@ -84,17 +84,17 @@ def stacked_loss(
 def train_heads(
     features: Features, mus: Sequence[Sequence[float]], settings: LossSettings, weight_decay: float, seed: int
 ) -> Heads:
-    """Trains the heads of as many trials as there are `mus`, from those of the run."""
+    """Trains the heads of one trial for each of `mus`, starting from the heads of the run."""
     heads = repeat_heads(features.heads, len(mus))
-    weights = torch.stack([weight_table(settings.with_mu(mu), features.shares) for mu in mus])
+    weights = torch.stack([weight_table(settings.with_mu(mu), features.fractions) for mu in mus])
     matrices, biases = [*heads.weight.values()], [*heads.bias.values()]
     for tensor in (*matrices, *biases):
         tensor.requires_grad_()
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
     optimiser = AdamW(groups, lr=LEARNING_RATE)
-    rng, ends = np.random.default_rng(seed), features.chances.numpy().cumsum()
+    rng, ends = np.random.default_rng(seed), features.draw_probabilities.numpy().cumsum()
     for step in range(STEPS):
-        drawn = np.searchsorted(ends, rng.random(min(ROWS, len(features.train))) * ends[-1], side="right")
+        drawn = np.searchsorted(ends, rng.random(min(SAMPLES_AT_A_TIME, len(features.train))) * ends[-1], side="right")
         batch = take(features.train, torch.from_numpy(np.sort(drawn)))
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * (1 - step / STEPS)
@@ -106,7 +106,7 @@ def train_heads(
 
 
 @torch.inference_mode()
-def probabilities(heads: Heads, samples: Samples, n_classes: int) -> dict[str, np.ndarray]:
+def probabilities(heads: Heads, samples: HeadSamples, n_classes: int) -> dict[str, np.ndarray]:
     """Probabilities float32 [Q, N, K] by branch; a row is all NaN where the sample lacks the modality."""
     found: dict[str, list[Tensor]] = {name: [] for name in samples.features}
     for rows in torch.arange(len(samples)).split(_CHUNK):
@@ -116,8 +116,8 @@ def probabilities(heads: Heads, samples: Samples, n_classes: int) -> dict[str, n
     return {name: torch.cat(parts, dim=1).numpy() for name, parts in found.items()}
 
 
-def said_of_validation(features: Features, heads: Heads, task: Task) -> Iterator[Outputs]:
-    """What the heads of each trial say of the validation frames, as a table of outputs."""
+def validation_outputs(features: Features, heads: Heads, task: Task) -> Iterator[Outputs]:
+    """The outputs of the heads of each trial on the validation frames."""
     frames = features.frame_table()
     p = probabilities(heads, features.val, task.n_columns)
     for trial in range(len(next(iter(p.values())))):
@@ -130,12 +130,12 @@ def said_of_validation(features: Features, heads: Heads, task: Task) -> Iterator
         yield Outputs(task, frames.assign(**columns), "val", sources)
 
 
-def take(samples: Samples, rows: Tensor) -> Samples:
-    """Some of the samples."""
+def take(samples: HeadSamples, rows: Tensor) -> HeadSamples:
+    """The samples at the indices `rows` [N]."""
     features, present = ({name: x[rows] for name, x in part.items()} for part in (samples.features, samples.present))
-    return Samples(features, present, samples.label[rows])
+    return HeadSamples(features, present, samples.label[rows])
 
 
 def _mean(losses: Tensor, has: Tensor) -> Tensor:
-    """Of losses [Q, N], the mean over the samples that have what they are of, [Q]."""
+    """The mean of losses [Q, N] over the samples of `has` [N], [Q]."""
     return losses.masked_fill(~has, 0.0).sum(-1) / has.sum().clamp(min=1)

@@ -1,18 +1,20 @@
 """The search over the six penalties of the coarse-fine loss, mu in [0, 1]^6.
 
-What a trial is worth is the best macro F1 over the 19 ratios m:n on validation, counted exactly, so the search has six
-dimensions and not eight. Penalties for another training are chosen by cross-entropy: by macro F1, whole trainings of
-two seeds do not rank them alike (`tests.benchmarks.faithful`). Two fidelities: `heads` trains the classification heads
-alone, on the cached features of a run, many trials at once; `full` trains whole networks, and ends those early that
-fall behind (successive halving, Jamieson and Talwalkar, AISTATS 2016; asynchronous, Li et al., MLSys 2020). No
-penalties, the default ones and six equal ones are trials of every study: a 2026 study found a uniform cost as good as
-one by the circumplex.
+The value of a trial is the best macro F1 over the 19 ratios m:n on validation, counted exactly, so the search has six
+dimensions instead of eight. Penalties for another training are chosen by cross-entropy, as the macro F1 of whole
+trainings ranks them differently for two seeds (`tests.benchmarks.faithful`). There are two fidelities: `heads` trains
+only the classification heads, on the cached features of a run, many trials at once; `full` trains whole networks, and
+prunes trials with low scores (successive halving, Jamieson and Talwalkar, AISTATS 2016; asynchronous, Li et al., MLSys
+2020). No penalties, the default ones and six equal ones are trials of every study: a 2026 study found a uniform cost as
+good as one by the circumplex.
+
+Shapes: R recordings, C classes.
 """
 
 import base64
 import csv
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +26,7 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from abaw_expr.data.store.store import Store
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.files import digest, write_json
 from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs
@@ -31,9 +34,9 @@ from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_sett
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Counts
 from abaw_expr.tasks.task import EXPR, Task
-from tuning.selection import nested_figure, search
+from tuning.selection import nested_score, search
 from tuning.space import RATIOS_ONLY
-from tuning.study import SLOT, Result, SharedStudy
+from tuning.study import SLOT, SharedStudy, TrialResult
 
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
@@ -41,163 +44,168 @@ if TYPE_CHECKING:
 
 Mu = tuple[float, ...]
 """Six penalties in the order of `QUADRANT_PAIRS`."""
-Progress = Callable[[int, int], None]
 
-NAMES = tuple(f"mu{j}{k}" for j, k in QUADRANT_PAIRS)
-SPACE = {name: FloatDistribution(0.0, 1.0) for name in NAMES}
+MU_NAMES = tuple(f"mu{j}{k}" for j, k in QUADRANT_PAIRS)
+SPACE = {name: FloatDistribution(0.0, 1.0) for name in MU_NAMES}
 _DEFAULT = LossSettings().mu
 CONTROLS: Mapping[str, Mu] = {
-    "no penalty": (0.0,) * len(NAMES),
+    "no penalty": (0.0,) * len(MU_NAMES),
     "default": _DEFAULT,
-    "uniform": (float(np.mean(_DEFAULT)),) * len(NAMES),
+    "uniform": (float(np.mean(_DEFAULT)),) * len(MU_NAMES),
 }
-"""The first trials of every study; the uniform one is as large as the default is on average."""
-_KEPT = 3
-"""Of so many whole trainings, successive halving lets one go on at each rung."""
+"""The first trials of every study; the uniform one is the mean of the default."""
+_REDUCTION = 3
+"""Successive halving continues one of this many whole trainings at each rung."""
 _CONFUSIONS, _ENTROPY = "confusions", "cross_entropy"
 _FORMAT = 2
-"""Of what a trial keeps."""
+"""The version of the attributes that a trial stores."""
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Where a search lies, and how its workers work together."""
+class StudyOptions:
+    """The options of a search and the location of its files."""
 
     out: Path
-    """The folder of what is too large for the storage: features and runs."""
+    """The folder of features and runs, which are too large for the storage."""
     storage: str
     """URL of the database."""
     sampler: str = "tpe"
     seed: int = 0
     heartbeat: int = 10
     """Seconds."""
-    interval: float = 0.2
-    """Seconds between the frames that networks see; 0: every frame."""
+    stride: float = 0.2
+    """Seconds between the frames that networks are run on; 0: every frame."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One trial that is done."""
+class TrialRow:
+    """One finished trial."""
 
     name: str
     fidelity: str
     mu: Mu
     macro_f1: float | None
-    """With the ratio that is best on the same frames; None: pruned."""
+    """Macro F1 with the ratio that is best on the same frames; None: pruned."""
     nested: float | None
-    """Each recording decided by the ratio that the others choose."""
+    """The nested estimate: each recording is decided by the ratio that is chosen on the others."""
     ratio: tuple[int, ...] | None
-    """m, n."""
+    """(m, n)"""
     cross_entropy: float | None
-    """Of the vote that the loss is computed on, without penalties, in nats a frame."""
+    """Of the fused probabilities that the loss is computed on, without penalties, in nats per frame."""
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a study found. Its best is the best of many on the frames that chose it; `nested` is the honest figure."""
+class PenaltySearch:
+    """The results of a study. The score of its best trial is biased, as it is chosen by it; `nested` is not."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TrialRow, ...]
     """In the order of slots: the controls first."""
     nested: float | None
-    """Macro F1 where each recording is decided by the mu and the ratio that the others choose, over all trials."""
+    """Macro F1 with each recording decided by the mu and the ratio that are chosen on the others, over all trials."""
 
     @property
-    def best(self) -> Row:
-        """The highest; the first, so a control, of equals."""
+    def best(self) -> TrialRow:
+        """The trial with the highest macro F1; of equal ones the first, so rather a control."""
         return max(self.rows, key=lambda row: -1.0 if row.macro_f1 is None else row.macro_f1)
 
     @property
-    def surest(self) -> Row:
-        """The lowest cross-entropy, by which penalties are chosen for another training; the first of equals."""
+    def lowest_entropy(self) -> TrialRow:
+        """The trial with the lowest cross-entropy, whose penalties are used for another training; of equal ones the
+        first."""
         return min(self.rows, key=_entropy)
 
     @property
-    def controls(self) -> tuple[Row, ...]:
+    def controls(self) -> tuple[TrialRow, ...]:
         return self.rows[: len(CONTROLS)]
 
 
 def search_heads(
-    features: "Features", settings: Settings, task: Task, shared: Shared, trials: int, batch: int, progress: Progress
-) -> Search:
-    """Searches with heads trained on the features of a run of these settings, `batch` trials at a time."""
+    features: "Features",
+    settings: Settings,
+    task: Task,
+    options: StudyOptions,
+    trials: int,
+    batch: int,
+    on_progress: OnProgress,
+) -> PenaltySearch:
+    """Searches with heads trained on the features of a run with these settings, `batch` trials at a time."""
 
-    def evaluate(asked: Sequence[Trial]) -> list[Result]:
+    def evaluate(asked: Sequence[Trial]) -> list[TrialResult]:
         mus = [_mu(trial.params) for trial in asked]
-        found = outputs_of_heads(features, mus, settings, task, shared.seed)
+        found = outputs_of_heads(features, mus, settings, task, options.seed)
         return [_result(outputs, settings.loss) for outputs in found]
 
-    study = _study("heads", features.key, list(CONTROLS.values()), shared, trials)
-    study.work(batch, evaluate, progress)
+    study = _study("heads", features.key, list(CONTROLS.values()), options, trials)
+    study.work(batch, evaluate, on_progress)
     return _search("heads", study.done())
 
 
 def outputs_of_heads(
     features: "Features", mus: Sequence[Mu], settings: Settings, task: Task, seed: int
 ) -> Iterator[Outputs]:
-    """Trains heads with each of these penalties, at once; what each says of the validation frames."""
-    from tuning.heads import said_of_validation, train_heads
+    """Trains heads with each of these penalties, at once, and yields the validation outputs of each."""
+    from tuning.heads import train_heads, validation_outputs
 
     heads = train_heads(features, mus, settings.loss, settings.optimiser.weight_decay, seed)
-    yield from said_of_validation(features, heads, task)
+    yield from validation_outputs(features, heads, task)
 
 
-def confirm(
-    found: Search | None,
+def search_networks(
+    found: PenaltySearch | None,
     store: Store,
     settings: Settings,
     task: Task,
-    shared: Shared,
+    options: StudyOptions,
     count: int,
-    progress: Progress,
-) -> Search:
-    """Trains whole networks: the controls, and `count` more, the best of the heads' search as far as that goes.
+    on_progress: OnProgress,
+) -> PenaltySearch:
+    """Trains whole networks: the controls, and `count` more, first those with the lowest cross-entropy in `found`.
 
-    Each is a run of its own under `runs`, with these settings but for the penalties, and is resumed where it stopped.
-    A control is never ended early. Scored are the last weights, by one frame an interval (seconds), those between
-    interpolated. `progress(steps done, steps in all)` is that of the run under way.
+    Each is a run under `runs`, with these settings except for the penalties, and is resumed if it was interrupted.
+    Controls are never pruned. The last weights are scored on one frame every `stride` seconds, with the outputs between
+    these interpolated. `on_progress(steps done, total steps)` is that of the current run.
     """
     from abaw_expr.training.predict import predict, wanted_of_split
     from abaw_expr.training.run import RunFolder
 
-    settings = replace(settings, compute=replace(settings.compute, accelerator=shared.accelerator))
+    settings = replace(settings, compute=replace(settings.compute, accelerator=options.accelerator))
     top, wanted = _top(found, count), wanted_of_split(store, "val")
 
-    def evaluate(asked: Sequence[Trial]) -> list[Result]:
+    def evaluate(asked: Sequence[Trial]) -> list[TrialResult]:
         (trial,) = asked
         mu = _mu(trial.params)
-        run = RunFolder(shared.out / "runs" / digest(mu))
+        run = RunFolder(options.out / "runs" / digest(mu))
         try:
-            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), task, progress)
+            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), task, on_progress)
         except optuna.TrialPruned:
-            return [Result(None)]
-        where = shared.interval, shared.accelerator
-        outputs = predict(run, store, task, "val", wanted, *where, "last", lambda done, total: None)
+            return [TrialResult(None)]
+        outputs = predict(run, store, task, "val", wanted, options.stride, options.accelerator, "last")
         return [_result(outputs, settings.loss)]
 
-    identity = {"run": signature(settings, store.digest), "interval": shared.interval}
+    identity = {"run": signature(settings, store.digest), "interval": options.stride}
     planned = [*CONTROLS.values(), *(row.mu for row in top)]
     epochs = settings.optimiser.epochs
-    pruner = SuccessiveHalvingPruner(min_resource=max(epochs // _KEPT**2, 1), reduction_factor=_KEPT)
-    study = _study("full", identity, planned, shared, len(CONTROLS) + count, pruner)
+    pruner = SuccessiveHalvingPruner(min_resource=max(epochs // _REDUCTION**2, 1), reduction_factor=_REDUCTION)
+    study = _study("full", identity, planned, options, len(CONTROLS) + count, pruner)
     study.work(1, evaluate)
     return _search("full", study.done(), [row.name for row in top])
 
 
-def save_best(out: Path, settings: Settings, searches: Sequence[Search]) -> Row:
-    """Writes best.yaml, settings for `train`, and best.json, all figures; returns the trial whose penalties they have.
+def save_best(out: Path, settings: Settings, searches: Sequence[PenaltySearch]) -> TrialRow:
+    """Writes best.yaml, settings for `train`, and best.json, all scores; returns the trial with the best penalties.
 
-    It is that of the last search with the lowest cross-entropy.
+    It is the trial of the last search with the lowest cross-entropy.
     """
-    best = searches[-1].surest
+    best = searches[-1].lowest_entropy
     save_settings(replace(settings, loss=settings.loss.with_mu(best.mu)), out / "best.yaml")
     value = {
-        "mu": dict(zip(NAMES, best.mu, strict=True)),
+        "mu": dict(zip(MU_NAMES, best.mu, strict=True)),
         "best": best.name,
         "fidelity": best.fidelity,
         "cross_entropy": best.cross_entropy,
         "macro_f1": best.macro_f1,
-        "caveat": "figures of trials are on the validation frames that chose them; quote search_nested of the best F1",
+        "caveat": "scores of trials are on the validation frames that chose them; quote search_nested of the best F1",
         "search_nested": {search.best.fidelity: search.nested for search in searches},
         "trials": [asdict(row) for search in searches for row in search.rows],
     }
@@ -209,23 +217,23 @@ def _study(
     fidelity: str,
     identity: Mapping[str, object],
     planned: Sequence[Mu],
-    shared: Shared,
+    options: StudyOptions,
     total: int,
     pruner: SuccessiveHalvingPruner | None = None,
 ) -> SharedStudy:
-    """The study of this name and of all that its figures depend on: workers of one search meet in it, others do not."""
-    whole = {**identity, "planned": planned, "sampler": shared.sampler, "seed": shared.seed, "format": _FORMAT}
-    name = f"{fidelity}-{digest(whole)}"
-    parameters = [dict(zip(NAMES, mu, strict=True)) for mu in planned]
+    """The study of a search; its name has a hash of all that its scores depend on, so only equal searches share it."""
+    key = {**identity, "planned": planned, "sampler": options.sampler, "seed": options.seed, "format": _FORMAT}
+    name = f"{fidelity}-{digest(key)}"
+    parameters = [dict(zip(MU_NAMES, mu, strict=True)) for mu in planned]
     return SharedStudy(
-        shared.storage, name, SPACE, total, parameters, shared.sampler, shared.seed, shared.heartbeat, pruner
+        options.storage, name, SPACE, total, parameters, options.sampler, options.seed, options.heartbeat, pruner
     )
 
 
-def cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
-    """Mean cross-entropy of the annotated frames, in nats, of the vote that the loss is computed on, without penalties.
+def validation_cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
+    """Mean cross-entropy in nats of the fused probabilities on the annotated frames, as in the loss without penalties.
 
-    A frame that lacks every modality has all classes alike.
+    A frame that lacks every modality has uniform probabilities.
     """
     weights = [{"audio": loss.m, "visual": loss.n}[name] for name in outputs.branches]
     label, p = outputs.label(), fuse([outputs.branch(name) for name in outputs.branches], weights)
@@ -234,21 +242,23 @@ def cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
     return float(-np.log(p[known, label[known]].clip(np.finfo(np.float32).tiny)).mean(dtype=np.float64))
 
 
-def _result(outputs: Outputs, loss: LossSettings) -> Result:
-    """The best ratio on these outputs, exactly, and their cross-entropy."""
+def _result(outputs: Outputs, loss: LossSettings) -> TrialResult:
+    """The best ratio on these outputs, with its score, and their cross-entropy."""
     found = search(outputs, RATIOS_ONLY)  # counts [ratios, R, C, C]
-    place = int(found.choose(found.figures))
+    index = int(found.choose(found.scores))
     attributes = {
-        "ratio": found.space.candidates()[place].weights,
+        "ratio": found.space.candidates()[index].weights,
         "nested": found.nested,
         _CONFUSIONS: _packed(found.counts),
-        _ENTROPY: cross_entropy(outputs, loss),
+        _ENTROPY: validation_cross_entropy(outputs, loss),
     }
-    return Result(float(found.figures[place]), attributes)
+    return TrialResult(float(found.scores[index]), attributes)
 
 
-def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, task: Task, progress: Progress) -> None:
-    """Trains a run, or what is left of it. Raises TrialPruned where it falls behind."""
+def _train(
+    trial: Trial, run: "RunFolder", store: Store, settings: Settings, task: Task, on_progress: OnProgress
+) -> None:
+    """Trains a run, or resumes it. Raises TrialPruned where the pruner ends it."""
     from abaw_expr.training.loop import train
 
     control = trial.user_attrs[SLOT] < len(CONTROLS)
@@ -262,40 +272,40 @@ def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, tas
         with open(run.metrics) as file:
             for row in csv.DictReader(file):
                 report(int(row["epoch"]), float(row["fused_f1"]))
-    train(store, run, settings, task, True, lambda epoch: report(epoch.epoch, epoch.fused_f1), progress)
+    train(store, run, settings, task, True, lambda epoch: report(epoch.epoch, epoch.fused_f1), on_progress)
 
 
-def _top(found: Search | None, count: int) -> list[Row]:
-    """The best of a search beside its controls."""
+def _top(found: PenaltySearch | None, count: int) -> list[TrialRow]:
+    """The best trials of a search without its controls."""
     rows = () if found is None else found.rows[len(CONTROLS) :]
     return sorted(rows, key=_entropy)[:count]
 
 
-def _entropy(row: Row) -> float:
+def _entropy(row: TrialRow) -> float:
     return np.inf if row.cross_entropy is None else row.cross_entropy
 
 
-def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str] = ()) -> Search:
-    """What the trials of a study gave; `names` are those of the first slots after the controls."""
+def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str] = ()) -> PenaltySearch:
+    """The results of the trials of a study; `names` are those of the first slots after the controls."""
     named = dict(enumerate([*CONTROLS, *names]))
     rows = tuple(_row(named.get(slot, f"trial {slot}"), fidelity, trial) for slot, trial in done.items())
     tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values() if _CONFUSIONS in trial.user_attrs]
-    return Search(rows, nested_figure(np.concatenate(tensors), metric_of(EXPR)))
+    return PenaltySearch(rows, nested_score(np.concatenate(tensors), metric_of(EXPR)))
 
 
-def _row(name: str, fidelity: str, trial: FrozenTrial) -> Row:
+def _row(name: str, fidelity: str, trial: FrozenTrial) -> TrialRow:
     pruned = trial.state == TrialState.PRUNED
     ratio, nested, entropy = (trial.user_attrs.get(name) for name in ("ratio", "nested", _ENTROPY))
     value = None if pruned else trial.value
-    return Row(name, fidelity, _mu(trial.params), value, nested, ratio and tuple(ratio), entropy)
+    return TrialRow(name, fidelity, _mu(trial.params), value, nested, ratio and tuple(ratio), entropy)
 
 
 def _mu(params: Mapping[str, float]) -> Mu:
-    return tuple(params[name] for name in NAMES)
+    return tuple(params[name] for name in MU_NAMES)
 
 
 def _packed(tensor: Counts) -> dict[str, Any]:
-    """Counts as a JSON value; most are 0, and the storage keeps one of these for each trial."""
+    """Counts as a compressed JSON value; most are 0, and the storage has one for each trial."""
     data = base64.b85encode(zlib.compress(tensor.astype("<i4").tobytes(), 9)).decode()
     return {"shape": tensor.shape, "data": data}
 

@@ -1,10 +1,10 @@
-"""Choosing a decision, and saying honestly what the choice is worth.
+"""Chooses a decision among candidates, and estimates its score without bias.
 
-The figure of the best of many candidates on the data that chose it is too high. The nested estimate is not: each
-recording is scored by the candidate that the other recordings choose (Cawley and Talbot, JMLR 2010). Recordings, not
-videos, are left out and resampled, since two people of one recording share its sound and light.
+The score of the best of many candidates is too high on the data that it was chosen on. The nested estimate is not: each
+recording is scored with the candidate that is chosen on the other recordings (Cawley and Talbot, JMLR 2010).
+Recordings, not videos, are left out and resampled, since two people in one recording have the same audio and light.
 
-Shapes: R recordings, F fields with K tuning statistics each (a confusion matrix, of classes).
+Shapes: R recordings, F fields with K tuning statistics each (of classes, a confusion matrix).
 """
 
 from collections.abc import Callable
@@ -15,45 +15,46 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import OutputsError, shorten
 from abaw_expr.files import file_digest
-from abaw_expr.outputs.decision import Decision, figures
+from abaw_expr.outputs.decision import Decision, scores
 from abaw_expr.outputs.fusion import MISSING
 from abaw_expr.outputs.table import Outputs
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Statistics, bootstrap_interval, resample, sum_recordings
 from abaw_expr.tasks.task import EXPR, Task
-from tuning.grid import Progress, statistics_tensor
+from tuning.grid import statistics_tensor
 from tuning.space import Space, neighbours
 
 METHOD = "nested leave-one-recording-out"
 Choose = Callable[[NDArray[np.float64]], NDArray[np.intp]]
-"""The places that are chosen by figures [candidates, ...], [...]."""
+"""A function from scores [candidates, ...] to the indices [...] of the chosen candidates."""
 Rule = Literal["best", "plateau"]
-"""best: the highest figure. plateau: the highest mean of a candidate's and its neighbours', which prefers a broad
+"""best: the highest score. plateau: the highest mean score of a candidate and its neighbours, which prefers a broad
 optimum to a sharp one."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What to expect of a tuned decision on recordings that had no part in choosing it."""
+    """The expected score of a tuned decision on recordings that it was not chosen on."""
 
     nested: float | None
-    """The figure over all recordings, each decided by what the others chose; None where it cannot be estimated."""
+    """The score over all recordings, each with the candidate chosen on the others; None with one recording."""
     interval: tuple[float, float] | None
-    """The 95 % bootstrap interval over recordings of the nested figure."""
+    """The 95 % bootstrap interval over recordings of the nested score."""
     optimism: float | None
-    """By how much the tuned figure flatters: tuned minus nested."""
+    """The tuned score minus the nested score."""
     chosen_again: float | None
-    """In how many of 1,000 resamples of the recordings the same candidate is chosen, as a share."""
+    """The fraction of 1,000 resamples of the recordings in which the same candidate is chosen."""
     method: str
-    """How it was estimated, or why it could not be."""
+    """The method of the estimate, or the reason why there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Every candidate's counts, and what is chosen from them."""
+    """The counts of every candidate, and the choice among them."""
 
     space: Space
     counts: Statistics
@@ -63,85 +64,86 @@ class Search:
 
     @property
     def metric(self) -> Metric:
-        """What the counts are of."""
+        """The metric of the task."""
         return metric_of(self.task)
 
     @cached_property
-    def figures(self) -> NDArray[np.float64]:
-        """The figure of every candidate over all recordings, [candidates]."""
+    def scores(self) -> NDArray[np.float64]:
+        """The score of every candidate over all recordings, [candidates]."""
         return self.metric.tuned_score(self.counts.sum(axis=1))
 
-    def choose(self, figures: NDArray[np.float64]) -> NDArray[np.intp]:
-        """The chosen candidate by figures [candidates, ...]: [...]; the first, so the simplest, of equals."""
-        return self._judged(figures).argmax(axis=0)
+    def choose(self, scores: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The chosen candidate by scores: [candidates, ...] -> [...]; of equal ones the first, so the simplest."""
+        return self._rule_scores(scores).argmax(axis=0)
 
     @property
     def nested(self) -> float | None:
-        """The nested estimate alone, without what resampling says of it."""
-        return nested_figure(self.counts, self.metric, self.choose)
+        """The nested estimate without its interval."""
+        return nested_score(self.counts, self.metric, self.choose)
 
     def without(self, branch: int) -> "Search":
-        """The search among those of its candidates that give the branch at that place weight 0."""
+        """The search among the candidates that give the branch with that index weight 0."""
         space = replace(self.space, weights=tuple(w for w in self.space.ratios if w[branch] == 0))
         kept = [not candidate.weights[branch] for candidate in self.space.candidates()]
         return Search(space, self.counts[kept], self.rule, self.task)
 
     @cached_property
     def estimate(self) -> Estimate:
-        """The nested estimate of what this search chooses."""
+        """The nested estimate of this search, with its interval."""
         nested = self.nested
         if nested is None:
             found = self.counts.shape[1]
             return Estimate(None, None, None, None, f"none: {METHOD} needs 2 annotated recordings, found {found}")
-        chosen = self.choose(self.figures)
+        chosen = self.choose(self.scores)
         held_out = _held_out(self.counts, self.choose, self.metric)
         interval = bootstrap_interval(held_out, self.metric.score, seed=0)
         again = self.choose(resample(self.counts, self.metric.tuned_score, seed=0).T) == chosen
-        return Estimate(nested, interval, float(self.figures[chosen]) - nested, float(again.mean()), METHOD)
+        return Estimate(nested, interval, float(self.scores[chosen]) - nested, float(again.mean()), METHOD)
 
     @cached_property
-    def _near(self) -> list[list[int]]:
+    def _neighbours(self) -> list[list[int]]:
         return neighbours(self.space)
 
-    def _judged(self, figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rule_scores(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores that the rule maximises: [candidates, ...] -> [candidates, ...]."""
         if self.rule == "best":
-            return figures
-        sizes = np.array([len(places) for places in self._near])
-        sums = np.add.reduceat(figures[np.concatenate(self._near)], np.cumsum(sizes) - sizes, axis=0)
-        return sums / sizes.reshape(-1, *[1] * (figures.ndim - 1))
+            return scores
+        sizes = np.array([len(near) for near in self._neighbours])
+        sums = np.add.reduceat(scores[np.concatenate(self._neighbours)], np.cumsum(sizes) - sizes, axis=0)
+        return sums / sizes.reshape(-1, *[1] * (scores.ndim - 1))
 
 
-def _highest(figures: NDArray[np.float64]) -> NDArray[np.intp]:
-    return figures.argmax(axis=0)
+def _highest(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    return scores.argmax(axis=0)
 
 
-def nested_figure(counts: Statistics, metric: Metric, choose: Choose = _highest) -> float | None:
-    """The figure where each recording is decided by the candidate that the others choose, of [candidates, R, F, K].
+def nested_score(counts: Statistics, metric: Metric, choose: Choose = _highest) -> float | None:
+    """The score with each recording decided by the candidate chosen on the others, from counts [candidates, R, F, K].
 
-    `choose` is told figures [candidates, R] without each recording, and returns places [R]. None of one recording.
+    `choose` gets the scores [candidates, R] without each recording, and returns indices [R]. None for one recording.
     """
     return float(metric.score(_held_out(counts, choose, metric).sum(axis=0))) if counts.shape[1] > 1 else None
 
 
 def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
-    """Each recording's statistics under the candidate, and its thresholds, that the others choose: [R, F, K]."""
-    rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, F, K]: all recordings but one
+    """The statistics of each recording with the candidate and thresholds that are chosen on the others: [R, F, K]."""
+    rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, F, K], of all recordings but one
     chosen = choose(metric.tuned_score(rest)), np.arange(counts.shape[1])
-    return metric.settled(counts[chosen], rest[chosen])
+    return metric.at_best_thresholds(counts[chosen], rest[chosen])
 
 
 def search(
-    outputs: Outputs, space: Space | None = None, rule: Rule = "best", progress: Progress | None = None
+    outputs: Outputs, space: Space | None = None, rule: Rule = "best", on_progress: OnProgress | None = None
 ) -> Search:
     """Counts every candidate of the space on these outputs.
 
-    Raises OutputsError where no frame is annotated, or no branch says anything.
+    Raises OutputsError where no frame is annotated, or all branches are missing on all frames.
     """
-    if not outputs.speaking():
-        remedy = "Look whether the run's modality is in these videos."
-        raise OutputsError("no branch says anything of any frame", path=outputs.path, remedy=remedy)
-    space = (space or default_space(outputs)).fitting(outputs)
-    tensor = statistics_tensor(outputs, space, progress)
+    if not outputs.branches_with_rows():
+        remedy = "Check whether these videos have the run's modality."
+        raise OutputsError("all branches are missing on all frames", path=outputs.path, remedy=remedy)
+    space = (space or default_space(outputs)).restricted_to(outputs)
+    tensor = statistics_tensor(outputs, space, on_progress)
     if not tensor.any():
         remedy = "Tune on the outputs of the validation split."
         raise OutputsError("no frame is annotated, so nothing can be tuned", path=outputs.path, remedy=remedy)
@@ -150,15 +152,15 @@ def search(
 
 
 def default_space(outputs: Outputs, leave_out: bool = False, missing: str = MISSING[0]) -> Space:
-    """What is searched where nothing else is asked for: weights 1 to 5 of two branches, as in the paper; of more
-    branches, or with `leave_out`, each may have weight 0 too."""
+    """The default search space: weights from 1 to 5 for two branches, as in the paper; for more branches, or with
+    `leave_out`, also weight 0."""
     branches = len(outputs.branches)
     return Space(branches=branches, missing=missing, zero=leave_out or branches > 2)
 
 
 def decide(outputs: Outputs, found: Search) -> Decision:
-    """The decision that the search chooses, with its figures and honest estimate."""
-    chosen = int(found.choose(found.figures))
+    """The decision that the search chooses, with its scores and nested estimate."""
+    chosen = int(found.choose(found.scores))
     decision = replace(
         found.space.candidates()[chosen].decision(outputs),
         missing=found.space.missing,
@@ -166,40 +168,40 @@ def decide(outputs: Outputs, found: Search) -> Decision:
     )
     estimate = asdict(found.estimate)
     nested = {f"nested_{found.metric.key}": estimate.pop("nested")}
-    others = {name: value for name, value in nested_without(outputs, found).items() if value is not None}
-    warned: dict[str, Any] = {"without": others} if others else {}
-    warned |= {"caveats": told} if (told := caveats(outputs)) else {}
+    without = {name: value for name, value in nested_without(outputs, found).items() if value is not None}
+    optional: dict[str, Any] = {"without": without} if without else {}
+    optional |= {"caveats": warnings} if (warnings := caveats(outputs)) else {}
     if estimate["interval"] is not None:
-        estimate["interval"] = list(estimate["interval"])  # as JSON has it
+        estimate["interval"] = list(estimate["interval"])  # JSON has no tuples
     return replace(
         decision,
         outputs=_sources(outputs),
-        figures=figures(decision, outputs.videos()),
-        estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate, **warned},
+        scores=scores(decision, outputs.videos()),
+        estimate={"rule": found.rule, "candidates": len(found.counts), **nested, **estimate, **optional},
     )
 
 
 def nested_without(outputs: Outputs, found: Search) -> dict[str, float | None]:
-    """The nested estimate without each branch, by the branch that is left out.
+    """The nested estimate without each branch, by the name of the branch that is left out.
 
-    Where the search has candidates that give it weight 0, the choice is among those, which are counted already; else
-    the same search is made on the other branches.
+    If the search has candidates with weight 0 for the branch, the choice is among these, which are already counted;
+    otherwise the same search is made on the other branches.
     """
     branches = outputs.branches
     if len(branches) < 2 or found.nested is None:
         return {}
     without: dict[str, float | None] = {}
-    for place, name in enumerate(branches):
-        if any(weights[place] == 0 for weights in found.space.ratios):
-            without[name] = found.without(place).nested
+    for index, name in enumerate(branches):
+        if any(weights[index] == 0 for weights in found.space.ratios):
+            without[name] = found.without(index).nested
         else:
             part = replace(outputs, branches={k: v for k, v in branches.items() if k != name})
-            without[name] = search(part, found.space, found.rule).nested if part.speaking() else None
+            without[name] = search(part, found.space, found.rule).nested if part.branches_with_rows() else None
     return without
 
 
 def caveats(outputs: Outputs) -> list[str]:
-    """Why figures on these outputs, the nested one too, are higher than on recordings that nobody has seen."""
+    """The reasons why scores on these outputs, including the nested one, are higher than on unseen recordings."""
     found = []
     if outputs.split == "train":
         found.append("these are the frames that were trained on")
@@ -213,7 +215,7 @@ def caveats(outputs: Outputs) -> list[str]:
 
 
 def _by_seen(outputs: Outputs) -> dict[tuple[str, ...], list[str]]:
-    """The branches by what their runs saw, of those that saw anything."""
+    """The branches by the recordings of the table that their runs were trained on, if any."""
     branches: dict[tuple[str, ...], list[str]] = {}
     for name, source in outputs.branches.items():
         if source.seen:

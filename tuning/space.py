@@ -1,4 +1,7 @@
-"""What tuning chooses from: every combination of weights, smoothing and prior correction, the simplest first."""
+"""The search space of tuning: every combination of weights, smoothing and prior correction, the simplest first.
+
+Shapes: k branches.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +19,17 @@ from abaw_expr.outputs.table import Outputs
 from abaw_expr.tasks.registry import metric_of
 
 MOST_RATIOS = 150
-"""More ratios than these, as four branches have, are not tried one and all: that many are drawn."""
+"""The number of ratios that are tried; if there are more, as with four branches, this many are drawn."""
 
 
 class Smoothing(NamedTuple):
-    """How each branch is smoothed."""
+    """The smoothing of each branch: the width of the window in seconds, 0 for none, and `mean` or `median`."""
 
     seconds: float
     smoother: str = "mean"
 
 
-NONE = Smoothing(0.0)
+NO_SMOOTHING = Smoothing(0.0)
 MEANS = tuple(Smoothing(seconds) for seconds in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
 MEDIANS = tuple(Smoothing(seconds, "median") for seconds in (1.0, 2.0, 4.0, 8.0))
 
@@ -42,7 +45,7 @@ class Candidate:
     """[k]"""
 
     def decision(self, outputs: Outputs) -> Decision:
-        """The decision that it stands for."""
+        """The decision with these values."""
         votes = zip(outputs.branches.items(), self.weights, self.tau, strict=True)
         branches = {name: Vote(source.prior, weight, tau) for (name, source), weight, tau in votes}
         return Decision(branches, self.smoothing.seconds, self.smoothing.smoother, task=outputs.task)
@@ -54,21 +57,21 @@ class Space:
 
     branches: int = 2
     weights: tuple[tuple[int, ...], ...] | None = None
-    """Ratios of the branches' weights, in lowest terms (None: all of them, or `MOST_RATIOS` where there are more)."""
-    smoothing: tuple[Smoothing, ...] = (NONE, *MEANS, *MEDIANS)
+    """Ratios of the weights, [k] each, in lowest terms (None: all of them, or `MOST_RATIOS` if there are more)."""
+    smoothing: tuple[Smoothing, ...] = (NO_SMOOTHING, *MEANS, *MEDIANS)
     """Published gains peak at about 3 s; the windows are D."""
     tau: tuple[float, ...] = (0.0, 0.5, 1.0)
-    """Exponents of the prior correction (D), of each of one or two branches; more branches share theirs."""
+    """Exponents of the prior correction (D), independent for one or two branches; more branches have the same one."""
     missing: str = MISSING[0]
-    """What smoothing makes of frames whose modality is missing, the same for all candidates."""
+    """How smoothing treats frames whose modality is missing, the same for all candidates."""
     zero: bool = False
-    """Whether branches may also have weight 0, and so be left out."""
+    """Whether branches may also have weight 0."""
 
     def __post_init__(self) -> None:
         allowed = {0, *WEIGHTS} if self.zero else {*WEIGHTS}
         known = all(len(w) == self.branches and set(w) <= allowed and reduced(w) == w for w in self.ratios)
         least = min(allowed)
-        _check("weights", self.ratios, known, f"whole numbers from {least} to 5 in lowest terms, one a branch")
+        _check("weights", self.ratios, known, f"whole numbers from {least} to 5 in lowest terms, one for each branch")
         windows = all(s.seconds >= 0 and isfinite(s.seconds) and s.smoother in SMOOTHERS for s in self.smoothing)
         _check("smoothing", self.smoothing, windows, f"0 or more seconds of {' or '.join(SMOOTHERS)}")
         _check("missing", (self.missing,), self.missing in MISSING, " or ".join(MISSING))
@@ -76,11 +79,10 @@ class Space:
 
     @property
     def ratios(self) -> tuple[tuple[int, ...], ...]:
-        """The ratios that are tried. Where they are drawn, the data have no part in it, so that the nested estimate
-        stays honest."""
+        """The ratios that are tried. The draw does not depend on the data, so the nested estimate stays unbiased."""
         if self.weights is not None:
             return self.weights
-        return _drawn(self.branches) + (_left_out(self.branches) if self.zero else ())
+        return _positive_ratios(self.branches) + (_zero_ratios(self.branches) if self.zero else ())
 
     @property
     def taus(self) -> tuple[tuple[float, ...], ...]:
@@ -90,68 +92,68 @@ class Space:
         return tuple((tau,) * self.branches for tau in self.tau)
 
     def taus_of(self, weights: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
-        """The exponents that make a difference with these weights: none of one branch alone that is left out."""
+        """The exponents that differ in effect with these weights: for one or two branches, 0 for one of weight 0."""
         if self.branches > 2:
             return self.taus
         return tuple(taus for taus in self.taus if all(w or not tau for w, tau in zip(weights, taus, strict=True)))
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """All candidates, the simplest first, so that the first of the best is the simplest of the best.
+        """All candidates, the simplest first, so that the first of several best ones is the simplest.
 
-        Simpler: fewer of the three depart from equal weights, no smoothing and no correction; then the smaller sum of
-        tau, the shorter window, the mean before the median, the smaller weights.
+        The order is by the number of departures from equal weights, no smoothing and no correction; then by the sum of
+        tau, the window, mean before median, and the weights.
         """
         pairs = product(self.ratios, self.smoothing)
         every = [Candidate(weights, smoothing, tau) for weights, smoothing in pairs for tau in self.taus_of(weights)]
         return tuple(sorted(every, key=_complexity))
 
-    def fitting(self, outputs: Outputs) -> Self:
-        """This space without what makes no difference: the ratio of one branch, the correction of an even prior or of
-        what has none, values and action units."""
+    def restricted_to(self, outputs: Outputs) -> Self:
+        """This space without axes that have no effect on these outputs: the ratio of one branch, and the correction of
+        a uniform prior or of values and action units, which have none."""
         branches = len(outputs.branches)
         fitted = self if branches == self.branches else replace(self, branches=branches, weights=None)
         corrected = metric_of(outputs.task).distribution
         even = not corrected or all(np.ptp(source.prior) == 0 for source in outputs.branches.values())
-        fitted = replace(fitted, weights=((1,) * branches,)) if len(outputs.speaking()) < 2 else fitted
+        fitted = replace(fitted, weights=((1,) * branches,)) if len(outputs.branches_with_rows()) < 2 else fitted
         return replace(fitted, tau=(0.0,)) if even else fitted
 
 
 def neighbours(space: Space) -> list[list[int]]:
-    """For each candidate the places of those a step away on one axis, and its own.
+    """For each candidate its own index, and the indices of the candidates one step away on one axis.
 
-    A step: to one of the nearest ratios, two for each branch but one; to the next window of the same smoother; to the
-    next exponent.
+    A step is to one of the nearest ratios, two for each branch but one; to the next window of the same smoother; or to
+    the next exponent.
     """
     candidates = space.candidates()
-    place = {candidate: number for number, candidate in enumerate(candidates)}
+    index = {candidate: number for number, candidate in enumerate(candidates)}
     ratio, window, tau = _nearest(space.ratios), _windows(space.smoothing), _exponents(space)
     return [
         [
-            place[near]
+            index[near]
             for near in (
                 c,
                 *(replace(c, weights=near) for near in ratio[c.weights]),
                 *(replace(c, smoothing=near) for near in window[c.smoothing]),
                 *(replace(c, tau=near) for near in tau[c.tau]),
             )
-            if near in place
+            if near in index
         ]
         for c in candidates
     ]
 
 
 def _nearest(ratios: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-    """For each ratio those whose shares of the vote are nearest to its own."""
-    shares = np.array([np.divide(weights, sum(weights)) for weights in ratios])
-    distance = np.abs(shares[:, None] - shares).sum(axis=2)
-    order = np.argsort(distance, axis=1, kind="stable")[:, 1 : 1 + 2 * (shares.shape[1] - 1)]
-    return {weights: [ratios[place] for place in near] for weights, near in zip(ratios, order, strict=True)}
+    """For each ratio those whose normalised weights are nearest to its own."""
+    fractions = np.array([np.divide(weights, sum(weights)) for weights in ratios])
+    distance = np.abs(fractions[:, None] - fractions).sum(axis=2)
+    order = np.argsort(distance, axis=1, kind="stable")[:, 1 : 1 + 2 * (fractions.shape[1] - 1)]
+    return {weights: [ratios[index] for index in near] for weights, near in zip(ratios, order, strict=True)}
 
 
 def _windows(smoothing: Sequence[Smoothing]) -> dict[Smoothing, list[Smoothing]]:
     near: dict[Smoothing, list[Smoothing]] = {s: [] for s in smoothing}
-    for smoother in SMOOTHERS:  # no smoothing is the narrowest window of both
-        axis = sorted(s for s in near if s.smoother == smoother or s == NONE)
+    for smoother in SMOOTHERS:  # no smoothing is the narrowest window of both smoothers
+        axis = sorted(s for s in near if s.smoother == smoother or s == NO_SMOOTHING)
         for one, other in pairwise(axis):
             near[one].append(other)
             near[other].append(one)
@@ -159,7 +161,7 @@ def _windows(smoothing: Sequence[Smoothing]) -> dict[Smoothing, list[Smoothing]]
 
 
 def _exponents(space: Space) -> dict[tuple[float, ...], list[tuple[float, ...]]]:
-    axis = {tau: place for place, tau in enumerate(sorted(space.tau))}
+    axis = {tau: index for index, tau in enumerate(sorted(space.tau))}
 
     def steps(one: tuple[float, ...], other: tuple[float, ...]) -> int:
         apart = [abs(axis[a] - axis[b]) for a, b in zip(one, other, strict=True)]
@@ -169,19 +171,19 @@ def _exponents(space: Space) -> dict[tuple[float, ...], list[tuple[float, ...]]]
 
 
 @cache
-def _drawn(branches: int) -> tuple[tuple[int, ...], ...]:
-    """All ratios of so many branches; equal weights and a draw of the others where there are too many."""
-    every = ratios(branches) if branches <= 6 else _random(branches)
+def _positive_ratios(branches: int) -> tuple[tuple[int, ...], ...]:
+    """All ratios of that many branches; equal weights and a random draw of the others if there are too many."""
+    every = ratios(branches) if branches <= 6 else _random_ratios(branches)
     if len(every) <= MOST_RATIOS:
         return every
-    places = np.random.default_rng(0).choice(len(every) - 1, MOST_RATIOS - 1, replace=False) + 1
-    return (every[0], *(every[place] for place in sorted(places)))
+    indices = np.random.default_rng(0).choice(len(every) - 1, MOST_RATIOS - 1, replace=False) + 1
+    return (every[0], *(every[index] for index in sorted(indices)))
 
 
 @cache
-def _left_out(branches: int) -> tuple[tuple[int, ...], ...]:
-    """Ratios that leave branches out: all of them of two and three branches; of more the equal weights of all but one,
-    each alone, and a draw."""
+def _zero_ratios(branches: int) -> tuple[tuple[int, ...], ...]:
+    """Ratios with a weight of 0: all of them for two and three branches; for more, equal weights of all but one, each
+    branch alone, and a random draw."""
     if branches <= 3:
         return tuple(weights for weights in ratios(branches, least=0) if 0 in weights)
     every = {tuple(int(branch != other) for branch in range(branches)) for other in range(branches)}
@@ -191,8 +193,8 @@ def _left_out(branches: int) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(every | set(kept[: MOST_RATIOS // 2])))
 
 
-def _random(branches: int) -> tuple[tuple[int, ...], ...]:
-    """Ratios of many branches, drawn: to list all of them would take long."""
+def _random_ratios(branches: int) -> tuple[tuple[int, ...], ...]:
+    """Random ratios of many branches, where listing all of them would take too long."""
     drawn = np.random.default_rng(0).integers(1, max(WEIGHTS) + 1, (4 * MOST_RATIOS, branches)).tolist()
     return ((1,) * branches, *sorted({reduced(weights) for weights in drawn} - {(1,) * branches}))
 
@@ -209,5 +211,5 @@ def _check(name: str, values: Iterable[object], holds: bool, expected: str) -> N
         raise SettingsError(f"the search space's {name} cannot be used", found=str(values), expected=expected)
 
 
-RATIOS_ONLY = Space(smoothing=(NONE,), tau=(0.0,))
-"""What the paper chooses: nothing smoothed, nothing corrected."""
+RATIOS_ONLY = Space(smoothing=(NO_SMOOTHING,), tau=(0.0,))
+"""The search space of the paper: no smoothing and no correction."""

@@ -1,12 +1,13 @@
-"""A study on storage that several workers share, each trial of it evaluated once, whoever dies on the way.
+"""A study in a storage that several workers share; each trial is evaluated once, even if workers die.
 
-A study has numbered slots, one for each trial that is wanted. A row in Optuna's storage is an attempt at a slot: it
-waits, is run by the worker that pops it (of several, the storage lets one), and succeeds or fails. While a worker lives
-it beats for its attempts; where the beat stops they fail, and whoever comes by next puts new attempts in their slots,
-with the same parameters. Of two attempts at one slot the earlier counts, so workers need no lock among them.
+A study has numbered slots, one for each requested trial. A row in Optuna's storage is an attempt at a slot: it waits,
+is run by the worker that pops it (the storage gives it to only one), and succeeds or fails. A worker sends heartbeats
+for its attempts while it runs; attempts whose heartbeat stops are marked as failed, and the next worker enqueues new
+attempts at their slots, with the same parameters. Of two attempts at one slot the earlier counts, so workers need no
+lock.
 
-Optuna's own retrying (`RetryHeartbeatStaleTrialCallback`, before 4.9 `RetryFailedTrialCallback`) works within
-`Study.optimize`, a trial at a time; batches are asked for and told, and then beating is left to the caller.
+Optuna's own retrying (`RetryHeartbeatStaleTrialCallback`, before 4.9 `RetryFailedTrialCallback`) works only within
+`Study.optimize`, one trial at a time; with `ask` and `tell`, which batches need, the caller must send the heartbeats.
 """
 
 import os
@@ -28,46 +29,47 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import UserError
 
 SLOT, WORKER = "slot", "worker"
 _MISSED = 3
-"""Beats missed, one after the other, until a worker is taken for dead."""
+"""Consecutive missed heartbeats after which a worker counts as dead."""
 _LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-_PATIENCE = 60
+_LOCK_TIMEOUT = 60
 """Seconds to wait for a lock on an SQLite file."""
-_OPENING = 5
-"""Attempts to open a storage: where several workers make its tables at once, all but one fail the first time."""
+_OPEN_ATTEMPTS = 5
+"""Attempts to open a storage: if several workers create its tables at once, all but one fail the first time."""
 
 SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "tpe": lambda seed, slot: TPESampler(seed=_mixed(seed, slot), multivariate=True, constant_liar=True),
     "random": lambda seed, slot: RandomSampler(seed=_mixed(seed, slot)),
     "qmc": lambda seed, slot: QMCSampler(
         scramble=True,
-        seed=seed,  # one sequence, whose points the storage deals out
+        seed=seed,  # one sequence, whose points the storage distributes
         independent_sampler=RandomSampler(seed=_mixed(seed, slot)),
         warn_independent_sampling=False,
     ),
 }
-"""Where points come from, by name. Seed and slot decide what they draw."""
+"""The samplers by name. Their points depend on seed and slot."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an attempt came to."""
+class TrialResult:
+    """The result of an attempt."""
 
     value: float | None
-    """The figure to be as high as can be; None: pruned."""
+    """The score to maximise; None: pruned."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """What else is to be kept, as JSON values."""
+    """Further values to store, as JSON values."""
 
 
 class SharedStudy:
-    """A study of `total` slots. Raises UserError where the storage cannot be had.
+    """A study of `total` slots. Raises UserError where the storage cannot be opened.
 
-    `planned` are the parameters of the first slots; those of the others come from the sampler. `heartbeat` is in
-    seconds.
+    `planned` are the parameters of the first slots; those of the others come from the sampler. `heartbeat` is the time
+    between heartbeats in seconds.
     """
 
     def __init__(
@@ -94,16 +96,16 @@ class SharedStudy:
     def work(
         self,
         size: int,
-        evaluate: Callable[[Sequence[Trial]], Sequence[Result]],
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        evaluate: Callable[[Sequence[Trial]], Sequence[TrialResult]],
+        on_progress: OnProgress = lambda done, total: None,
     ) -> None:
-        """Takes part until every slot is done: takes up to `size` trials, evaluates them together, tells their results.
+        """Works until every slot is done: takes up to `size` trials, evaluates them together and stores their results.
 
-        Where the others have all that is left, it waits for them, and takes over from those that die. What `evaluate`
-        raises is raised, and its trials are free for others at once.
+        If other workers run all remaining slots, it waits for them, and takes the slots of those that die. If
+        `evaluate` raises, its trials are marked as failed and the error is raised. `on_progress(slots done, slots)`.
         """
         while True:
-            progress(len(self.done()), self.total)
+            on_progress(len(self.done()), self.total)
             trials = self._take(size)
             if trials:
                 self._evaluate(trials, evaluate)
@@ -114,89 +116,89 @@ class SharedStudy:
                 time.sleep(self._heartbeat)
 
     def done(self) -> dict[int, FrozenTrial]:
-        """The trial of every slot that is done, in the order of slots."""
+        """The trials of the finished slots, in the order of slots."""
         found: dict[int, FrozenTrial] = {}
         for trial in self._trials(_DONE):
             if trial.user_attrs[SLOT] < self.total:
                 found.setdefault(trial.user_attrs[SLOT], trial)
         return dict(sorted(found.items()))
 
-    def _evaluate(self, trials: Sequence[Trial], evaluate: Callable[[Sequence[Trial]], Sequence[Result]]) -> None:
+    def _evaluate(self, trials: Sequence[Trial], evaluate: Callable[[Sequence[Trial]], Sequence[TrialResult]]) -> None:
         try:
-            with self._beating(trials):
+            with self._heartbeats(trials):
                 results = evaluate(trials)
         except BaseException:
             for trial in trials:
-                self._fail(trial._trial_id)
+                self._mark_failed(trial._trial_id)
             raise
         for trial, result in zip(trials, results, strict=True):
-            with _unless_ended():  # given up for dead in the meantime, it is another worker's now
+            with _unless_ended():  # the attempt may have been marked as failed, and its slot given to another worker
                 for key, value in result.attributes.items():
                     trial.set_user_attr(key, value)
                 state = TrialState.PRUNED if result.value is None else TrialState.COMPLETE
                 self._study.tell(trial, result.value, state, skip_if_finished=True)
 
-    def _fail(self, trial: int) -> None:
-        """Fails an attempt, by its key in the storage."""
+    def _mark_failed(self, trial: int) -> None:
+        """Marks an attempt as failed, by its key in the storage."""
         with _unless_ended():
             self._storage.set_trial_state_values(trial, TrialState.FAIL)
 
     def _take(self, size: int) -> list[Trial]:
-        """Up to `size` trials that are this worker's to run; none where others have all that is left.
+        """Up to `size` trials that this worker has to run; none where other workers run all remaining slots.
 
-        They go up to a multiple of `size`: whoever is left with part of a batch asks for the next one when he knows as
-        much as if he had had all of it.
+        Batches end at multiples of `size`: so the next batch is sampled with the same results known, even if a worker
+        runs only part of a batch.
         """
-        self._bury()
+        self._mark_stale_failed()
         while slots := self._open_slots(size):
             asked = [trial for slot in slots for trial in self._ask(slot)]
             live = self._trials(_LIVE)
             taken = []
             for trial in asked:
-                if _counts(trial, live):
+                if _is_first(trial, live):
                     taken.append(trial)
                 else:
-                    self._fail(trial._trial_id)
+                    self._mark_failed(trial._trial_id)
             if taken:
                 return taken
         return []
 
-    def _bury(self) -> None:
-        """Fails the attempts of workers that are dead."""
+    def _mark_stale_failed(self) -> None:
+        """Marks the attempts of dead workers as failed."""
         with _quiet():
             fail_stale_trials(self._study)
-        # Optuna overlooks those that died before their first beat.
+        # Optuna does not find those without any heartbeat.
         before = datetime.now() - timedelta(seconds=_MISSED * self._heartbeat)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if WORKER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before:
-                self._fail(trial._trial_id)
+                self._mark_failed(trial._trial_id)
 
     def _sweep(self) -> None:
-        """Fails what waits or runs for slots that are done: a dead worker's, or one that its own worker fails too."""
+        """Marks attempts as failed that wait or run for finished slots: of dead workers, or superseded ones."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
             if trial.user_attrs.get(SLOT, 0) < self.total:
-                self._fail(trial._trial_id)
+                self._mark_failed(trial._trial_id)
 
     def _open_slots(self, size: int) -> list[int]:
-        """The first slots that nobody runs, up to a multiple of `size`; each now has an attempt that waits.
+        """The first slots that no worker runs, up to a multiple of `size`; each gets an attempt that waits.
 
-        What was tried before is tried again with the same parameters.
+        Slots with failed attempts get the same parameters again.
         """
         attempts = self._trials((*_LIVE, TrialState.FAIL))
         taken = {t.user_attrs[SLOT] for t in attempts if t.state in _LIVE and t.state != TrialState.WAITING}
         waiting = {t.user_attrs[SLOT] for t in attempts if t.state == TrialState.WAITING} - taken
         left = [slot for slot in range(self.total) if slot not in taken]
         slots = [slot for slot in left if slot // size == left[0] // size]
-        whole = [trial for trial in attempts if len(trial.params) == len(self._space)]
-        had = {trial.user_attrs[SLOT]: trial.params for trial in reversed(whole)}
+        sampled = [trial for trial in attempts if len(trial.params) == len(self._space)]
+        before = {trial.user_attrs[SLOT]: trial.params for trial in reversed(sampled)}
         for slot in slots:
             if slot not in waiting:
-                params = self._planned[slot] if slot < len(self._planned) else had.get(slot, {})
+                params = self._planned[slot] if slot < len(self._planned) else before.get(slot, {})
                 self._study.enqueue_trial(dict(params), user_attrs={SLOT: slot})
         return slots
 
     def _ask(self, slot: int) -> list[Trial]:
-        """Pops a waiting trial, and signs it; none where it was failed meanwhile by others, who had done it all."""
+        """Pops a waiting trial and marks it with this worker; none where others have marked it as failed meanwhile."""
         with _unless_ended(), _quiet():
             self._study.sampler = SAMPLERS[self._sampler](self._seed, slot)
             trial = self._study.ask(self._space)
@@ -210,34 +212,34 @@ class SharedStudy:
         return [t for t in self._study.get_trials(deepcopy=False, states=tuple(states)) if SLOT in t.user_attrs]
 
     @contextmanager
-    def _beating(self, trials: Sequence[Trial]) -> Iterator[None]:
-        """Shows that this worker lives, from a thread of its own."""
-        over = Event()
+    def _heartbeats(self, trials: Sequence[Trial]) -> Iterator[None]:
+        """Sends heartbeats for these trials from a thread."""
+        finished = Event()
 
-        def beat() -> None:
-            while not over.wait(self._heartbeat):
+        def send() -> None:
+            while not finished.wait(self._heartbeat):
                 for trial in trials:
-                    with suppress(optuna.exceptions.StorageInternalError):  # the next beat may get through
+                    with suppress(optuna.exceptions.StorageInternalError):  # the next heartbeat may succeed
                         self._storage.record_heartbeat(trial._trial_id)
 
-        thread = Thread(target=beat, daemon=True)
+        thread = Thread(target=send, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            finished.set()
             thread.join()
 
 
-def _counts(trial: Trial, live: Sequence[FrozenTrial]) -> bool:
-    """Whether this attempt is the first of its slot; it has none where another worker popped what waited."""
+def _is_first(trial: Trial, live: Sequence[FrozenTrial]) -> bool:
+    """Whether this attempt is the first of its slot; it has no slot where another worker popped the waiting one."""
     slot = trial.user_attrs.get(SLOT)
     first = next((other for other in live if other.user_attrs[SLOT] == slot), None)
     return first is not None and first.number == trial.number
 
 
-class _Journalled(sqlite3.Connection):
-    """With a log ahead of the file: a commit waits for no disk, and a power cut costs the last commits only."""
+class _WalConnection(sqlite3.Connection):
+    """SQLite with a write-ahead log: commits do not wait for the disk, and a power cut loses only the last commits."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -246,7 +248,7 @@ class _Journalled(sqlite3.Connection):
 
 
 def _open(url: str, heartbeat: int) -> RDBStorage:
-    """The storage. Raises UserError where it cannot be had."""
+    """Opens the storage. Raises UserError where that is not possible."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -257,8 +259,8 @@ def _open(url: str, heartbeat: int) -> RDBStorage:
         raise UserError("--storage is not the URL of a database", found=url, remedy=remedy) from problem
     options: dict[str, Any] = {"pool_pre_ping": True}
     if shown.startswith("sqlite"):
-        options = {"connect_args": {"timeout": _PATIENCE, "factory": _Journalled}}
-    for attempt in range(_OPENING):
+        options = {"connect_args": {"timeout": _LOCK_TIMEOUT, "factory": _WalConnection}}
+    for attempt in range(_OPEN_ATTEMPTS):
         try:
             return RDBStorage(
                 url, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=_MISSED * heartbeat
@@ -267,7 +269,7 @@ def _open(url: str, heartbeat: int) -> RDBStorage:
             remedy = "For PostgreSQL: pip install psycopg[binary]."
             raise UserError("the storage's driver is not installed", found=shown, remedy=remedy) from problem
         except (SQLAlchemyError, RuntimeError) as problem:
-            if attempt + 1 == _OPENING:
+            if attempt + 1 == _OPEN_ATTEMPTS:
                 reason = str(getattr(problem, "orig", None) or problem).strip().splitlines()[0]
                 raise UserError(f"the storage cannot be used ({reason})", found=shown, remedy=remedy) from problem
             time.sleep(0.2 * (attempt + 1))
@@ -275,13 +277,13 @@ def _open(url: str, heartbeat: int) -> RDBStorage:
 
 
 def _unless_ended() -> suppress:
-    """Lets be what is said of a trial that another worker has ended: who looks first may speak second."""
+    """Ignores Optuna's error for a trial that another worker has already ended."""
     return suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's remark that heartbeats are an experiment, and left to who asks and tells."""
+    """Suppresses Optuna's warnings that heartbeats are experimental, and not sent by `ask` and `tell`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="Heartbeat of storage")
@@ -289,5 +291,5 @@ def _quiet() -> Iterator[None]:
 
 
 def _mixed(seed: int, slot: int) -> int:
-    """One seed out of two numbers."""
+    """One seed from two numbers."""
     return (seed * 1_000_003 + slot) % 2**32

@@ -25,30 +25,32 @@ def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
     ) -> int:
         """Trains the paper's table and its controls over several seeds, and writes table.md, table.csv, figure.png.
 
-        Run again, it does what is left to do: each training is a run of its own under OUT/runs, resumed where it
-        stopped.
+        Run it again to continue: each training is a run of its own under OUT/runs, resumed where it stopped.
+
+            abaw-expr ablate store --out ablation --seeds 3
 
         Args:
             store: The prepared store.
             out: The folder of the ablation.
-            settings: The recipe that all rows share; any of its settings can be changed here, as with train.
+            settings: The recipe that all rows share; each of its settings can be changed here, as with `train`.
             seeds: Trainings of each row.
             jobs: Trainings at a time; 0: one on each GPU, on a CPU one.
-            rows: Only these rows of the table, by name; the names are in table.csv.
+            rows: Only these rows of the table, by name; table.csv has the names.
         """
         from tuning import ablation
         from tuning.ablation_report import cells, write_report
+        from tuning.jobs import train_jobs
 
-        known = {row.name: row for row in ablation.ROWS}
+        known = {row.name: row for row in ablation.ABLATION_ROWS}
         if unknown := sorted(set(rows) - set(known)):
             raise UserError("--rows names no row of the table", found=unknown, expected=", ".join(known))
         for flag, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 0)):
             if value < least:
                 raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
-        chosen = ablation.with_needed(rows) if rows else ablation.ROWS
+        chosen = ablation.with_needed(rows) if rows else ablation.ABLATION_ROWS
         gpus = _gpus(overrides)
-        with console.progress("Training epochs") as tell:
-            ablation.train_rows(store, out, overrides, chosen, seeds, jobs or gpus or 1, gpus, tell)
+        with console.progress("Training epochs") as on_progress:
+            train_jobs(ablation.jobs_of(chosen, overrides, seeds, out), store, jobs or gpus or 1, gpus, on_progress)
         found = ablation.results(out, overrides, chosen, seeds, task)
         write_report(found, out)
         columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
@@ -56,7 +58,7 @@ def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
         console.table(
             f"Ablation {out}", columns, [[r.row.name, *c[1:6], c[-1]] for r, c in zip(found, short, strict=True)]
         )
-        console.note(f"Whole table, and the figure: {out / 'table.md'}, {out / 'figure.png'}")
+        console.note(f"Table and plot: {out / 'table.md'}, {out / 'figure.png'}")
         return 0
 
     return ablate

@@ -12,7 +12,10 @@ from abaw_expr.settings import Settings, load_settings
 
 DEFAULT_RECIPE = Path("modern")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Stores = Annotated[tuple[str, ...], tyro.conf.arg(metavar="STORE [STORE=SHARE ...]")]
+Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")]
+Predictions = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTIONS")]
+Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+Stores = Annotated[tuple[str, ...], tyro.conf.arg(metavar="STORE [STORE=FRACTION ...]")]
 Tables = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[NAME=]FILE [[NAME=]FILE ...]")]
 
 
@@ -26,8 +29,8 @@ def files_of(outputs: Sequence[Path]) -> list[Path]:
 def base_settings(arguments: Sequence[str]) -> Settings:
     """The settings that command-line overrides start from: the named file's, or those of the run to resume."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--settings", type=Path)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--settings", nargs="?", type=Path)  # tyro reports a missing value
+    parser.add_argument("--run", nargs="?", type=Path)
     parser.add_argument("--resume", action="store_true")
     known, _ = parser.parse_known_args(arguments)
     if known.settings is None and known.resume and known.run and (known.run / "settings.yaml").exists():

@@ -11,12 +11,12 @@ from abaw_expr.version import VERSION
 
 if TYPE_CHECKING:
     from abaw_expr.outputs.table import Outputs
-    from submissions.bundle import Run
+    from submissions.bundle import BundledRun
 
 
 def runs_to_bundle(
     bundle: Path | None, runs: Sequence[Path], tables: "Sequence[Outputs]", others: Sequence[Path]
-) -> "list[Run]":
+) -> "list[BundledRun]":
     """The runs whose settings go into the bundle; refuses, before anything is written, what cannot be bundled."""
     if bundle is None:
         if runs:
@@ -28,22 +28,25 @@ def runs_to_bundle(
     return read_runs(runs, tables)
 
 
-def write_and_tell(
+def bundle_submission(
     bundle: Path,
     predictions: Path,
     template: Path,
     decisions: Sequence[Path],
     tables: "Sequence[Outputs]",
-    runs: "Sequence[Run]",
+    runs: "Sequence[BundledRun]",
     options: Mapping[str, str | None],
 ) -> int:
-    """Writes the bundle of a submission, which checks it, and returns the exit status."""
+    """Writes the bundle of a submission, prints the checker's verdict, and returns the exit status."""
     from submissions.bundle import signatures, write_bundle
+    from submissions.checking.checker import check_submission
 
-    clean = write_bundle(bundle, predictions, template, decisions, tables, runs, options, VERSION)
+    verdict = check_submission(predictions, template)
+    shown = verdict.under_names({predictions: "predictions.txt", template: "template.txt"})
+    write_bundle(bundle, predictions, template, decisions, tables, shown.to_json(), runs, options, VERSION)
     lacking = signatures(tables) - {run.signature for run in runs}
     if lacking and all(run.signature for run in runs):
         console.note(f"The bundle has no settings of {', '.join(sorted(lacking))}; --runs FOLDER adds those of a run.")
-    verdict = "clean" if clean else "faults, which abaw-expr check tells"
-    console.OUT.print(f"Bundle {bundle}, checked: {verdict}", soft_wrap=True)
-    return 0 if clean else 1
+    result = "clean" if verdict.clean else "faults; `abaw-expr check` names them"
+    console.OUT.print(f"Bundle {bundle}, checked: {result}", soft_wrap=True)
+    return 0 if verdict.clean else 1

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from abaw_expr.commands import console
+from abaw_expr.commands.arguments import Json, Predictions
 from abaw_expr.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,21 +14,24 @@ if TYPE_CHECKING:
 
 
 def check(
-    predictions: tyro.conf.Positional[Path],
+    predictions: Predictions,
     template: Path | None = None,
     videos: Path | None = None,
     media: Path | None = None,
-    json_: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+    json_: Json = False,
 ) -> int:
-    """Finds every fault of a submission at once, with line numbers; the template's header says which challenge it is.
+    """Finds every fault of a submission, with line numbers; the template's header names the challenge.
 
-    Exit status: 0 clean, 1 faults, 2 could not run. Warnings, of what may be right, leave it at 0.
+        abaw-expr check predictions.txt --template template.txt
+        abaw-expr check predictions.txt --videos test_set_release.txt --media videos
+
+    Exit status: 0 clean, 1 faults, 2 could not run. Warnings do not change it.
 
     Args:
         predictions: The predictions.txt, or the 3rd edition's folder.
         template: The organisers' template.
         videos: Without a template: the organisers' list of test videos.
-        media: With --videos: the folder of the videos, at any depth, whose frames are counted.
+        media: With --videos: the folder of the videos, at any depth; their frames are counted.
         json_: Print the findings as JSON.
     """
     try:
@@ -50,8 +52,7 @@ def check(
 
 
 def _verdict(predictions: Path, template: Path | None, videos: Path | None, media: Path | None) -> "Verdict":
-    from submissions.checking.checker import check_folder, check_predictions
-    from submissions.checking.faults import Verdict
+    from submissions.checking.checker import check_submission
     from submissions.checking.videos import check_without_template, read_list
 
     if template is None and videos is not None:
@@ -61,27 +62,27 @@ def _verdict(predictions: Path, template: Path | None, videos: Path | None, medi
         raise UserError("check needs --template, or without one --videos [--media]")
     if predictions.exists() and template.exists() and predictions.samefile(template):
         raise UserError("is named as predictions and as template", path=template, remedy="Name the organisers' file.")
-    return Verdict(predictions, (check_folder if predictions.is_dir() else check_predictions)(predictions, template))
+    return check_submission(predictions, template)
 
 
 def _count_frames(media: Path, videos: Sequence[str]) -> dict[str, int]:
     """The frames of every video whose film is found and can be read."""
     import av
 
+    from abaw_expr.data.discovery import find_video_files, video_files_of
     from abaw_expr.data.media.decode import read_times
-    from abaw_expr.data.walk import films_of, find_films
     from abaw_expr.tasks.names import VIDEO_SUFFIXES
 
-    films, problems = find_films(media)
-    film_of = films_of(videos, films, media, problems)
+    films, problems = find_video_files(media)
+    film_of = video_files_of(videos, films, media, problems)
     for problem in problems:
-        console.tell(problem)
+        console.problem_note(problem)
     if not films:
         raise UserError("holds no videos", path=media, expected=", ".join(VIDEO_SUFFIXES))
     frames: dict[str, int] = {}
-    with console.progress("Counting frames") as tell:
+    with console.progress("Counting frames") as on_progress:
         for done, video in enumerate(videos):
-            tell(done, len(videos))
+            on_progress(done, len(videos))
             film = film_of[video].path
             try:
                 count = len(read_times(film)) if film else 0

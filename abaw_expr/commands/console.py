@@ -1,7 +1,7 @@
 """What the command line shows: progress with time left, small tables, errors as one paragraph."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from abaw_expr.data.problems import Problem
     from abaw_expr.faces.extract import Faces
     from abaw_expr.outputs.decision import Decision
+    from abaw_expr.outputs.importing import Imported
     from abaw_expr.outputs.table import Outputs
     from abaw_expr.tasks.report import Report
-    from abaw_expr.training.run import Epoch
+    from abaw_expr.training.run import Epoch, RunStart
 
 
 class _Escaping(Console):
@@ -52,7 +53,7 @@ def speak(first: bool) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with time left; the function it gives is told (done, total)."""
+    """A bar with time left; yields `on_progress(done, total)`."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -62,14 +63,14 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TextColumn("so far"),
     )
-    with Progress(*columns, console=ERR, transient=True) as bar:
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def note(text: str) -> None:
     """A line about what is going on."""
-    ERR.print(text, soft_wrap=True)
+    ERR.print(text, soft_wrap=not ERR.is_terminal)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -86,62 +87,89 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def problems(title: str, found: "Sequence[Problem]") -> None:
-    """Prints what is wrong with a release: each kind once, with its videos, what was found first, and what to do."""
+    """Prints the problems of a release: each kind once, with its videos, its first detail and its remedy."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in found:
         kinds.setdefault((problem.kind, problem.remedy), []).append(problem)
     OUT.print(f"\n{title}", style="bold", soft_wrap=True)
-    for (metric, remedy), alike in kinds.items():
-        OUT.print(f"{len(alike):5d} {metric}: {shorten([problem.video for problem in alike])}", soft_wrap=True)
+    for (kind, remedy), alike in kinds.items():
+        OUT.print(f"{len(alike):5d} {kind}: {shorten([problem.video for problem in alike])}", soft_wrap=True)
         OUT.print(f"      {alike[0].detail}. {remedy}", soft_wrap=True)
 
 
 def applied(path: "Path | None", outputs: "Outputs", decision: "Decision") -> None:
-    """Says how a decision is applied to outputs, where that is not as it was tuned."""
-    if path is None:
-        note(f"No --decision: all branches have the same vote, nothing is tuned ({decision}).")
-    else:
-        strangers(path, decision.strangers(outputs.branches))
+    """Prints what should be known of a decision that is applied to outputs."""
+    from abaw_expr.outputs.applied import note_on
+
+    if text := note_on(path, outputs, decision):
+        note(text)
 
 
-def strangers(decision: object, found: Sequence[str]) -> None:
-    """Says that a decision is applied to other outputs than it was tuned on, where it is."""
-    if found:
-        note(
-            f"Warning: {decision} was tuned on other outputs: {'; '.join(found)}. Its weights, smoothing and prior "
-            "correction are those of what it was tuned on. Tune again on the validation outputs of the same run."
-        )
+def imported(title: str, found: "Imported") -> None:
+    """Prints how the rows of a source met those of an outputs table."""
+    rows = [("rows of the table", found.used + found.unfilled), ("rows with numbers", found.used)]
+    rows += [("rows without: no vote", found.unfilled), ("rows of other frames, left out", found.unmatched)]
+    rows += [("rows scaled to sum to 1", found.scaled)] if found.scaled else []
+    table(title, ("", "count"), rows)
+    if found.respelled:
+        names = [f"{theirs} for {ours}" for theirs, ours in found.respelled.items()]
+        note(f"{len(names)} videos are spelled differently, and were matched: {shorten(names)}.")
+    if found.extra_videos:
+        count = len(found.extra_videos)
+        note(f"{count} videos are not in the table, and were left out: {shorten(found.extra_videos)}.")
 
 
-def tell(problem: "Problem") -> None:
-    """Prints one thing that is wrong with the input, as a note."""
+def problem_note(problem: "Problem") -> None:
+    """Prints one problem of the input, as a note."""
     note(f"{problem.kind}: {problem.video}: {problem.detail}. {problem.remedy}")
 
 
 def ignored_tracks(found: "Sequence[Faces]", folder: "Path") -> None:
     """Says how many tracks of faces were ignored, and where to choose otherwise."""
     from abaw_expr.faces.choose import IGNORE
-    from abaw_expr.faces.extract import TABLE
+    from abaw_expr.faces.extract import TRACKS_TABLE
     from abaw_expr.faces.folders import FOUND
 
-    ignored = sum(choice == IGNORE for one in found for choice in one.chosen.values())
+    ignored = sum(choice == IGNORE for one in found for choice in one.choices.values())
     if ignored:
-        note(f"{ignored} more tracks of faces were ignored. To choose otherwise, edit {folder / FOUND / TABLE}.")
+        note(f"{ignored} more tracks of faces were ignored. To correct a choice, edit {folder / FOUND / TRACKS_TABLE}.")
 
 
-def print_epoch(epoch: "Epoch") -> None:
-    """Prints a line an epoch, under a header at the first line of a run."""
-    if epoch.epoch == 1:
-        note("epoch     loss val loss   audio  visual   fused seconds  (macro F1)")
-    note(
-        f"{epoch.epoch:5d} {epoch.train_loss:8.4f} {epoch.val_loss:8.4f} {show(epoch.audio_f1):>7} "
-        f"{show(epoch.visual_f1):>7} {epoch.fused_f1:7.4f} {epoch.seconds:7.1f}"
-    )
+def print_start(start: "RunStart") -> None:
+    """Prints what a run is about to do."""
+    processes = f"{start.processes} process{'es' * (start.processes > 1)}"
+    note(f"Device:     {start.device}, {processes}, precision {start.precision}")
+    note(f"Training:   {start.train_samples:,} samples an epoch, from {start.train_videos:,} videos")
+    note(f"Validation: {start.val_samples:,} samples, from {start.val_videos:,} videos")
+    resumed = f"; resumed after epoch {start.epochs_done}, step {start.steps_done:,}"
+    again = start.epochs_done or start.steps_done
+    note(f"Epochs:     {start.epochs:,} of {start.steps:,} steps{resumed if again else ''}")
+
+
+def epoch_printer() -> Callable[["Epoch"], None]:
+    """Prints a line an epoch, under a header before its first one."""
+    header = ["epoch     loss  val loss  F1 audio  F1 visual  F1 fused  seconds"]
+
+    def print_epoch(epoch: "Epoch") -> None:
+        if header:
+            note(header.pop())
+        note(
+            f"{epoch.epoch:5d} {epoch.train_loss:8.4f} {epoch.val_loss:9.4f} {show(epoch.audio_f1):>9} "
+            f"{show(epoch.visual_f1):>10} {epoch.fused_f1:9.4f} {epoch.seconds:8.1f}"
+        )
+
+    return print_epoch
+
+
+def print_best(best: Mapping[str, Any], epochs: int) -> None:
+    """Prints the scores of a run's best epoch, which are those of `Epoch`."""
+    rows = [(name, best[f"{name}_f1"]) for name in ("audio", "visual", "fused")]
+    table(f"Best epoch {best['epoch']} of {epochs}: macro F1 on validation", ("", "macro F1"), rows)
 
 
 def print_decision(name: str, decision: "Decision") -> None:
-    """Prints what was chosen, the figures it was chosen by, and what to expect of it."""
-    metric, figures, estimate = decision.metric, decision.figures or {}, decision.estimate or {}
+    """Prints what was chosen, the scores it was chosen by, and what to expect of it."""
+    metric, scores, estimate = decision.metric, decision.scores or {}, decision.estimate or {}
     chosen = [(branch, vote.weight, vote.tau) for branch, vote in decision.branches.items()]
     columns = ("branch", "weight", "prior correction tau")[: 3 if metric.distribution else 2]
     table(f"Decision {name}", columns, [row[: len(columns)] for row in chosen])
@@ -152,9 +180,9 @@ def print_decision(name: str, decision: "Decision") -> None:
             ("unit", "probability"),
             zip(decision.task.columns, decision.thresholds, strict=True),
         )
-    rows = [(f"{branch} alone, nothing tuned", figure) for branch, figure in figures["alone"].items()]
-    rows += [("equal weights, nothing tuned", figures["equal"]), ("tuned", figures[metric.key])]
-    rows += [("tuned, frames with a crop", figures[f"{metric.key}_with_crop"])]
+    rows = [(f"{branch} alone, nothing tuned", figure) for branch, figure in scores["alone"].items()]
+    rows += [("equal weights, nothing tuned", scores["equal"]), ("tuned", scores[metric.key])]
+    rows += [("tuned, frames with a crop", scores[f"{metric.key}_with_crop"])]
     caveats = estimate.get("caveats", [])
     rows += [("nested (too high, see below)" if caveats else "nested", estimate[f"nested_{metric.key}"])]
     rows += [(f"nested without {branch}", figure) for branch, figure in estimate.get("without", {}).items()]
@@ -162,17 +190,17 @@ def print_decision(name: str, decision: "Decision") -> None:
     table(f"{metric.title} on these frames", ("", metric.name), rows)
     if estimate["interval"]:
         low, high = estimate["interval"]
-        again = f"{estimate['chosen_again']:.0%} of resamples of the recordings choose the same"
-        OUT.print(f"Nested, 95 % over recordings: {low:.4f} to {high:.4f}; {again}.", soft_wrap=True)
+        again = f"{estimate['chosen_again']:.0%} of bootstrap resamples of the recordings select this decision"
+        OUT.print(f"Nested, 95 % interval over recordings: {low:.4f} to {high:.4f}. {again}.", soft_wrap=True)
     for branch, figure in estimate.get("without", {}).items():
         if figure > (estimate[f"nested_{metric.key}"] or 0):
-            remedy = "tune --leave-out tries that." if len(chosen) == 2 else "leave it out of --outputs."
-            note(f"Without {branch} the nested estimate is higher, so it may harm: {remedy}")
+            remedy = "`tune --leave-out` tries weight 0." if len(chosen) == 2 else "Tune without it."
+            note(f"Without {branch} the nested estimate is higher. {remedy}")
     for caveat in caveats:
-        note(f"Warning: all these figures, nested too, are too high: {caveat}.")
-    for branch, figure in figures["alone"].items():
-        if (figure or 0) > (figures[metric.key] or 0):
-            note(f"{branch} alone beats every fusion: the others need more training, or more data.")
+        note(f"Warning: these scores are too high, the nested estimate too: {caveat}.")
+    for branch, figure in scores["alone"].items():
+        if (figure or 0) > (scores[metric.key] or 0):
+            note(f"{branch} alone scores higher than every fusion: the others need more training, or more data.")
 
 
 def print_report(name: str, report: "Report", detailed: bool) -> None:

@@ -1,4 +1,4 @@
-"""The whole way on a made-up corpus, by the same commands that a team types."""
+"""`demo`: the whole way on a synthetic corpus, by the same commands that a team types."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -6,38 +6,49 @@ from pathlib import Path
 from typing import Any
 
 from abaw_expr.commands import console
-from abaw_expr.data.release.reader import read_annotation_folder
-from abaw_expr.data.synthetic.corpus import LABEL_FOLDERS, TEMPLATE, Plan, write_release
 from abaw_expr.errors import UserError
 from abaw_expr.files import write_json
-from abaw_expr.outputs.decision import Decision, figures
-from abaw_expr.outputs.table import read_outputs
-from abaw_expr.tasks.task import Task
+from abaw_expr.tasks.task import EXPR, Task
 
-ROWS = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "fused": "fused, as decided"}
-"""The figures of the last table, and of `summary.json`."""
+_ROWS = {"audio": "audio", "visual": "visual", "equal": "fused 1:1", "fused": "fused, as decided"}
+"""The scores of the last table, and of `summary.json`."""
 
 
-def run(out: Path, seed: int, task: Task, command: Callable[[Sequence[str]], int]) -> int:
-    """Fills `out` and returns the exit status; `command` runs one command line.
+def demo_command(command: Callable[[Sequence[str]], int]) -> Callable[..., int]:
+    """The demo; `command` runs one command line and returns its exit status."""
 
-    Raises UserError where `out` is not empty.
-    """
-    if out.exists() and any(out.iterdir()):
-        raise UserError("is not empty", path=out, remedy="Name a new folder for the demo.")
-    with console.progress("Filming the corpus") as tell:
-        write_release(out / "release", Plan(), seed, tell)
-    for step in _steps(out, seed):
-        words = [str(word) for word in step]
-        console.note("\n$ abaw-expr " + " ".join(words))
-        status = command(words)
-        if status:
-            return status
-    _summarise(out, seed, task)
-    return 0
+    def demo(out: Path, seed: int = 0) -> int:
+        """Runs the whole way on a synthetic corpus, from its release to a checked submission.
+
+        It makes the corpus's videos, runs the commands of the way, and ends with macro F1 of audio, visual and both.
+
+            abaw-expr demo demo
+
+        Args:
+            out: A new folder for release, store, run, outputs, decision, predictions.txt, summary.json.
+            seed: Seed of the corpus and of training.
+        """
+        from abaw_expr.data.synthetic.corpus import CorpusPlan, write_release
+
+        if out.exists() and any(out.iterdir()):
+            raise UserError("is not empty", path=out, remedy="Name a new folder for the demo.")
+        with console.progress("Making the corpus") as on_progress:
+            write_release(out / "release", CorpusPlan(), seed, on_progress)
+        for step in _steps(out, seed):
+            words = [str(word) for word in step]
+            console.ERR.print("\n$ abaw-expr", *words, soft_wrap=True)  # to be copied
+            status = command(words)
+            if status:
+                return status
+        _summarise(out, seed, EXPR)
+        return 0
+
+    return demo
 
 
 def _steps(out: Path, seed: int) -> list[list[object]]:
+    from abaw_expr.data.synthetic.corpus import TEMPLATE
+
     store, trained, decision = out / "store", out / "run", out / "decision.json"
     last = ["predict", "--run", trained, "--store", store, "--checkpoint", "last"]  # the best is chosen on validation
     val, test, predictions = out / "val.parquet", out / "test.parquet", out / "predictions.txt"
@@ -55,26 +66,31 @@ def _steps(out: Path, seed: int) -> list[list[object]]:
 
 def _summarise(out: Path, seed: int, task: Task) -> None:
     """What sound, picture and both give on validation, and on the test labels that nothing was chosen by."""
+    from abaw_expr.data.release.reader import read_annotation_folder
+    from abaw_expr.data.synthetic.corpus import LABEL_FOLDERS
+    from abaw_expr.outputs.decision import Decision, scores
+    from abaw_expr.outputs.table import read_outputs
+
     decision = Decision.load(out / "decision.json", task)
     truths = read_annotation_folder(out / "release" / LABEL_FOLDERS["test"], task)
     test = [
         replace(video, label=truths[video.name][video.frame - 1])
         for video in read_outputs(out / "test.parquet", task).videos()
     ]
-    on_val, on_test = _flat(decision.figures or {}), _flat(figures(decision, test))
+    on_val, on_test = _flat(decision.scores or {}), _flat(scores(decision, test))
     console.table(
         "Macro F1 (chance: 0.125)",
         ("", "validation", "test"),
-        [(label, on_val[name], on_test[name]) for name, label in ROWS.items()],
+        [(label, on_val[name], on_test[name]) for name, label in _ROWS.items()],
     )
     console.OUT.print(f"Decision: {decision}", soft_wrap=True)
     console.OUT.print(f"Submission: {out / 'predictions.txt'}, checked: clean", soft_wrap=True)
-    summary = {name: {"macro_f1": on_val[name], "test_macro_f1": on_test[name]} for name in ROWS}
+    summary = {name: {"macro_f1": on_val[name], "test_macro_f1": on_test[name]} for name in _ROWS}
     write_json(
         out / "summary.json",
         {"seed": seed, **summary, "estimate": decision.estimate, "decision": str(decision), "check": "clean"},
     )
 
 
-def _flat(figures: Mapping[str, Any]) -> dict[str, float | None]:
-    return {**figures["alone"], "equal": figures["equal"], "fused": figures["macro_f1"]}
+def _flat(scores: Mapping[str, Any]) -> dict[str, float | None]:
+    return {**scores["alone"], "equal": scores["equal"], "fused": scores["macro_f1"]}

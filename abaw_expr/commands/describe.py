@@ -2,25 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from abaw_expr.commands import console
-from abaw_expr.commands.arguments import DEFAULT_RECIPE
+from abaw_expr.commands.arguments import DEFAULT_RECIPE, Json
 from abaw_expr.commands.exit_status import OK
 from abaw_expr.settings import load_settings
 
 
 def describe(
-    json_: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+    json_: Json = False,
     settings: Path = DEFAULT_RECIPE,
 ) -> int:
-    """Shows the networks: layers, shapes, parameters, multiply-adds of one sample.
+    """Shows the networks: layers, output shapes, parameters, multiply-adds of one sample.
 
     Args:
         json_: Print JSON instead of tables.
-        settings: The settings file, or shipped name, whose networks are shown.
+        settings: The settings file or recipe whose networks are shown.
     """
     from abaw_expr.models.describe import describe as describe_networks
 

@@ -1,6 +1,6 @@
-"""The commands for videos as a camera writes them: faces out of them, and a run's answer for one of them."""
+"""`faces`: crops of the faces in videos that have none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,25 +20,29 @@ def faces(
     every: int = 5,
     workers: int = 0,
 ) -> int:
-    """Finds the faces of videos that have no crops: detects, follows and aligns them, 112 x 112.
+    """Finds the faces of videos that have no crops: detects, tracks and aligns them to crops of 112 x 112 pixels.
 
-    Give --release, to complete a release before `prepare`, or --videos with --out.
+    Give a release, to add its missing crops before `prepare`, or video files and --out.
 
-    Writes <folder>/cropped_aligned_found/<video>/00001.jpg, laid out as the organisers' crops are; a frame without a
-    face has none. Two people in one video become <video>_left and <video>_right.
+    It writes FOLDER/cropped_aligned_found/VIDEO/00001.jpg in the layout of the organisers' crops; a frame without a
+    face has no crop. Two people in a video become VIDEO_left and VIDEO_right.
 
-    Who was taken stands in <folder>/found_faces/tracks.csv. Where that is the wrong one, change the column `choice`
-    (main, left, right, ignore) and run the command again: it obeys, without looking for faces again.
+    FOLDER/found_faces/tracks.csv lists all tracks of faces. To correct a choice, change its column `choice` (main,
+    left, right, ignore) and run the command again: it applies the table without another detection.
+
+        abaw-expr faces release
+        abaw-expr faces talk.mp4 phone.mov --out found --workers 2
 
     Args:
-        release: The folder of the release; its annotated and test videos that have no crops are looked through.
-        videos: Video files of any format, frame rate and rotation.
+        release: The folder of the release; its annotated and test videos without crops are processed.
+        videos: Video files of any format, frame rate and rotation, or folders of them at any depth.
         out: With --videos: the folder to write.
-        every: Pictures from one in which faces are looked for to the next; between them they are followed.
-        workers: Processes at work, each on a video of its own; 0: one a core, or one in all where there is a GPU.
+        every: Detect faces in every N-th frame and track them in between.
+        workers: Processes, each with a video of its own; 0: one a core, or a single one on a GPU.
     """
     import torch
 
+    from abaw_expr.data.discovery import video_files_by_name
     from abaw_expr.data.release.reader import read_release
     from abaw_expr.data.workers import processes
     from abaw_expr.faces.extract import extract_faces, videos_without_crops
@@ -49,32 +53,24 @@ def faces(
         files, wanted = videos_without_crops(read_release(release, EXPR))
         folder = release
     elif release is None and videos and out is not None:
-        files, wanted, folder = _by_name(videos), None, out
+        (files, problems), wanted, folder = video_files_by_name(videos), None, out
+        for problem in problems:
+            console.problem_note(problem)
     else:
         raise UserError("faces needs --release, or --videos with --out")
     if not files:
         console.OUT.print("All videos of the release have crops: there is nothing to do.")
         return 0
-    with console.progress("Finding faces") as tell:
-        found = extract_faces(files, folder, every, wanted, tell, workers)
+    with console.progress("Finding faces") as on_progress:
+        found = extract_faces(files, folder, every, wanted, on_progress, workers)
     return _report(found, folder)
-
-
-def _by_name(videos: Sequence[Path]) -> dict[str, Path]:
-    """Video files by the name that their crops get. Raises UserError where two have the same."""
-    files = {path.stem: path for path in videos}
-    if len(files) < len(videos):
-        names = [path.stem for path in videos]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise UserError("two --videos have the same name", found=shorten(twice), remedy="Name one of them otherwise.")
-    return files
 
 
 def _report(found: "Mapping[str, Faces | str]", folder: Path) -> int:
     """Prints what was found in each video; 1 where one could not be read."""
     whole = {name: one for name, one in found.items() if not isinstance(one, str)}
     rows = [
-        (name, one.detections.pictures, one.cropped, len(one.tracks), ", ".join(one.crops) or "nobody")
+        (name, one.detections.frame_count, one.cropped, len(one.tracks), ", ".join(one.crops) or "nobody")
         for name, one in whole.items()
     ]
     if rows:

@@ -1,92 +1,171 @@
-"""`infer`: what a trained run predicts for any video file."""
+"""`infer`: what a trained run predicts for any video files."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import Flag, require, require_seconds
-from abaw_expr.errors import VideoError
+from abaw_expr.commands.exit_status import COULD_NOT_RUN, FAULTS, OK
+from abaw_expr.errors import UserError, VideoError, shorten
 from abaw_expr.files import locked
 from abaw_expr.tasks.task import EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.data.problems import Problem
     from abaw_expr.faces.extract import Faces
-    from abaw_expr.infer.answer import Answer
-    from abaw_expr.infer.answering import Question
+    from abaw_expr.infer.pipeline import InferenceOptions
+    from abaw_expr.infer.prediction import PersonPrediction
+
+ANNOTATED = ".annotated.mp4"
+OUTPUTS = (".csv", ".png", ANNOTATED)
+
+
+class _Video(NamedTuple):
+    """A video that was predicted."""
+
+    people: "list[PersonPrediction]"
+    faces: "Faces"
 
 
 def infer(
-    video: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")],
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO ...")],
     run: Path,
     out: Path,
     decision: Path | None = None,
     annotate: Flag = False,
     every: int = 5,
-    interval: float = 0.2,
+    stride: float = 0.2,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Says what a trained run sees and hears in any video file, such as a phone's.
+    """Predicts the expressions of everyone in any video files, such as a phone's, with a trained run.
 
-    Finds faces, listens, predicts with both branches, fuses. Each person gets <name>.csv (a row a frame: seconds,
-    probabilities, class) and <name>.png (the same as a picture, with the faces). Two people become <video>_left and
-    <video>_right; without a face the sound decides alone.
+    Each person gets NAME.csv (a row a frame: seconds, probabilities, class) and NAME.png (a plot of them, with faces).
+    Two people in a video become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
 
-    Where it took the wrong person, change `choice` in <out>/found_faces/tracks.csv and run it again.
+    To correct the choice of a person, change `choice` in OUT/found_faces/tracks.csv and run the command again.
+
+        abaw-expr infer phone.mov --run runs/first --decision decision.json \\
+            --out answers
+        abaw-expr infer talks more.mp4 --run runs/first --out answers --annotate
+
+    Exit status: 0 all videos are predicted, 1 some are not and are named, 2 none is.
 
     Args:
-        video: The video file.
+        videos: Video files, and folders of them at any depth; no two may have the same name.
         run: A trained run.
         out: The folder to write.
-        decision: A decision of `tune`; without one all branches have the same vote and nothing is smoothed.
-        annotate: Write <video>.annotated.mp4 too: the video with boxes, classes and sound.
-        every: Pictures from one in which faces are looked for to the next; between them they are followed.
-        interval: Seconds between the frames that the networks see; those between are interpolated. 0: every frame.
-        accelerator: Device of the networks; auto takes a GPU where there is one.
+        decision: The decision file of `tune`; without one all branches have equal weights, without smoothing.
+        annotate: Also write VIDEO.annotated.mp4: the video with boxes, classes and audio.
+        every: Detect faces in every N-th frame and track them in between.
+        stride: Seconds between the frames that the networks see; frames between them are interpolated. 0: every frame.
+        accelerator: Device of the networks; auto takes a GPU if there is one.
     """
     began = time.perf_counter()
+    require(every >= 1, "every", every, "a count of frames, 1 or more")
+    require_seconds("stride", stride)
+    files = _files(videos, out, annotate)
+    asked = _options(run, decision, stride, accelerator)
+    done: list[_Video] = []
+    failed: list[str] = []
+    with locked(out, VideoError):
+        for number, (name, video) in enumerate(files.items(), start=1):
+            if len(files) > 1:
+                console.note(f"{number} of {len(files)}: {video}")
+            try:
+                done.append(_infer(video, out, asked, every, annotate))
+            except VideoError as error:
+                if len(files) == 1:
+                    raise
+                failed.append(name)
+                console.error(error)
+    if not done:
+        return COULD_NOT_RUN
+    _report(done, out, time.perf_counter() - began)
+    if failed:
+        console.error(f"{len(failed)} of {len(files)} videos were not predicted: {shorten(failed)}.")
+    return FAULTS if failed else OK
+
+
+def _files(videos: tuple[Path, ...], out: Path, annotate: bool) -> Mapping[str, Path]:
+    """The videos by name. Raises UserError, before any work, where their outputs cannot be written."""
+    from abaw_expr.data.discovery import video_files_by_name
     from abaw_expr.data.media.sources import media_type
-    from abaw_expr.faces.folders import check_answers
-    from abaw_expr.infer.annotate import annotate as write_annotated
-    from abaw_expr.infer.answering import Question, find_people, write_answers
-    from abaw_expr.outputs.decision import Decision
+    from abaw_expr.faces.choose import CHOICE_SUFFIXES
+    from abaw_expr.faces.folders import check_folders, check_output_files
+
+    if not videos:
+        usage = "infer VIDEO [VIDEO ...] --run RUN --out FOLDER"
+        raise UserError("infer needs video files, or folders of them", expected=usage)
+    files, problems = video_files_by_name(videos, but=ANNOTATED)
+    for problem in problems:
+        console.problem_note(problem)
+    for video in files.values():
+        check_output_files(out, video, OUTPUTS)
+        if annotate and media_type(video) == "audio":
+            raise VideoError("holds audio and no frames", path=video, remedy="Leave out --annotate.")
+    check_folders(out, dict.fromkeys(files, CHOICE_SUFFIXES))
+    return files
+
+
+def _options(
+    run: Path, decision: Path | None, stride: float, accelerator: Literal["auto", "cpu", "cuda"]
+) -> "InferenceOptions":
+    from abaw_expr.infer.pipeline import InferenceOptions
     from abaw_expr.training.run import RunFolder
 
-    require(every >= 1, "every", every, "a count of pictures, 1 or more")
-    require_seconds("interval", interval)
-    chosen = None if decision is None else Decision.load(decision, EXPR)
-    asked = Question(RunFolder(run), chosen, interval, accelerator)
-    console.strangers(decision, asked.strangers())
-    if annotate and media_type(video) == "sound":
-        raise VideoError("holds sound and no picture", path=video, remedy="Leave out --annotate.")
-    check_answers(out, video, (".csv", ".png", ".annotated.mp4"))
-    with locked(out, VideoError):
-        with console.progress("Finding faces") as tell:
-            found = find_people(video, out, every, tell)
-        answers = _answers(video, found, asked)
-        write_answers(answers, found, out)
-        if annotate and found.detections.pictures:
-            with console.progress("Writing the video") as tell:
-                write_annotated(video, found, answers, out / f"{video.stem}.annotated.mp4", tell)
-    rows = [(one.name, len(one.p), int(one.frames.crop.sum()), *one.shares()[0]) for one in answers]
-    console.table(f"Answers in {out}", ("", "frames", "with a face", "most often", "share"), rows)
-    console.ignored_tracks([found], out)
-    seconds, took = answers[0].seconds, time.perf_counter() - began
-    console.OUT.print(f"{seconds:.1f} s of video in {took:.1f} s: {seconds / took:.2f} times real time.")
-    return 0
+    chosen = None
+    if decision is not None:
+        from abaw_expr.outputs.decision import Decision
+
+        chosen = Decision.load(decision, EXPR)
+    asked = InferenceOptions(RunFolder(run), chosen, stride, accelerator)
+    if mismatches := asked.decision_mismatches():
+        from abaw_expr.outputs.applied import mismatch_note
+
+        console.note(mismatch_note(decision, mismatches) or "")
+    return asked
 
 
-def _answers(video: Path, found: "Faces", asked: "Question") -> "list[Answer]":
-    """The answers for everyone in a video; what is wrong with it is told, be it that there is none."""
-    from abaw_expr.infer.answering import answer_people
+def _infer(video: Path, out: Path, asked: "InferenceOptions", every: int, annotate: bool) -> _Video:
+    """Predicts everyone in a video and writes it. Raises VideoError where that cannot be done."""
+    from abaw_expr.infer.pipeline import find_people, write_person_predictions
+
+    with console.progress("Finding faces") as on_progress:
+        found = find_people(video, out, every, on_progress)
+    people = _predict(video, found, asked)
+    write_person_predictions(people, found, out)
+    if annotate and found.detections.frame_count:
+        from abaw_expr.infer.annotate import annotate as write_annotated
+
+        with console.progress("Writing the video") as on_progress:
+            write_annotated(video, found, people, out / f"{video.stem}{ANNOTATED}", on_progress)
+    return _Video(people, found)
+
+
+def _predict(video: Path, found: "Faces", asked: "InferenceOptions") -> "list[PersonPrediction]":
+    """The predictions of everyone in a video; prints what is wrong with it, also where there are none."""
+    from abaw_expr.infer.pipeline import predict_people
 
     problems: list[Problem] = []
     try:
-        with console.progress("Predicting frames") as tell:
-            return answer_people(video, found, asked, EXPR, tell, problems)
+        with console.progress("Predicting frames") as on_progress:
+            return predict_people(video, found, asked, EXPR, on_progress, problems)
     finally:
         if problems:
-            console.problems(f"What `prepare` would tell of {video}", problems)
+            console.problems(f"Problems of {video}, as `prepare` names them", problems)
+
+
+def _report(done: list[_Video], out: Path, took: float) -> None:
+    rows = [
+        (one.name, len(one.p), int(one.frames.crop.sum()), *one.class_fractions()[0])
+        for video in done
+        for one in video.people
+    ]
+    console.table(f"Predictions in {out}", ("", "frames", "with a face", "most frequent", "fraction"), rows)
+    console.ignored_tracks([video.faces for video in done], out)
+    seconds = sum(video.people[0].seconds for video in done)
+    console.OUT.print(f"{seconds:.1f} s of video in {took:.1f} s: {seconds / took:.2f} times real time.")

@@ -4,16 +4,14 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from tyro.conf import Positional
 
 from abaw_expr.commands import console
-from abaw_expr.commands.arguments import Flag
+from abaw_expr.commands.arguments import Flag, Json, Predictions
 from abaw_expr.commands.check import check
 from abaw_expr.errors import UserError
 
@@ -21,20 +19,19 @@ if TYPE_CHECKING:
     from submissions.ledger import Agreement, Attempt
 
 LEDGER = Path("ledger.db")
+Number = Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="ATTEMPT")]
 
 
-def list_attempts(
-    ledger: Path = LEDGER, json_: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
-) -> int:
-    """Shows all attempts, and how well validation predicted the official scores.
+def list_attempts(ledger: Path = LEDGER, json_: Json = False) -> int:
+    """Lists all attempts, and how well validation predicted the official scores.
 
-    The change is from nested, the honest one of the two validation figures, to the official test score.
+    The change is the official test score minus the nested estimate.
 
     Args:
-        ledger: The ledger.
-        json_: Print JSON instead of tables: all that is known, decisions and hashes too.
+        ledger: The ledger file.
+        json_: Print JSON instead of tables, with decisions and hashes.
     """
-    from submissions.ledger import MOST, agreement, attempts, by_challenge, title
+    from submissions.ledger import MAX_ATTEMPTS, agreement, attempts, by_challenge, title
 
     known = attempts(ledger)
     challenges = [(*key, group, agreement(group)) for key, group in by_challenge(known).items()]
@@ -44,7 +41,7 @@ def list_attempts(
         return 0
     for edition, name, group, found in challenges:
         columns = ("#", "date, UTC", "tuned", "nested", "test", "change", "note")
-        heading = f"{title(name, edition)}: {len(group)} of {MOST} attempts"
+        heading = f"{title(name, edition)}: {len(group)} of {MAX_ATTEMPTS} attempts"
         console.table(heading, columns, [_row(attempt) for attempt in group])
         console.OUT.print(_in_words(found))
     if not known:
@@ -53,7 +50,7 @@ def list_attempts(
 
 
 def add(
-    predictions: Positional[Path],
+    predictions: Predictions,
     template: Path,
     decision: tuple[Path, ...] = (),
     edition: int | None = None,
@@ -61,22 +58,25 @@ def add(
     unchecked: Flag = False,
     ledger: Path = LEDGER,
 ) -> int:
-    """Records that a file is handed in.
+    """Records that a file is submitted.
 
-    Checks it first: a file with faults is not recorded. Refuses the sixth attempt at a challenge, and a file that was
-    recorded before.
+    It checks the file first and does not record one with faults. It refuses the sixth attempt at a challenge, and a
+    file that is already recorded.
+
+        abaw-expr ledger add predictions.txt --template template.txt \\
+            --decision decision.json --edition 10 --note "first"
 
     Exit status: 0 recorded, 1 faults, 2 refused.
 
     Args:
         predictions: The predictions.txt, or the 3rd edition's folder.
-        template: The organisers' template, which also says which challenge it is.
-        decision: The decision file that it was made by, for its runs and its tuned and nested figures; of a multi-task
+        template: The organisers' template, which also names the challenge.
+        decision: The decision file of the predictions, for its runs and its tuned and nested scores; for a multi-task
             challenge all three.
-        edition: Which ABAW, such as 10; without it the edition of the attempt before. Each has five attempts.
-        note: What to remember of this attempt.
-        unchecked: Record it whatever its faults: it was handed in already.
-        ledger: The ledger; the first attempt starts it.
+        edition: The edition of ABAW, such as 10; without it that of the attempt before. Each has five attempts.
+        note: A note on this attempt.
+        unchecked: Record it despite faults: it is submitted already.
+        ledger: The ledger file; the first attempt creates it.
     """
     from submissions import ledger as book
 
@@ -84,21 +84,27 @@ def add(
         raise UserError("--edition cannot be used", found=edition, expected="which ABAW: 1 or more")
     entry = book.new_entry(predictions, template, decision, note, not unchecked)
     if not unchecked and check(predictions, template):
-        console.error("not recorded. Mend the file; if it was handed in already, record it with --unchecked.")
+        console.error("not recorded. Correct the file; if it is submitted already, record it with --unchecked.")
         return 1
     added = book.add(ledger, entry, edition)
-    place = f"{added.number} of {book.MOST} at {book.title(added.challenge, added.edition)}"
+    place = f"{added.number} of {book.MAX_ATTEMPTS} at {book.title(added.challenge, added.edition)}"
     console.OUT.print(f"Recorded as attempt {added.id}, {place}.", soft_wrap=True)
     return 0
 
 
-def score(attempt: Positional[int], official: Positional[float], ledger: Path = LEDGER) -> int:
+def score(
+    attempt: Number,
+    official: Annotated[float, tyro.conf.Positional, tyro.conf.arg(metavar="SCORE")],
+    ledger: Path = LEDGER,
+) -> int:
     """Records the official score of an attempt; a second time, corrects it.
 
+        abaw-expr ledger score 1 0.362
+
     Args:
-        attempt: The number that `list` shows.
-        official: What the organisers say, such as 0.362.
-        ledger: The ledger.
+        attempt: The number that `ledger list` shows.
+        official: The organisers' score, such as 0.362.
+        ledger: The ledger file.
     """
     from submissions.ledger import score as record
 
@@ -109,12 +115,12 @@ def score(attempt: Positional[int], official: Positional[float], ledger: Path = 
     return 0
 
 
-def remove(attempt: Positional[int], ledger: Path = LEDGER) -> int:
-    """Takes back an attempt that was recorded but never handed in.
+def remove(attempt: Number, ledger: Path = LEDGER) -> int:
+    """Removes an attempt that was recorded but never submitted.
 
     Args:
-        attempt: The number that `list` shows.
-        ledger: The ledger.
+        attempt: The number that `ledger list` shows.
+        ledger: The ledger file.
     """
     from submissions.ledger import remove as take_back
 
@@ -130,7 +136,7 @@ def _row(attempt: "Attempt") -> tuple[object, ...]:
 
 def _in_words(found: "Agreement") -> str:
     """How validation predicted the test, and how little that may say."""
-    from submissions.ledger import FEWEST
+    from submissions.ledger import MIN_ATTEMPTS
 
     if found.mean_difference is None:
         return "How validation predicts the test is known once an attempt has both: `ledger score ATTEMPT SCORE`."
@@ -138,23 +144,6 @@ def _in_words(found: "Agreement") -> str:
     if found.rank_correlation is not None:
         few = "of so few it says little"
         return f"{text}Rank correlation (Spearman): {found.rank_correlation:+.2f}; {few}."
-    if found.scored < FEWEST:
-        return f"{text}Too few for a rank correlation, which takes {FEWEST}."
-    return f"{text}No rank correlation: all figures of one kind are equal."
-
-
-_ACTIONS: dict[str, Callable[..., int]] = {"list": list_attempts, "add": add, "score": score, "remove": remove}
-_ACTION: Any = Union[  # noqa: UP007  of a tuple that is made here
-    tuple(Annotated[Any, tyro.conf.subcommand(name=name, constructor=each)] for name, each in _ACTIONS.items())
-]
-
-
-def ledger(action: Annotated[_ACTION, tyro.conf.arg(name="")]) -> int:
-    """Keeps the attempts: which files were handed in, what was expected of them, how they scored.
-
-    The organisers take five attempts a challenge: the sixth is refused, and so is the same file again.
-
-    Args:
-        action: What to do.
-    """
-    return action
+    if found.scored < MIN_ATTEMPTS:
+        return f"{text}Too few for a rank correlation, which takes {MIN_ATTEMPTS}."
+    return f"{text}No rank correlation: all scores of one kind are equal."

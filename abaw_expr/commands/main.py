@@ -4,53 +4,27 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 """
 
 import os
-import resource
+import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.metadata import version
 from types import FrameType
-from typing import Any
-
-import tyro
 
 from abaw_expr.commands import console
-from abaw_expr.commands.ablate import ablate_command
-from abaw_expr.commands.arguments import base_settings
-from abaw_expr.commands.check import check
-from abaw_expr.commands.compare import compare
-from abaw_expr.commands.convert import convert
-from abaw_expr.commands.describe import describe
 from abaw_expr.commands.exit_status import COULD_NOT_RUN, INTERRUPTED, OK, SIGNALLED, TERMINATED
-from abaw_expr.commands.faces import faces
-from abaw_expr.commands.importing import import_outputs
-from abaw_expr.commands.infer import infer
-from abaw_expr.commands.ledger import ledger
-from abaw_expr.commands.penalties import penalties_command
-from abaw_expr.commands.predict import predict
-from abaw_expr.commands.prepare import prepare
-from abaw_expr.commands.refit import refit_command
-from abaw_expr.commands.score import score
-from abaw_expr.commands.submit import submit
-from abaw_expr.commands.train import train_command
-from abaw_expr.commands.tune import tune
+from abaw_expr.commands.parsing import HELP, PROGRAM, parse
+from abaw_expr.commands.table import commands, find, group_overview, overview
 from abaw_expr.errors import StoppedError, Terminated, UserError
-from abaw_expr.settings import Settings
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.version import VERSION
+
+if sys.platform != "win32":
+    import resource
 
 OPEN_FILES = 10_240
 """At once; no system has a lower ceiling than macOS with this."""
-ABOUT = """From the ABAW expression challenge's release to a checked submission file.
-
-The way: prepare, train, predict, tune, score, submit, check.
-
-`demo` walks all of it on made-up data. Each command has its own --help.
-
-Exit status: 0 done, 1 done and faults found, 2 could not run.
-
---debug shows the traceback of an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _allow_open_files()
     try:
         with _sigterm_raised():
-            return _run(arguments)
+            status = _run(arguments)
+            sys.stdout.flush()  # here, where the reader of a pipe may be gone without harm
+            return status
     except StoppedError as error:
         console.note(str(error))
         return SIGNALLED + error.signal
@@ -84,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         if debug:
             raise
-        console.error("out of memory. Nothing was left half-written. Use fewer --workers, or end what else runs there.")
+        console.error("out of memory. Nothing was left half-written. Use fewer --workers, or free memory.")
         return COULD_NOT_RUN
     except KeyboardInterrupt as ended:
         signalled = isinstance(ended, Terminated)
@@ -93,9 +69,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
-def _run(arguments: Sequence[str]) -> int:
-    commands = _commands(arguments)
-    return tyro.extras.subcommand_cli_from_dict(commands, prog="abaw-expr", description=ABOUT, args=arguments) or OK
+def _run(words: Sequence[str]) -> int:
+    known = commands(main)
+    if list(words[:1]) == ["help"]:
+        words = [*words[1:], HELP[-1]]
+    if not words or words[0] in HELP:
+        print(overview(known))
+        return OK
+    if words[0] == "--version":
+        print(f"{PROGRAM} {VERSION}, torch {version('torch')}, Python {platform.python_version()}")
+        return OK
+    name, rest = find(known, words)
+    if name not in known:
+        print(group_overview(known, name))
+        return OK
+    try:
+        call = parse(name, known[name], rest)
+    except SystemExit as ended:  # a help was shown, or what is wrong with the arguments
+        return int(ended.code or OK)
+    return call() or OK
 
 
 @contextmanager
@@ -118,46 +110,9 @@ def _sigterm_raised() -> Iterator[None]:
 
 def _allow_open_files() -> None:
     """Lets this process and its workers keep the files of every recording open; many systems begin with 1,024."""
+    if sys.platform == "win32":  # which has no such limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
-def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """The commands by name; `train` shows the values of the settings file that the arguments name."""
-    base = base_settings(arguments) if arguments[:1] in (["train"], ["ablate"]) else Settings()
-    return {
-        "demo": demo,
-        "faces": faces,
-        "prepare": prepare,
-        "train": train_command(base, arguments, EXPR),
-        "predict": predict,
-        "infer": infer,
-        "import": import_outputs,
-        "tune": tune,
-        "score": score,
-        "compare": compare,
-        "submit": submit,
-        "check": check,
-        "convert": convert,
-        "ledger": ledger,
-        "ablate": ablate_command(base, EXPR),
-        "penalties": penalties_command(EXPR),
-        "refit": refit_command(EXPR),
-        "describe": describe,
-    }
-
-
-def demo(out: Path, seed: int = 0) -> int:
-    """Walks the whole way on a made-up corpus: films it, then runs every command.
-
-    Ends with macro F1 of sound, picture and both, and a checked submission file.
-
-    Args:
-        out: A new folder: release, store, run, outputs, decision, predictions.txt, summary.json.
-        seed: Seed of the corpus and of training.
-    """
-    from abaw_expr.commands.demo import run
-
-    return run(out, seed, EXPR, main)

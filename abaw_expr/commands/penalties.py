@@ -14,7 +14,7 @@ from abaw_expr.tasks.task import Task
 
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
-    from tuning.penalties import Search, Shared
+    from tuning.penalties import PenaltySearch, StudyOptions
 
 BEST_RUN = "best-run"
 
@@ -31,43 +31,47 @@ def penalties_command(task: Task) -> Callable[..., int]:
         seed: int = 0,
         storage: str | None = None,
         heartbeat: int = 10,
-        interval: float = 0.2,
+        stride: float = 0.2,
         accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     ) -> int:
-        """Searches the six penalties mu of the coarse-fine loss, and writes best-run, to predict with, and best.yaml.
+        """Searches the six misclassification costs mu of the coarse-fine loss (a sweep).
 
-        Every trial trains the classification heads of a run again, on its cached features, which takes a second or
-        two; best-run is the run with the heads of the best trial, by macro F1. best.yaml, settings for `train`, has the
-        penalties with the lowest cross-entropy, by which a new training agrees; with --full, that of whole trainings.
+        Every trial trains the classification heads of a run again, on its cached features, in a second or two. best-run
+        is the run with the heads of the best trial by macro F1, for `predict`. best.yaml, for `train --settings`, has
+        the costs with the lowest cross-entropy, by which heads and whole trainings agree; with --full, the best of
+        whole trainings.
 
-        No penalties, the default ones and a uniform one are always tried. Run again, it does what is left to do.
+        No costs, the default ones and a uniform one are always tried. Run it again to continue. Sweeps over other
+        settings are not supported yet: start `train` for each value, or `ablate`.
 
-        Several workers share a search: the same command on each, with one --storage and a folder that all can write. A
-        worker may be killed; another then repeats what it had in hand.
+        Several workers share a search: start the same command on each, with one --storage and a folder that all can
+        write. A worker may be killed; another then repeats its trials.
+
+            abaw-expr penalties store --run runs/first --out penalties
 
         Args:
-            store: The store, or stores with their shares, that the run was trained on.
+            store: The store, or stores with their fractions, that the run was trained on.
             run: The trained run whose heads are trained again, and whose settings all trials share.
-            out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, pictures.
-            trials: Trials of the heads in all, the three controls among them; 0: none.
+            out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, plots.
+            trials: Trials of the heads, with the three controls; 0: none.
             full: Whole trainings beside those of the three controls; 0: none at all.
-            sampler: Where points come from: Bayesian (TPE), random, or a low-discrepancy sequence.
-            batch: Trials of the heads that are asked for, and trained, at once.
-            seed: Seed of points and draws; one worker with the same seed makes the same study.
+            sampler: Bayesian (tpe), random, or a low-discrepancy sequence (qmc).
+            batch: Trials of the heads that are trained at once.
+            seed: Seed of the sampler and of the trainings; one worker with the same seed makes the same study.
             storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
                 it an SQLite file in the folder.
-            heartbeat: Seconds between a worker's signs of life; after three without one it is taken for dead.
-            interval: Seconds between the frames whose features are cached; 0: every frame.
-            accelerator: Device of the networks; auto takes a GPU where there is one.
+            heartbeat: Seconds between heartbeats of a worker; after three missed ones its trials are marked as failed.
+            stride: Seconds between the frames whose features are cached; 0: every frame.
+            accelerator: Device of the networks; auto takes a GPU if there is one.
         """
         from abaw_expr.training.run import RunFolder
-        from tuning.penalties import Shared
+        from tuning.penalties import StudyOptions
 
         require_counts(0, trials=trials, full=full, seed=seed)
         require_counts(1, batch=batch, heartbeat=heartbeat)
-        require_seconds("interval", interval)
+        require_seconds("stride", stride)
         url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
-        shared = Shared(out, url, sampler, seed, heartbeat, interval, accelerator)
+        shared = StudyOptions(out, url, sampler, seed, heartbeat, stride, accelerator)
         searches = _search(store, RunFolder(run), task, shared, trials, full, batch)
         _report(searches, RunFolder(run), out)
         return 0
@@ -76,33 +80,35 @@ def penalties_command(task: Task) -> Callable[..., int]:
 
 
 def _search(
-    store: Stores, run: "RunFolder", task: Task, shared: "Shared", trials: int, full: int, batch: int
-) -> "list[Search]":
+    store: Stores, run: "RunFolder", task: Task, shared: "StudyOptions", trials: int, full: int, batch: int
+) -> "list[PenaltySearch]":
     """The search with heads, and that of whole trainings, as far as they are asked for."""
     from abaw_expr.data.store.mixture import open_mixture
     from tuning.features import cached_features
-    from tuning.penalties import confirm, search_heads
+    from tuning.penalties import search_heads, search_networks
     from tuning.refit import refit
 
     require(trials or full, "trials", trials, "trials of the heads, or --full")
     opened, settings, found = open_mixture(store, task), run.load_settings(), []
     shared.out.mkdir(parents=True, exist_ok=True)
     if trials:
-        with console.progress("Caching features") as tell:
+        with console.progress("Caching features") as on_progress:
             features = cached_features(
-                shared.out / "features.pt", run, opened, task, shared.interval, shared.accelerator, tell
+                shared.out / "features.pt", run, opened, task, shared.stride, shared.accelerator, on_progress
             )
-        with console.progress("Trials of the heads") as tell:
-            found.append(search_heads(features, settings, task, shared, trials, batch, tell))
+        with console.progress("Trials of the heads") as on_progress:
+            found.append(search_heads(features, settings, task, shared, trials, batch, on_progress))
         best = replace(settings, loss=settings.loss.with_mu(found[0].best.mu))
         refit(run, features, best, task, shared.seed, shared.out / BEST_RUN)
     if full:
-        with console.progress("Training steps") as tell:
-            found.append(confirm(found[0] if found else None, opened, settings, task, shared, full, tell))
+        with console.progress("Training steps") as on_progress:
+            found.append(
+                search_networks(found[0] if found else None, opened, settings, task, shared, full, on_progress)
+            )
     return found
 
 
-def _report(searches: "list[Search]", run: "RunFolder", out: Path) -> None:
+def _report(searches: "list[PenaltySearch]", run: "RunFolder", out: Path) -> None:
     """Writes, prints and draws what was found."""
     from tuning.penalties import save_best
     from tuning.penalty_plots import draw_penalties
@@ -113,36 +119,36 @@ def _report(searches: "list[Search]", run: "RunFolder", out: Path) -> None:
         draw_penalties(search, out)
     if searches[0].best.fidelity == "heads":
         console.note(f"Predict with the heads of the best macro F1: --run {out / BEST_RUN}")
-    console.note(f"Train anew with the lowest cross-entropy ({chosen.name}): --settings {out / 'best.yaml'}")
+    console.note(f"For a new training, with the lowest cross-entropy ({chosen.name}): --settings {out / 'best.yaml'}")
 
 
-def _print(search: "Search") -> None:
+def _print(search: "PenaltySearch") -> None:
     """The controls and the best of a search, of whole trainings all."""
-    from tuning.penalties import NAMES
+    from tuning.penalties import MU_NAMES
 
-    best, surest, full = search.best, search.surest, search.best.fidelity == "full"
-    shown = search.rows if full else dict.fromkeys((*search.controls, best, surest))
+    best, confident, full = search.best, search.lowest_entropy, search.best.fidelity == "full"
+    shown = search.rows if full else dict.fromkeys((*search.controls, best, confident))
     rows = [
         (
             row.name,
             " ".join(f"{mu:.2f}".lstrip("0")[:3] for mu in row.mu),  # .25, 1.0: the table fits 80 columns
             "-" if row.ratio is None else ":".join(map(str, row.ratio)),
-            "pruned" if row.cross_entropy is None else f"{row.cross_entropy:.4f}{'*' if row is surest else ' '}",
+            "pruned" if row.cross_entropy is None else f"{row.cross_entropy:.4f}{'*' if row is confident else ' '}",
             "pruned" if row.macro_f1 is None else f"{row.macro_f1:.4f}{'*' if row is best else ' '}",
             row.nested,
         )
         for row in shown
     ]
     what = "whole trainings" if full else "trials of the heads"
-    others = "  ".join(name.removeprefix("mu") for name in NAMES[1:])
+    others = "  ".join(name.removeprefix("mu") for name in MU_NAMES[1:])
     console.table(
         f"{len(search.rows)} {what}: cross-entropy and macro F1 on validation (* best)",
-        ("", f"{NAMES[0]} {others}", "m:n", "entropy", "tuned", "nested"),
+        ("", f"{MU_NAMES[0]} {others}", "m:n", "entropy", "tuned", "nested"),
         rows,
     )
     console.OUT.print(
-        f"Tuned figures flatter: the ratio is the best of 19 on these very frames, and the best trial the best of "
-        f"{len(search.rows)}. Nested, the other recordings choose the ratio by which a recording is decided.\n"
-        f"Where they choose the trial too, the search as a whole is worth {console.show(search.nested)}: quote that.",
+        f"Tuned scores are too high: on these frames the ratio is the best of 19 and the trial the best of "
+        f"{len(search.rows)}. Nested: each recording is scored with the ratio that the others choose.\n"
+        f"With the trial chosen by the others too, the search scores {console.show(search.nested)}: quote that.",
         soft_wrap=True,
     )

@@ -17,21 +17,29 @@ def predict(
     split: Literal["train", "val", "test"],
     out: Path,
     template: Path | None = None,
-    interval: float = 0.2,
+    stride: float = 0.2,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     checkpoint: Literal["best", "last"] = "best",
 ) -> int:
-    """Writes the outputs table: both branches' probabilities for every frame.
+    """Writes an outputs table: the probabilities of every branch for every frame.
+
+        abaw-expr predict runs/first store --split val --checkpoint last \\
+            --out val.parquet
+        abaw-expr predict runs/first store --split test --checkpoint last \\
+            --template template.txt --out test.parquet
+
+    Use --checkpoint last for validation and test: the best epoch is chosen on validation, so its scores there are too
+    high.
 
     Args:
         run: A trained run.
         store: The prepared store.
-        split: Which videos.
+        split: The split to predict.
         out: The Parquet file to write.
-        template: The organisers' template; the table then holds its rows rather than the split's frames.
-        interval: Seconds between the frames that the networks see; those between are interpolated. 0: every frame.
-        accelerator: Device; auto takes a GPU where there is one.
-        checkpoint: Weights of the best epoch by validation, or of the last, which nothing was chosen by.
+        template: The organisers' template; the table then has its rows instead of all frames of the split.
+        stride: Seconds between the frames that the networks see; frames between them are interpolated. 0: every frame.
+        accelerator: Device; auto takes a GPU if there is one.
+        checkpoint: Weights of the best epoch by validation, or of the last, which depends on no validation score.
     """
     from abaw_expr.data.store.store import open_store
     from abaw_expr.outputs.table import write_outputs
@@ -40,25 +48,25 @@ def predict(
     from submissions.template import read_template
 
     check_target(out, template)
-    require_seconds("interval", interval)
+    require_seconds("stride", stride)
     opened = open_store(store, EXPR)
     if template is None:
         wanted = predict.wanted_of_split(opened, split)
     else:
         rows = read_template(template, EXPR).videos
         wanted = predict.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
-    with console.progress("Predicting frames") as tell:
-        outputs = predict.predict(RunFolder(run), opened, EXPR, split, wanted, interval, accelerator, checkpoint, tell)
+    with console.progress("Predicting frames") as on_progress:
+        outputs = predict.predict(
+            RunFolder(run), opened, EXPR, split, wanted, stride, accelerator, checkpoint, on_progress
+        )
     write_outputs(out, outputs)
     if seen := next(iter(outputs.branches.values())).seen:
         console.note(
             f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "
-            "What they score says little of recordings that are new to it."
+            "Their scores do not estimate those of new recordings."
         )
-    if not outputs.speaking():
-        console.note(
-            f"None of these frames has {' or '.join(outputs.branches)}: the table has no numbers to decide by."
-        )
+    if not outputs.branches_with_rows():
+        console.note(f"None of these frames has {' or '.join(outputs.branches)}: the table has no probabilities.")
     frames = outputs.table
     rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
     console.table(f"Outputs {out}", ("", "count"), rows_)

@@ -28,33 +28,36 @@ def prepare(
     decode: Flag = False,
     options: Annotated[ClipOptions, tyro.conf.arg(name="")] = ClipOptions(),  # noqa: B008 (frozen)
 ) -> int:
-    """Makes the store out of the release, or of another data set: packed crops, log-mel sound, labels.
+    """Makes a store from a release, or from another data set: packed crops, log-mel audio, labels and splits.
 
-    Run again, it does what is left to do: after a stop, or for videos that were added or mended.
+    Run it again after a stop, or after videos were added or repaired: it prepares only what is missing. It prints every
+    defect of the release with its remedy, and writes them to report.json in the store, with statistics of each
+    recording's audio.
 
-    What is wrong with the release is printed, and written to report.json in the store, with what each recording's
-    sound is like.
+    A data set of your own (--kind clips) is described by a CSV file with the header path,label,subject,split and a line
+    a clip. path leads from the CSV's folder to a video, an audio file, an image or a folder of images. label is a
+    class, or a word such as happy, calm (Neutral), contempt (Other). split is train, val or test; where it is empty, a
+    fraction of the subjects validates (--val-fraction). Optional columns: start and end (seconds) label a part of a
+    clip; name replaces the file's name.
 
-    Clips of your own are described by a CSV file with the header path,label,subject,split and a line a clip. path goes
-    from the CSV's folder to a video, a sound file, a picture or a folder of pictures. label is a class, or a word such
-    as happy, calm (Neutral), contempt (Other). split is train, val or test; where it is empty, --val-share of the
-    subjects validate. More columns, if wanted: start and end (seconds) label a stretch of a clip; name calls it
-    otherwise than its file.
+        abaw-expr prepare release store
+        abaw-expr prepare RAVDESS ravdess --kind ravdess
+        abaw-expr prepare store --verify --decode
 
     Args:
-        store: The folder to make.
-        release: The folder with the organisers' annotations, crops, videos and lists, at any depth; of another kind,
-            the data set's folder; of clips, the CSV file.
+        store: The folder of the store.
+        release: The folder with the organisers' annotations, crops, videos and lists, at any depth; for another kind,
+            the data set's folder; for clips, the CSV file.
         kind: What the release is: aff-wild2, the organisers' of any edition; afew, Train and Val with class folders;
             ck+, cohn-kanade-images and Emotion; ravdess, its files at any depth; clips, a CSV file.
-        workers: Processes at work; 0: one a core.
+        workers: Processes to use; 0: one a core.
         skip_broken: Exit with 0 even if videos had to be left out.
-        verify: Read a finished store again instead, and name what is damaged. Needs no --release.
+        verify: Check a finished store instead, and name what is damaged. Needs no --release.
         decode: With --verify: decode every crop too.
     """
     from functools import partial
 
-    from abaw_expr.data.datasets.kinds import read_dataset
+    from abaw_expr.data.datasets.registry import read_dataset
     from abaw_expr.data.workers import processes
 
     workers = processes(workers)
@@ -69,8 +72,8 @@ def _make(release: Path, store: Path, read: "Callable[[Path, Task], Release]", w
     from abaw_expr.data.store.prepare import REPORT
     from abaw_expr.data.store.prepare import prepare as run
 
-    with console.progress("Preparing frames") as tell:
-        made = run(release, store, EXPR, workers, tell, read)
+    with console.progress("Preparing frames") as on_progress:
+        made = run(release, store, EXPR, workers, on_progress, read)
     if made.problems:
         console.problems(f"Integrity of the release (each video: {store / REPORT})", made.problems)
     splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]
@@ -79,7 +82,7 @@ def _make(release: Path, store: Path, read: "Callable[[Path, Task], Release]", w
     console.table(f"Store {store}", ("", "count"), [*splits, *counts, *done])
     if made.left_out and not skip_broken:
         console.error(
-            f"{len(made.left_out)} videos were left out of the store. Mend them and run prepare again, or accept it "
+            f"{len(made.left_out)} videos were left out of the store. Repair them and run prepare again, or accept it "
             f"with --skip-broken."
         )
         return FAULTS
@@ -89,11 +92,11 @@ def _make(release: Path, store: Path, read: "Callable[[Path, Task], Release]", w
 def _verify(store: Path, workers: int, decode: bool) -> int:
     from abaw_expr.data.store.verify import verify as run
 
-    with console.progress("Reading megabytes") as tell:
-        problems = run(store, EXPR, decode, workers, tell)
+    with console.progress("Verifying megabytes") as on_progress:
+        problems = run(store, EXPR, decode, workers, on_progress)
     for problem in problems:
         console.error(f"{store / problem.video}: {problem.detail}. {problem.remedy}")
     if problems:
         return FAULTS
-    console.OUT.print(f"{store}: everything is as it was made", soft_wrap=True)
+    console.OUT.print(f"{store}: every file is intact", soft_wrap=True)
     return OK

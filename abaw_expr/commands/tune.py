@@ -15,37 +15,42 @@ def tune(
     rule: Literal["best", "plateau"] = "best",
     leave_out: Flag = False,
     missing: Literal["smoothed", "masked"] = "smoothed",
-    pictures: Path | None = None,
+    plots: Path | None = None,
 ) -> int:
-    """Chooses weights, smoothing and prior correction on validation outputs, exactly.
+    """Chooses weights, smoothing, prior correction and thresholds on validation outputs: a decision.
 
-    Of action units each one's threshold as well. Prior correction is of expressions' classes alone.
+    Several tables make an ensemble: all their branches vote, with weights. The search is exhaustive. Prior correction
+    is for classes only, thresholds are for action units only.
 
-    The nested figure is the one to quote: each recording is scored by what the others choose. Where it is too high too,
-    as on outputs of the best epoch, that is said; predict with --checkpoint last for validation and test.
+    The nested estimate is the score to quote: cross-validation in which each recording is scored with what the other
+    recordings choose. It is too high as well on outputs of the best epoch, which validation chose; then a warning says
+    so. (Cross-validation of the training itself, in folds, is not supported yet.)
+
+        abaw-expr tune val.parquet --out decision.json --plots plots
+        abaw-expr tune val.parquet second=other.parquet --out decision.json
 
     Args:
-        outputs: The validation split's outputs tables, one or several, all their branches voting. NAME= gives a
-            file's branch another name, where two files have the same.
+        outputs: Outputs tables of the validation split. NAME= renames the branches of a file, where two files have the
+            same branches.
         out: The decision file (JSON) to write.
-        rule: What is best: the highest figure, or the highest mean with its neighbours, a broad optimum.
-        missing: Whether a frame whose modality is missing gets, by smoothing, the vote of the frames in its window
-            (smoothed) or none (masked).
-        leave_out: Of two branches too, try to leave one out (weight 0); of more that is always tried.
-        pictures: A folder for pictures (SVG and PNG): weights, smoothing, optimism, confusion.
+        rule: best: the candidate with the highest score; plateau: the highest mean over a candidate and its neighbours.
+        missing: The vote of a branch on a frame without its modality: that of the smoothing window (smoothed), or none
+            (masked).
+        leave_out: Also try weight 0 for each of two branches; with more branches it is always tried.
+        plots: A folder for plots (SVG and PNG) of weights, smoothing, optimism, confusion.
     """
     from abaw_expr.outputs.joining import read_joined
     from tuning.selection import decide, default_space, search
 
     check_target(out, *files_of(outputs))
     table = read_joined(outputs, None)
-    with console.progress("Scoring candidates") as tell:
-        found = search(table, default_space(table, leave_out, missing), rule, tell)
+    with console.progress("Scoring candidates") as on_progress:
+        found = search(table, default_space(table, leave_out, missing), rule, on_progress)
     decision = decide(table, found)
     decision.save(out)
-    if pictures is not None:
+    if plots is not None:
         from tuning.plots import draw_search
 
-        draw_search(found, list(table.branches), pictures)
+        draw_search(found, list(table.branches), plots)
     console.print_decision(str(out), decision)
     return OK

@@ -1,23 +1,23 @@
-"""What is wrong with a release or a store, as a report says it."""
+"""Defects of a release or a store, as reports list them."""
 
 from dataclasses import dataclass
 
-READ_RIGHT = "Give yourself the right to read it (chmod -R u+rX) and run prepare again."
-"""What to do about a folder or a file that the system keeps closed."""
+READ_RIGHT = "Give yourself read permission (chmod -R u+rX) and run prepare again."
+"""The remedy of a file or folder that may not be read."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One defect, told once."""
+    """One defect, reported once."""
 
     kind: str
     video: str
-    """The video that has it; of a defect of the release or the store itself, the path in there."""
+    """The video with the defect; for a defect of the release or the store itself, the path in it."""
     detail: str
     remedy: str
 
     def __post_init__(self) -> None:
-        """Names of files need not be UTF-8, as reports are: what cannot be written there is shown as escapes."""
+        """Escapes what UTF-8 cannot encode: file names may hold any bytes, reports may not."""
         for name in ("video", "detail"):
             text = getattr(self, name).encode(errors="backslashreplace").decode()
             object.__setattr__(self, name, text)

@@ -1,4 +1,4 @@
-"""Work shared by processes that end with their parent, whatever ends it."""
+"""Worker processes, which end whenever their parent process ends."""
 
 import multiprocessing
 import os
@@ -12,21 +12,25 @@ from typing import TypeVar
 
 from abaw_expr.errors import StoreError, UserError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+OnProgress = Callable[[int, int], None]
+"""Called with the work done and the whole work, in units that the function names."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def processes(asked: int) -> int:
-    """How many worker processes `--workers` asks for: 0 is one a core. Raises UserError below 0."""
+    """The number of worker processes for `--workers`: 0 is one a core. Raises UserError below 0."""
     if asked < 0:
         raise UserError("--workers cannot be used", found=asked, expected="a count, or 0 for one a core")
     return asked or os.cpu_count() or 1
 
 
-def share(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result, as they are done; begun in the order of `items`.
+def parallel_map(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
+) -> Iterator[tuple[_Item, _Result]]:
+    """Yields each item with its result, in the order of completion; items are started in their order.
 
-    With one worker this process does it. Raises StoreError where a worker process dies.
+    With one worker this process does the work. Raises StoreError where a worker process dies.
     """
     if workers <= 1 or len(items) <= 1:
         yield from ((item, work(item)) for item in items)
@@ -34,14 +38,14 @@ def share(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(min(workers, len(items)), context, _in_worker, (stop,)) as pool:
-        with _without_interrupts():  # which the workers inherit: Ctrl-C is for this process, which then stops them
+        with _without_interrupts():  # inherited by the workers: Ctrl-C reaches this process only, which then stops them
             tasks = {pool.submit(work, item): item for item in items}
         try:
             for task in as_completed(tasks):
                 yield tasks.pop(task), task.result()
         except BrokenExecutor as error:
             raise StoreError(f"a worker process died ({error})", remedy="Use fewer --workers.") from error
-        except BaseException:  # Ctrl-C: what the workers are at is not waited for
+        except BaseException:  # Ctrl-C: unfinished work is not waited for
             stop.set()
             raise
         finally:
@@ -49,7 +53,7 @@ def share(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -
 
 
 def _in_worker(stop: Event) -> None:
-    """One thread a process (torch, imported later, obeys the variable); it ends when told to, or with its parent."""
+    """Limits a worker to one thread (torch is imported later) and ends it when told to, or with its parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,6 +1,9 @@
-"""The video again, upright, with a box around every face, the class decided beside it, and its sound."""
+"""Writes a video again with its audio, upright, with a box around every face and its predicted class.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+Shapes: T frames of a video.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from heapq import merge
 from operator import itemgetter
@@ -11,69 +14,77 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from abaw_expr.data.media.decode import SAMPLE_RATE, Sound
+from abaw_expr.data.media.decode import SAMPLE_RATE, Audio
 from abaw_expr.data.media.sources import read_source
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import VideoError
-from abaw_expr.faces.choose import SUFFIXES, people_of
+from abaw_expr.faces.choose import CHOICE_SUFFIXES, people_of
 from abaw_expr.faces.extract import Faces
-from abaw_expr.faces.frames import read_pictures, upright, upright_size
+from abaw_expr.faces.frames import read_frames, upright, upright_size
 from abaw_expr.files import atomic
-from abaw_expr.infer.answer import Answer
-from abaw_expr.infer.timeline import COLOURS
+from abaw_expr.infer.prediction import PersonPrediction
+from abaw_expr.outputs.colours import CLASS_COLOURS, text_colour
 
 CLOCK = Fraction(1, 90_000)
-"""Seconds of a picture's time stamp: fine enough for any rate."""
+"""Seconds of a frame's time stamp: fine enough for any rate."""
 _PIECE = 1024
-"""Samples of sound that are written at once."""
+"""Samples of audio that are written at a time."""
 
-Places = Mapping[int, NDArray[np.float32]]
-"""A person's box and five points by frame, [14]."""
-Timed = Iterator[tuple[float, av.VideoFrame | av.AudioFrame]]
-"""Pictures or pieces of sound with their seconds."""
+_Positions = Mapping[int, NDArray[np.float32]]
+"""A person's box and five landmarks [14] by frame."""
+_Timed = Iterator[tuple[float, av.VideoFrame | av.AudioFrame]]
+"""Frames or pieces of audio with their seconds."""
 
 
 def annotate(
-    video: Path, faces: Faces, answers: Sequence[Answer], path: Path, progress: Callable[[int, int], None]
+    video: Path, faces: Faces, predictions: Sequence[PersonPrediction], path: Path, on_progress: OnProgress
 ) -> None:
-    """Writes the annotated video (MP4: H.264, AAC), whole or not at all; pictures and sound at their own times."""
-    people = people_of(faces.tracks, faces.chosen)
-    places = {video.stem + SUFFIXES[person]: at for person, at in people.items()}
-    first = next((upright_size(frame) for _, frame in read_pictures(video)), None)
+    """Writes the annotated video (MP4: H.264, AAC), whole or not at all; frames and audio keep their times.
+
+    Raises VideoError where no frame can be decoded.
+    """
+    people = people_of(faces.tracks, faces.choices)
+    positions = {video.stem + CHOICE_SUFFIXES[person]: at for person, at in people.items()}
+    first = next((upright_size(frame) for _, frame in read_frames(video)), None)
     if first is None:
-        raise VideoError("holds no picture that could be shown again", path=video)
-    size = (max(2, first[0] // 2 * 2), max(2, first[1] // 2 * 2))  # H.264 has colour for pairs of pixels
+        raise VideoError("holds no frame that can be decoded", path=video)
+    size = (max(2, first[0] // 2 * 2), max(2, first[1] // 2 * 2))  # H.264 stores colour for pairs of pixels
     source = read_source(video)
-    sound = source.sound if source.sound is not None and len(source.sound.samples) else None
-    people_shown = [(answer, places.get(answer.name, {})) for answer in answers]
+    audio = source.audio if source.audio is not None and len(source.audio.samples) else None
+    people_marked = [(prediction, positions.get(prediction.name, {})) for prediction in predictions]
     with (
         atomic(path) as temporary,
-        open(temporary, "wb") as file,  # its name could say another format or protocol
+        open(temporary, "wb") as file,  # its name could give another format or protocol
         av.open(file, "w", format="mp4") as out,
     ):
-        film = out.add_stream("libx264", options={"preset": "veryfast", "crf": "23"})
-        film.width, film.height, film.pix_fmt, film.codec_context.time_base = *size, "yuv420p", CLOCK
-        voice = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if sound is not None else None
-        pictures = _pictures(video, source.times, size, people_shown, progress)
-        for _, frame in merge(pictures, _pieces(sound), key=itemgetter(0)):
+        video_stream = out.add_stream("libx264", options={"preset": "veryfast", "crf": "23"})
+        video_stream.width, video_stream.height, video_stream.pix_fmt, video_stream.codec_context.time_base = (
+            *size,
+            "yuv420p",
+            CLOCK,
+        )
+        audio_stream = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if audio is not None else None
+        frames = _marked_frames(video, source.times, size, people_marked, on_progress)
+        for _, frame in merge(frames, _pieces(audio), key=itemgetter(0)):
             if isinstance(frame, av.VideoFrame):
-                out.mux(film.encode(frame))
-            elif voice is not None:
-                out.mux(voice.encode(frame))
-        out.mux(film.encode())
-        if voice is not None:
-            out.mux(voice.encode())
+                out.mux(video_stream.encode(frame))
+            elif audio_stream is not None:
+                out.mux(audio_stream.encode(frame))
+        out.mux(video_stream.encode())
+        if audio_stream is not None:
+            out.mux(audio_stream.encode())
 
 
-def _pictures(
+def _marked_frames(
     video: Path,
     times: NDArray[np.float64],
     size: tuple[int, int],
-    people: Sequence[tuple[Answer, Places]],
-    progress: Callable[[int, int], None],
-) -> Timed:
-    """Every picture, marked; a film that changes its size keeps that of its first picture."""
+    people: Sequence[tuple[PersonPrediction, _Positions]],
+    on_progress: OnProgress,
+) -> _Timed:
+    """Every frame with marks, at times [T]; in a video whose size changes, all frames get the first one's size."""
     stamp = -1
-    for number, frame in read_pictures(video):
+    for number, frame in read_frames(video):
         image = Image.fromarray(upright(frame))
         scale = (1.0, 1.0)
         if max(image.width - size[0], image.height - size[1]) > 1 or min(image.width, image.height) < min(size):
@@ -82,40 +93,42 @@ def _pictures(
         image = image.crop((0, 0, *size))
         _mark(image, number, people, scale)
         time = float(times[min(number, len(times)) - 1])
-        stamp = max(round(time / CLOCK), stamp + 1)  # two pictures may have one time
+        stamp = max(round(time / CLOCK), stamp + 1)  # two frames may have the same time
         marked = av.VideoFrame.from_image(image)
         marked.pts, marked.time_base = stamp, CLOCK
         yield time, marked
-        progress(number, len(times))
+        on_progress(number, len(times))
 
 
-def _pieces(sound: Sound | None) -> Timed:
-    """The sound in short pieces, as it was judged: one channel of 16 kHz on the pictures' clock."""
-    samples = np.zeros(0, np.float32) if sound is None else sound.samples
+def _pieces(audio: Audio | None) -> _Timed:
+    """The audio in short pieces, as the network reads it: mono at 16 kHz on the clock of the frames."""
+    samples = np.zeros(0, np.float32) if audio is None else audio.samples
     for start in range(0, len(samples), _PIECE):
         piece = av.AudioFrame.from_ndarray(samples[None, start : start + _PIECE], format="fltp", layout="mono")
         piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
         yield start / SAMPLE_RATE, piece
 
 
-def _mark(image: Image.Image, number: int, people: Sequence[tuple[Answer, Places]], scale: tuple[float, float]) -> None:
-    """A box for everyone whose face is in the picture; of a video without any face, the class in a corner.
+def _mark(
+    image: Image.Image, number: int, people: Sequence[tuple[PersonPrediction, _Positions]], scale: tuple[float, float]
+) -> None:
+    """Draws the class of everyone, with a box where the face is tracked in the frame, else in a corner.
 
-    `scale` is the picture's width and height to those in which the places are.
+    `scale` is the width and the height of the image divided by those of the frame that `people` refer to.
     """
     pen = ImageDraw.Draw(image)
     unit = max(1, min(image.size) // 120)
     font = ImageFont.load_default(8 * unit)
-    for answer, places in people:
-        row = min(number, len(answer.p)) - 1
-        best = int(answer.label[row])
-        text, colour = f" {answer.task.columns[best]} {answer.p[row, best]:.0%} ", COLOURS[best]
-        corner = (0.0, 10.0 * unit)
-        if number in places:
-            left, top, right, bottom = (places[number][:4] * np.array([*scale, *scale], np.float32)).tolist()
+    for line, (prediction, positions) in enumerate(people, start=1):
+        row = min(number, len(prediction.p)) - 1
+        best = int(prediction.label[row])
+        text, colour = f" {prediction.task.columns[best]} {prediction.p[row, best]:.0%} ", CLASS_COLOURS[best]
+        corner = (0.0, 10.0 * unit * line)
+        if number in positions:
+            left, top, right, bottom = (positions[number][:4] * np.array([*scale, *scale], np.float32)).tolist()
             pen.rectangle((left, top, right, bottom), outline=colour, width=unit)
-            corner = (max(left, 0.0), max(top, corner[1]))
-        elif answer.frames.crop.any():
-            continue
+            corner = (max(left, 0.0), max(top, 10.0 * unit))
+        else:
+            text += "(no face) "
         pen.rectangle(pen.textbbox(corner, text, font, anchor="lb"), fill=colour)
-        pen.text(corner, text, "black", font, anchor="lb")
+        pen.text(corner, text, text_colour(colour), font, anchor="lb")

@@ -1,4 +1,7 @@
-"""What a network is made of and what it costs, layer by layer."""
+"""The layers of a network and their cost.
+
+Shapes: C x H x W one view of a sample.
+"""
 
 from itertools import groupby
 from typing import Any
@@ -7,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from abaw_expr.models.network import ENCODERS, Branch, build_branch
+from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.network import Branch, build_branch
 from abaw_expr.settings import ModelSettings
 from abaw_expr.tasks.task import EXPR
 
 
 def describe(settings: ModelSettings) -> dict[str, Any]:
-    """Parameters and multiply-adds (of one sample's convolutions and linear layers) of every encoder with its head.
+    """Parameters and multiply-adds (of the convolutions and linear layers, for one sample) of every encoder and head.
 
     Ready for JSON: `parameters` and `multiply_adds` by network name, and `layers`, a list for each network of `name`,
-    `kind`, `output` (C x H x W without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks
-    live on the meta device.
+    `kind`, `output` ([C, H, W], without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks
+    are on the meta device.
     """
     with torch.device("meta"):
         branches = {name: build_branch(name, settings, EXPR.n_columns).eval() for name in settings.branches}
@@ -33,6 +37,7 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
 
 
 def _layers(branch: Branch, x: Tensor) -> list[dict[str, Any]]:
+    """The layers of a branch with their outputs for the input `x`, [1, C, H, W]."""
     layers = {f"encoder.{name}": layer for name, layer in branch.encoder.named_children()} | {"head": branch.head}
     outputs: dict[str, list[int]] = {}
     for path, layer in layers.items():
@@ -53,7 +58,7 @@ def _layers(branch: Branch, x: Tensor) -> list[dict[str, Any]]:
 
 
 def _kind(layer: nn.Module) -> str:
-    """The layer's class; of a plain sequence, the kinds in it, such as `2 x RHBlock`."""
+    """The class of a layer; for a plain sequence, the classes of its layers, such as `2 x RHBlock`."""
     if type(layer) is not nn.Sequential:
         return type(layer).__name__
     runs = [(kind, len(list(run))) for kind, run in groupby(_kind(child) for child in layer)]

@@ -14,101 +14,101 @@ from abaw_expr.settings import QUADRANT_PAIRS, LossSettings
 def fuse_log(log_pa: Tensor, log_pv: Tensor, m: int, n: int, has_a: Tensor, has_v: Tensor) -> Tensor:
     """log of P = (m P_a + n P_v) / (m + n), [N, K] (equation 6).
 
-    A missing modality has no vote: where `has_a` [N] is false, P is P_v, and the other way round. A sample without any
-    is fused as one that has both, for its caller to leave out.
+    A missing modality has weight 0: where `has_a` [N] is false, P is P_v, and where `has_v` [N] is false, P is P_a. A
+    sample without any modality is fused as if it had both; the caller leaves it out.
     """
     neither = ~(has_a | has_v)
-    votes = torch.stack([m * (has_a | neither), n * (has_v | neither)]).to(log_pa.dtype)  # [2, N]
-    log_weights = (votes / votes.sum(0)).log()[..., None]  # [2, N, 1]; -inf: no vote, no gradient
+    weights = torch.stack([m * (has_a | neither), n * (has_v | neither)]).to(log_pa.dtype)  # [2, N]
+    log_weights = (weights / weights.sum(0)).log()[..., None]  # [2, N, 1]; -inf: weight 0, no gradient
     return torch.logaddexp(log_pa + log_weights[0], log_pv + log_weights[1])
 
 
 def penalty_table(mu: Sequence[float], quadrants: Sequence[int]) -> Tensor:
     """mu of each (predicted, true) pair of classes, [K, K], symmetric.
 
-    `mu` is in the order of `QUADRANT_PAIRS`. Classes of one quadrant, and a class in none (0), have no penalty.
+    `mu` is in the order of `QUADRANT_PAIRS`. For classes of the same quadrant, or in no quadrant (0), it is 0.
     """
-    penalty = {frozenset(pair): value for pair, value in zip(QUADRANT_PAIRS, mu, strict=True)}
-    return torch.tensor([[penalty.get(frozenset((j, k)), 0.0) for k in quadrants] for j in quadrants])
+    mu_of = {frozenset(pair): value for pair, value in zip(QUADRANT_PAIRS, mu, strict=True)}
+    return torch.tensor([[mu_of.get(frozenset((j, k)), 0.0) for k in quadrants] for j in quadrants])
 
 
-def weight_table(settings: LossSettings, shares: Sequence[float]) -> Tensor:
-    """The weight of a sample by (favoured, true) class, [K, K]: 1 + mu, and what the controls of the paper's loss add.
+def weight_table(settings: LossSettings, fractions: Sequence[float]) -> Tensor:
+    """The weight of a sample by (favoured, true) class, [K, K]: 1 + mu, and the controls of the paper's loss.
 
-    `shares` are those of the classes among the samples; weights by class leave the mean of all weights as it was.
+    `fractions` [K] are those of the classes among the samples; weights by class do not change the mean of all weights.
     """
-    errors = 1 - torch.eye(len(shares))
+    errors = 1 - torch.eye(len(fractions))
     table = 1 + penalty_table(settings.mu, settings.quadrants) + settings.every_error * errors
-    weighed = torch.tensor(weighed_shares(shares, settings.class_weight))
-    return table * (weighed / torch.tensor(shares)).nan_to_num(1.0)  # of a class without samples: 0/0
+    weighed = torch.tensor(weighted_fractions(fractions, settings.class_weight))
+    return table * (weighed / torch.tensor(fractions)).nan_to_num(1.0)  # of a class without samples: 0/0
 
 
-def weighed_shares(shares: Sequence[float], power: float) -> list[float]:
-    """Shares of the classes in the loss where a sample weighs its class's share to the power of minus `power`."""
-    weighed = [share ** (1 - power) if share else 0.0 for share in shares]
-    return [share / sum(weighed) for share in weighed]
+def weighted_fractions(fractions: Sequence[float], power: float) -> list[float]:
+    """Fractions of the classes in the loss, [K], if a sample of a class of fraction f has the weight f ** -`power`."""
+    weighed = [fraction ** (1 - power) if fraction else 0.0 for fraction in fractions]
+    return [fraction / sum(weighed) for fraction in weighed]
 
 
 def cross_entropy(log_p: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every sample (equation 7, before its mean), with that share of the target spread evenly.
+    """Cross-entropy of every sample (equation 7, before its mean), with `label_smoothing` spread over all classes.
 
-    `log_p` is [N, K], or [..., N, K] of several networks on the same samples; the result has one dimension less.
+    `log_p` is [N, K], or [..., N, K] of several networks on the same samples, `target` [N]; the result is [..., N].
     """
     true = log_p.gather(-1, target.expand(log_p.shape[:-1])[..., None])[..., 0]
     return -(1 - label_smoothing) * true - label_smoothing * log_p.mean(-1)
 
 
 def coarse_fine(log_p: Tensor, target: Tensor, weights: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every sample, [N], weighted by 1 + mu of the class that P favours and the true one (equation 8).
+    """Cross-entropy of every sample, [N], times 1 + mu of its most probable and its true class (equation 8).
 
-    `weights` is [K, K], of `weight_table`. The favoured class is a constant to the gradient. The paper's loss is the
-    mean over samples: it divides by N, not by the sum of weights.
+    `log_p` is [N, K], `target` [N], `weights` [K, K] of `weight_table`. No gradient passes through the choice of the
+    most probable class. The paper's loss is the mean over samples: it divides by N, not by the sum of weights.
     """
     return weights[log_p.argmax(1), target] * cross_entropy(log_p, target, label_smoothing)
 
 
-Counts = Mapping[str, Tensor]
-"""How many samples a loss is the mean over: those of each branch's modality, and under `ANY` those that have one."""
+SampleCounts = Mapping[str, Tensor]
+"""The number of samples that a loss is averaged over, scalars: with each branch's modality, and with `ANY` modality."""
 ANY = "any"
 
 
-def counts_of(present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The counts of one batch, whole numbers of no dimension."""
+def sample_counts(present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The counts of one batch from the samples that have each modality, [N] by branch; integer scalars."""
     return {name: has.sum() for name, has in present.items()} | {ANY: torch.stack([*present.values()]).any(0).sum()}
 
 
 class CoarseFineLoss(nn.Module):
     """The loss of a batch, from its branches' log probabilities.
 
-    Of two branches: coarse-fine loss of the fusion, plus `branch_weight` times the mean of the branches' own
-    cross-entropies. Of one branch: coarse-fine loss of what it says alone, of which it is the fusion.
+    For two branches: the coarse-fine loss of their fusion, plus `branch_weight` times the mean of the cross-entropies
+    of the branches. For one branch: the coarse-fine loss of its output.
 
-    `shares` are those of the classes among the samples. A sample counts where it has a modality that is asked for; a
-    batch without any has a loss of 0 and moves nothing.
+    `fractions` [K] are those of the classes among the samples. Each term averages over the samples that have its
+    modality; a batch without any has a loss of 0 and no gradient.
     """
 
     weights: Tensor
 
-    def __init__(self, settings: LossSettings, shares: Sequence[float]) -> None:
+    def __init__(self, settings: LossSettings, fractions: Sequence[float]) -> None:
         super().__init__()
         self.settings = settings
-        # Not persistent: the settings already say it, and a checkpoint holds the network only.
-        self.register_buffer("weights", weight_table(settings, shares), persistent=False)
+        # Not persistent: it follows from the settings, and a checkpoint contains only the network.
+        self.register_buffer("weights", weight_table(settings, fractions), persistent=False)
 
     def forward(
         self,
         log_p: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
         target: Tensor,
-        counts: Counts | None = None,
+        counts: SampleCounts | None = None,
     ) -> Tensor:
-        """`log_p[branch]` is [N, K], `present[branch]` a boolean [N], `target` [N] class indices.
+        """The loss, a scalar; `log_p[branch]` is [N, K], `present[branch]` bool [N], `target` [N] class indices.
 
-        `counts` are the samples to divide by, where the batch is a part of a larger one (of several devices, or of
-        accumulated gradients) whose parts' losses are to be summed.
+        `counts` are the numbers of samples to divide by if the batch is part of a larger one (on several devices, or
+        with accumulated gradients) whose losses are summed.
         """
         present = {name: present[name] for name in log_p}
-        counts = counts_of(present) if counts is None else counts
+        counts = sample_counts(present) if counts is None else counts
         if len(log_p) == 1:
             ((name, only),) = log_p.items()
             return self._mean(self._coarse_fine(only, target), present[name], counts[name])

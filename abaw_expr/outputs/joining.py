@@ -1,4 +1,4 @@
-"""Several tables of outputs as one: of the same frames, or one a task."""
+"""Joins several tables of outputs of the same frames into one, or into one for each task."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +12,9 @@ from abaw_expr.tasks.task import EXPR, Task
 
 
 def read_joined(files: Sequence[Path], task: Task | None = EXPR) -> Outputs:
-    """Reads several tables of the same frames as one; `NAME=FILE` gives a file's branch another name.
+    """Reads several tables of the same frames as one; `NAME=FILE` renames the branch of a file.
 
-    Where `task` is None the first says the challenge. Raises OutputsError as `read_outputs` and `join` do.
+    If `task` is None, the task is that of the first file. Raises OutputsError as `read_outputs` and `join` do.
     """
     parts: list[Outputs] = []
     for file in files:
@@ -23,12 +23,12 @@ def read_joined(files: Sequence[Path], task: Task | None = EXPR) -> Outputs:
 
 
 def read_by_task(files: Sequence[Path]) -> dict[Task, Outputs]:
-    """Reads tables of several challenges, those of the same frames and challenge as one; otherwise as `read_joined`."""
+    """Reads tables of several tasks, and joins those of each task as `read_joined` does."""
     parts: dict[Task, list[Outputs]] = {}
     for file in files:
         read = _read_named(file, None)
         parts.setdefault(read.task, []).append(read)
-    return {task: join(own) for task, own in parts.items()}
+    return {task: join(tables) for task, tables in parts.items()}
 
 
 def _read_named(file: Path, task: Task | None) -> Outputs:
@@ -38,7 +38,7 @@ def _read_named(file: Path, task: Task | None) -> Outputs:
 
 
 def split_name(file: Path) -> tuple[str | None, Path]:
-    """What `NAME=FILE` says: the name, if there is one, and the file. Raises OutputsError for no usable name."""
+    """Splits `NAME=FILE` into name, None without one, and file. Raises OutputsError for an invalid name."""
     name, named, path = str(file).partition("=")
     if not named or file.exists():
         return None, file
@@ -47,9 +47,9 @@ def split_name(file: Path) -> tuple[str | None, Path]:
 
 
 def join(parts: Sequence[Outputs]) -> Outputs:
-    """One table of all their branches. Raises OutputsError where rows, labels or split differ, or a name occurs twice.
+    """One table with the branches of all. Raises OutputsError if rows, labels or split differ or a name occurs twice.
 
-    Time, crop and label are those of the first.
+    Time and crop are those of the first table.
     """
     first, *others = parts
     table, branches = first.table, dict(first.branches)
@@ -58,7 +58,7 @@ def join(parts: Sequence[Outputs]) -> Outputs:
         twice = [name for name in other.branches if name in branches]
         if twice:
             remedy = f"Give the second another name: NAME={other.path}."
-            raise OutputsError("holds branches that another file has too", path=other.path, found=twice, remedy=remedy)
+            raise OutputsError("has branches that another file also has", path=other.path, found=twice, remedy=remedy)
         branches |= other.branches
         columns = [column for name in other.branches for column in branch_columns(name, first.task)]
         table = pd.concat([table, other.table[columns]], axis=1)
@@ -67,7 +67,7 @@ def join(parts: Sequence[Outputs]) -> Outputs:
 
 
 def rename(outputs: Outputs, name: str) -> Outputs:
-    """The same with its one branch called `name`, or its several branches `name-audio` and the like."""
+    """The table with its branch renamed to `name`, or several branches to `name-audio` and so on."""
     new = {old: name if len(outputs.branches) == 1 else f"{name}-{old}" for old in outputs.branches}
     columns = {
         before: after
@@ -79,13 +79,13 @@ def rename(outputs: Outputs, name: str) -> Outputs:
 
 
 def _check_same(first: Outputs, other: Outputs) -> None:
-    """Raises OutputsError where two tables are not of the same frames."""
+    """Raises OutputsError where two tables differ in split, frames or labels."""
     if other.split != first.split:
         raise OutputsError("is of another split", path=other.path, found=other.split, expected=first.split)
     here, there = (list(zip(part.table["video"], part.table["frame"], strict=True)) for part in (first, other))
     if here != there:
         extra, lacking = len(set(there) - set(here)), len(set(here) - set(there))
-        found = f"{extra} rows that the first lacks, {lacking} of the first absent"
+        found = f"{extra} rows that are not in the first file, {lacking} rows of the first file missing"
         remedy = "Make both for the same frames: `predict` with one template, `import` with one --like."
         raise OutputsError("has other rows than the first file", path=other.path, found=found, remedy=remedy)
     wrong = (first.label() != other.label()).nonzero()[0]

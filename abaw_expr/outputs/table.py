@@ -1,6 +1,6 @@
-"""The table of branch outputs, `outputs.parquet`: all that fusion, tuning and submitting need to know of a model.
+"""The table of branch outputs, `outputs.parquet`: the only input from a model to fusion, tuning and submission.
 
-One row a frame, sorted by video and frame:
+One row per frame, sorted by video and frame:
 
 | column | type | |
 |---|---|---|
@@ -8,19 +8,21 @@ One row a frame, sorted by video and frame:
 | `frame` | int32 | counted from 1 |
 | `time` | float64 | seconds on the video's own clock, never decreasing in a video |
 | `crop` | bool | the frame has a face crop |
-| `<branch>_0..` | float32 | a branch's numbers (`audio_0`); all null where it has nothing to say |
-| `label` | int8 | the class, -1 where nobody annotated the frame |
+| `<branch>_0..` | float32 | a branch's numbers (`audio_0`); all null where the branch is missing |
+| `label` | int8 | the class, -1 where the frame is not annotated |
 
-A branch's numbers are in the order of the header of the challenge's files: the probability of each class, which sum to
-1; of each action unit; or valence and arousal themselves. Where a frame is annotated with several fields there is a
-column each instead of `label`: `label_valence` (float32, -5 where nobody annotated it), `label_AU1` (int8, -1).
+A branch's numbers are in the order of the header of the task's files: the probabilities of the classes, which sum to 1;
+the probabilities of the action units; or valence and arousal themselves. A task with several fields has one column for
+each instead of `label`: `label_valence` (float32, -5 where not annotated), `label_AU1` (int8, -1 where not annotated).
 
-The Parquet schema carries JSON under the key `abaw_expr`: task (the challenge), class_names (the header), split,
-version, and branches, which gives by name where each comes from: run (its signature) and prior (what its training saw:
-the share of each class or of each unit's active frames, the mean valence and arousal). What would make an estimate on
-these frames too high may stand beside them: checkpoint (`best`: its epoch was chosen on validation frames) and seen
-(recordings of the table that the run was trained on, be it with another person). A branch is whatever votes: a
-modality of our networks, or any other model. Any program that writes this can be tuned, scored and submitted.
+The Parquet schema has JSON metadata under the key `abaw_expr`: task, class_names (the header), split, version, and
+branches, which gives the source of each by name: run (its signature) and prior (the average over its training data: the
+fraction of each class or of each unit's active frames, the mean valence and arousal). Two optional keys record reasons
+why an estimate on these frames is too high: checkpoint (`best`: its epoch was chosen on validation frames) and seen
+(recordings of the table that the run was trained on, even with another person). A branch is a modality of our networks
+or any other model. Tables that other programs write in this format can be tuned, scored and submitted.
+
+Shapes: T frames, C numbers of a row, F fields.
 """
 
 import json
@@ -47,7 +49,7 @@ from abaw_expr.version import VERSION
 KEY = b"abaw_expr"
 _SIGNATURE = re.compile("[0-9a-f]{16}")
 _BRANCH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-REMEDY = "Make the outputs again with `abaw-expr predict`, or mend the program that wrote them."
+_REMEDY = "Make the outputs again with `abaw-expr predict`, or correct the program that wrote them."
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,44 +64,45 @@ class VideoOutputs:
     crop: NDArray[np.bool_]
     """[T], whether the frame has a face crop."""
     p: Mapping[str, NDArray[np.float32]]
-    """[T, C] by branch, a row all NaN where it is missing."""
+    """[T, C] by branch; a missing row is all NaN."""
     label: NDArray[Any]
-    """int8 [T], the class, -1 where nobody annotated the frame; or [T, F], a column a field: float32 of values, -5
-    where not annotated, int8 of units, -1."""
+    """int8 [T], the class, -1 where not annotated; or [T, F], one column per field: float32 values, -5 where not
+    annotated, or int8 units, -1 where not annotated."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a branch's numbers come from."""
+    """The origin of a branch's numbers."""
 
     run: str
     """The signature of the run that made them, or the name of the file that they were imported from."""
     prior: tuple[float, ...]
-    """What training saw on average: the share of each class or of each unit's active frames, or the mean values."""
+    """[C], the average over the training data: the fraction of each class or of each unit's active frames, or the mean
+    values."""
     checkpoint: str | None = None
-    """Of a run of ours, `best` or `last`."""
+    """`best` or `last` of our runs."""
     seen: tuple[str, ...] = ()
-    """Recordings of the table that the run was trained on, be it with another person."""
+    """Recordings of the table that the run was trained on, even with another person."""
 
     @property
     def of_run(self) -> bool:
-        """Whether a run of ours made it, whose signature `run` is."""
+        """Whether one of our runs made it, so that `run` is a signature."""
         return _SIGNATURE.fullmatch(self.run) is not None
 
     def to_json(self) -> dict[str, Any]:
-        """As the table's metadata has it; what is not known is left out."""
-        known = {"checkpoint": self.checkpoint, "seen": list(self.seen)}
-        said = {name: value for name, value in known.items() if value}
-        return {"run": self.run, "prior": [float(share) for share in self.prior]} | said
+        """The source in the table's metadata, without unknown values."""
+        optional = {"checkpoint": self.checkpoint, "seen": list(self.seen)}
+        known = {name: value for name, value in optional.items() if value}
+        return {"run": self.run, "prior": [float(fraction) for fraction in self.prior]} | known
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Outputs of one or several branches on one split."""
+    """The outputs of one or several branches on one split."""
 
     task: Task
     table: pd.DataFrame
-    """The columns of the module's table, in its order of rows; NaN for null."""
+    """The columns of `outputs.parquet`, sorted as there; NaN for null."""
     split: str
     branches: Mapping[str, Source]
     """By name, in the order of their columns."""
@@ -108,7 +111,7 @@ class Outputs:
 
     @property
     def path(self) -> Path | None:
-        """The first of the files, for errors to name."""
+        """The first of the files, for error messages."""
         return self.paths[0] if self.paths else None
 
     def videos(self) -> list[VideoOutputs]:
@@ -131,15 +134,15 @@ class Outputs:
         ]
 
     def branch(self, name: str) -> NDArray[np.float32]:
-        """A branch's numbers for all frames of the table, [T, C], NaN where missing."""
+        """A branch's numbers for all frames of the table, [T, C]; NaN where missing."""
         return self.table[branch_columns(name, self.task)].to_numpy(np.float32)
 
-    def speaking(self) -> list[str]:
-        """The branches that say anything."""
+    def branches_with_rows(self) -> list[str]:
+        """The branches that are not missing on all frames."""
         return [name for name in self.branches if np.isfinite(self.branch(name)).any()]
 
     def label(self) -> NDArray[Any]:
-        """The annotation of all frames of the table, [T] or [T, F]."""
+        """The annotations of all frames of the table, [T] or [T, F]."""
         names = list(label_columns(self.task))
         return self.table[names[0] if self.task.one_class else names].to_numpy()
 
@@ -150,7 +153,7 @@ def branch_columns(branch: str, task: Task) -> list[str]:
 
 
 def label_columns(task: Task) -> dict[str, Field]:
-    """The columns of a frame's annotation and the field in each: `label` of a class, else `label_valence` and so on."""
+    """The annotation columns and the field of each: `label` for a class, else `label_valence` and so on."""
     if task.one_class:
         return {"label": task.fields[0]}
     return {f"label_{field.name}": field for field in task.fields}
@@ -175,9 +178,9 @@ def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
 
 
 def write_outputs(path: Path, outputs: Outputs) -> None:
-    """Writes the table, whole or not at all; equal outputs give equal bytes.
+    """Writes the table atomically; equal outputs give equal bytes.
 
-    Raises OutputsError where the table breaks the contract that `read_outputs` checks.
+    Raises OutputsError where the table does not follow the format that `read_outputs` checks.
     """
     metadata = _metadata(outputs)
     _check_metadata(metadata, outputs.task, path)
@@ -186,15 +189,15 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     _check_columns(list(outputs.table.columns), columns, path)
     table = _cast(outputs.table, columns, path)
     _checked(table, outputs.task, branches, path)
-    with atomic(path) as temporary, open(temporary, "wb") as file:  # pyarrow takes UTF-8 paths only
+    with atomic(path) as temporary, open(temporary, "wb") as file:  # pyarrow accepts only paths that are UTF-8
         table = table.replace_schema_metadata({KEY: json.dumps(metadata).encode()})
         pq.write_table(table, file, compression="zstd")
 
 
 def read_outputs(path: Path, task: Task | None = EXPR) -> Outputs:
-    """Reads and checks a table of branch outputs; its challenge may be any where `task` is None.
+    """Reads and checks a table of branch outputs, of any task where `task` is None.
 
-    Raises OutputsError where the file is not such a table, is of another task or class order, or breaks the contract.
+    Raises OutputsError where the file is not such a table, has another task or class order, or an invalid row.
     """
     path = Path(path)
     try:
@@ -209,15 +212,15 @@ def read_outputs(path: Path, task: Task | None = EXPR) -> Outputs:
     except OSError as error:
         raise unreadable(OutputsError, path, error) from error
     except (pa.ArrowException, UnicodeDecodeError, MemoryError) as error:  # MemoryError: a damaged length
-        raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=REMEDY) from error
+        raise OutputsError(f"is not a Parquet file ({error})", path=path, remedy=_REMEDY) from error
     return Outputs(task, _checked(table, task, tuple(branches), path), metadata["split"], branches, (path,))
 
 
 def check_branch_name(name: str, path: Path | None = None) -> None:
-    """Raises OutputsError where a branch cannot be called that: its name becomes part of a column's."""
+    """Raises OutputsError where a name cannot be that of a branch; it becomes part of column names."""
     if not _BRANCH_NAME.fullmatch(name):
         expected = "letters, digits and hyphens, a letter first"
-        raise OutputsError("a branch cannot be called that", path=path, found=name, expected=expected)
+        raise OutputsError("the name of a branch is not valid", path=path, found=name, expected=expected)
 
 
 def _metadata(outputs: Outputs) -> dict[str, Any]:
@@ -232,20 +235,20 @@ def _metadata(outputs: Outputs) -> dict[str, Any]:
 
 def _read_metadata(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
     if KEY not in metadata:
-        raise OutputsError("has no `abaw_expr` metadata: it is not a table of outputs", path=path, remedy=REMEDY)
+        raise OutputsError("has no `abaw_expr` metadata, so it is not a table of outputs", path=path, remedy=_REMEDY)
     try:
         value = json.loads(metadata[KEY])
     except (ValueError, RecursionError) as error:
-        raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=REMEDY) from error
+        raise OutputsError(f"has `abaw_expr` metadata that is not JSON ({error})", path=path, remedy=_REMEDY) from error
     required = ("task", "class_names", "split", "branches")
     missing = [name for name in required if name not in value] if isinstance(value, dict) else list(required)
     if missing:
-        raise OutputsError(f"lacks metadata: {', '.join(missing)}", path=path, remedy=REMEDY)
+        raise OutputsError(f"lacks metadata: {', '.join(missing)}", path=path, remedy=_REMEDY)
     return value
 
 
 def _recognised(metadata: dict[str, Any], path: Path) -> Task:
-    """The challenge that a table says it is of."""
+    """The task in a table's metadata."""
     name, names = metadata["task"], metadata["class_names"]
     if name == COMPOUND and isinstance(names, list) and names:
         return compound([str(one) for one in names])
@@ -265,22 +268,22 @@ def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
         raise OutputsError(problem, path=path, found=found, expected=list(task.columns))
     branches = metadata["branches"]
     if not isinstance(branches, dict) or not branches:
-        raise OutputsError("names no branches", path=path, found=branches, expected="branches by name", remedy=REMEDY)
+        raise OutputsError("has no branches", path=path, found=branches, expected="branches by name", remedy=_REMEDY)
     for name, source in branches.items():
         check_branch_name(name, path)
         prior = source.get("prior") if isinstance(source, dict) and isinstance(source.get("run"), str) else None
-        if prior is not None and not _are_optional(source):
+        if prior is not None and not _has_valid_options(source):
             expected = "checkpoint: best or last; seen: a list of names"
-            raise OutputsError(f"the branch {name} has unknown metadata", path=path, found=source, expected=expected)
+            raise OutputsError(f"the branch {name} has invalid metadata", path=path, found=source, expected=expected)
         if not metric.is_prior(prior):
             expected = f"run, and prior: {metric.prior_expected}"
             raise OutputsError(
-                f"the branch {name} has no usable prior", path=path, found=source, expected=expected, remedy=REMEDY
+                f"the branch {name} has no valid prior", path=path, found=source, expected=expected, remedy=_REMEDY
             )
 
 
-def _are_optional(source: dict[str, Any]) -> bool:
-    """Whether what may stand in a branch's metadata is of its kind."""
+def _has_valid_options(source: dict[str, Any]) -> bool:
+    """Whether the optional keys of a branch's metadata have valid values."""
     seen = source.get("seen", [])
     listed = isinstance(seen, list) and all(isinstance(name, str) for name in seen)
     return listed and source.get("checkpoint") in (None, "best", "last")
@@ -293,12 +296,14 @@ def _source(value: dict[str, Any]) -> Source:
 def _check_columns(names: list[str], columns: pa.Schema, path: Path) -> None:
     missing = [name for name in columns.names if name not in names]
     if missing:
-        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=REMEDY)
+        raise OutputsError(f"lacks columns: {shorten(missing)}", path=path, remedy=_REMEDY)
 
 
 def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
-    """The contract's columns in its types, NaN as null. The dictionary of videos holds only what occurs, in that
-    order, so that equal tables become equal bytes."""
+    """The columns of the schema in its types, NaN as null.
+
+    The dictionary of videos has only those that occur, in their order, so that equal tables give equal bytes.
+    """
     columns = []
     for field in schema:
         try:
@@ -310,15 +315,15 @@ def _cast(table: pd.DataFrame | pa.Table, schema: pa.Schema, path: Path) -> pa.T
             else:
                 columns.append(column.cast(field.type))
         except (pa.ArrowException, TypeError, ValueError) as error:
-            problem = f"column {field.name} cannot be made {field.type} ({error})"
-            raise OutputsError(problem, path=path, remedy=REMEDY) from error
+            problem = f"column {field.name} cannot be converted to {field.type} ({error})"
+            raise OutputsError(problem, path=path, remedy=_REMEDY) from error
     return pa.table(columns, schema=schema)
 
 
 def _checked(table: pa.Table, task: Task, branches: tuple[str, ...], path: Path) -> pd.DataFrame:
-    """The table as pandas has it, its values checked; the first row that breaks the contract is named."""
+    """The table as a DataFrame, its values checked. Raises OutputsError that names the first invalid row."""
     if not table.num_rows:
-        raise OutputsError("has no rows", path=path, remedy=REMEDY)
+        raise OutputsError("has no rows", path=path, remedy=_REMEDY)
     for name in ("video", "frame", "time", "crop", *label_columns(task)):
         if table[name].null_count:
             raise OutputsError(f"column {name} has empty cells", path=path, found=table[name].null_count, expected=0)
@@ -329,29 +334,29 @@ def _checked(table: pa.Table, task: Task, branches: tuple[str, ...], path: Path)
         if wrong.any():
             row = rows.iloc[int(wrong.argmax())]
             where = f"video {row['video']}, frame {row['frame']}"
-            raise OutputsError(f"{where}: {problem}", path=path, expected=expected, remedy=REMEDY)
+            raise OutputsError(f"{where}: {problem}", path=path, expected=expected, remedy=_REMEDY)
     return rows
 
 
-Fault = tuple[str, str, NDArray[np.bool_]]
-"""A problem, what is expected instead, and the rows [T] that have it."""
+TableFault = tuple[str, str, NDArray[np.bool_]]
+"""A problem, what is expected instead, and the rows [T] that have the problem."""
 
 
-def _order_faults(rows: pd.DataFrame) -> Iterator[Fault]:
-    """Faults of a row beside the row before it."""
+def _order_faults(rows: pd.DataFrame) -> Iterator[TableFault]:
+    """Faults in the order of rows: each row is compared with the row before it."""
     codes, names = pd.factorize(rows["video"])
     rank = np.argsort(np.argsort(np.asarray(names, dtype=object)))[codes]
     step, frames = np.diff(rank, prepend=rank[:1]), np.diff(rows["frame"], prepend=rows["frame"][:1])
     seconds = np.diff(rows["time"], prepend=rows["time"][:1])
     same = step == 0
     same[0] = False
-    yield "the row occurs twice", "one row a frame", same & (frames == 0)
+    yield "the row occurs twice", "one row per frame", same & (frames == 0)
     yield "the row is out of order", "rows sorted by video, then frame", (step < 0) | (same & (frames < 0))
-    yield "time goes back", "a time that never decreases in a video", same & (seconds < 0)
+    yield "time decreases", "a time that never decreases in a video", same & (seconds < 0)
 
 
-def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of a row by itself."""
+def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> Iterator[TableFault]:
+    """Faults of single rows."""
     yield "the frame number is too low", "frames counted from 1", (rows["frame"] < 1).to_numpy()
     yield "time is not a number", "seconds", ~np.isfinite(rows["time"].to_numpy())
     for name, field in label_columns(task).items():
@@ -363,5 +368,5 @@ def _value_faults(rows: pd.DataFrame, task: Task, branches: tuple[str, ...]) -> 
         p = rows[branch_columns(branch, task)].to_numpy(np.float32)  # [T, C]
         empty = np.isnan(p)
         partly = empty.any(axis=1) & ~empty.all(axis=1)
-        yield f"the {branch} row is partly empty", f"all {metric.noun}, or none", partly
+        yield f"the {branch} row is partly empty", f"all {metric.noun} or none", partly
         yield from ((f"the {branch} row {fault}", expected, wrong) for fault, expected, wrong in metric.row_faults(p))

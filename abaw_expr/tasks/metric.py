@@ -1,16 +1,16 @@
-"""What the numbers of a challenge mean: the one place where classes, values and action units differ.
+"""The interface of a task's metric: the only place where classes, values and action units differ.
 
-A branch gives a row of numbers a frame; rows are fused by their weighted mean, whatever they mean. A kind says which
-rows there can be, how a row is decided, and how decisions are scored. What a decided frame is:
+A branch gives one row of numbers per frame; rows of every kind are fused by their weighted mean. A metric defines which
+rows are valid, how a row becomes a prediction, and how predictions are scored:
 
-| kind | a branch's row | decision |
+| kind | a branch's row | prediction |
 |---|---|---|
-| classes | probabilities that sum to 1 | the most probable class, int64 [T]; the lower one where two are equal |
-| values | the values | the same within their range, float32 [T, F] |
-| units | a probability a unit | 1 where it is its threshold or more, else 0, int64 [T, F] |
+| classes | probabilities that sum to 1 | the most probable class, int64 [T]; the lower index of equal ones |
+| values | the values | the values clipped to their range, float32 [T, F] |
+| units | the probability of each unit | 1 where it is at least the unit's threshold, else 0, int64 [T, F] |
 
-What is chosen by looking at the truth is scored on other frames than it was chosen on. Most choices are between
-candidates (`tuning.space`); the thresholds of units are chosen for each candidate, out of its tuning statistics.
+Whatever is chosen by its score on annotated frames is scored on other frames. Most choices are between candidates
+(`tuning.space`); the thresholds of units are chosen for each candidate from its tuning statistics.
 
 Shapes: T frames of one video, V videos, C numbers of a row, F fields with K statistics each (`statistics.py`).
 """
@@ -29,104 +29,104 @@ from abaw_expr.tasks.task import Task
 Rows = NDArray[np.floating]
 """[T, C], a branch's numbers; a row all NaN is missing."""
 RowFault = tuple[str, str, NDArray[np.bool_]]
-"""What a row has or does, what is expected instead, and the rows [T] of which that is so."""
+"""The fault of a row in words, what is expected instead, and the rows [T] that have it."""
 
 
 class Metric(ABC):
-    """What the numbers of one challenge mean."""
+    """The metric of one task."""
 
     name: ClassVar[str]
-    """The organisers' figure, in words."""
+    """The name of the organisers' score."""
     key: ClassVar[str]
-    """The same, as JSON files name it."""
+    """The key of the score in JSON files."""
     noun: ClassVar[str] = "probabilities"
-    """What a branch's numbers are."""
+    """What a branch's numbers are, in the plural."""
     columns_are: ClassVar[str]
-    """What the numbers are of."""
-    remedy: ClassVar[str] = "Say --logits where they are logits."
-    """What to do about numbers out of range."""
+    """What the columns of a row stand for, in the plural."""
+    remedy: ClassVar[str] = "Use --logits for logits."
+    """The remedy for numbers out of range."""
     distribution: ClassVar[bool] = False
-    """Whether the numbers of a row are shares of one whole, which priors correct."""
+    """Whether a row is a probability distribution, which prior correction applies to."""
     unknown_prior: tuple[float, ...]
-    """The prior of a model whose training is not known."""
+    """The prior of a model whose training data is unknown."""
     prior_expected: str
-    """What a prior may be, in words."""
+    """A valid prior, in words."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     def is_prior(self, value: Any) -> bool:
-        """Whether a JSON value can be a prior: what training saw on average, said where no branch says anything."""
+        """Whether a JSON value is a valid prior: the average over the training data, used where no branch has a row."""
         listed = isinstance(value, list | tuple) and len(value) == self.task.n_columns
         return listed and all(isinstance(number, int | float) for number in value) and self._fits(value)
 
     @property
     def title(self) -> str:
-        """The figure at the head of a table."""
+        """The name of the score with a capital letter, for the header of a table."""
         return self.name[0].upper() + self.name[1:]
 
     @abstractmethod
     def _fits(self, prior: Sequence[float]) -> bool:
-        """Whether that many numbers are a prior."""
+        """Whether these C numbers are a valid prior."""
 
     @abstractmethod
     def row_faults(self, rows: Rows) -> Iterator[RowFault]:
-        """The faults of rows that are not missing; NaN has none."""
+        """The faults of rows [T, C]; missing rows, which are NaN, have none."""
 
     def rounded(self, rows: Rows) -> Rows:
-        """Rows that were rounded when they were written, as a branch's: [T, C]."""
+        """Rows that were rounded when they were written, as valid rows of a branch: [T, C] -> [T, C]."""
         return rows
 
     @abstractmethod
     def from_logits(self, rows: Rows) -> Rows:
-        """Logits as a branch's rows. Raises OutputsError where such numbers have none."""
+        """Logits as rows of a branch: [T, C] -> [T, C]. Raises OutputsError where the kind has no logits."""
 
     def from_labels(self, labels: NDArray[Any]) -> NDArray[np.float64]:
-        """Labels as the rows of a branch that is sure of them: [T] or [T, F] -> [T, C]."""
+        """Labels as the rows of a branch that is certain of them: [T] or [T, F] -> [T, C]."""
         return labels.astype(np.float64)
 
     @abstractmethod
     def decide(self, rows: Rows, thresholds: Sequence[float] | None = None) -> NDArray[Any]:
-        """What is predicted for frames, from their fused rows: [T, C] -> [T] or [T, F]; `thresholds` are a unit's."""
+        """Predicts labels from fused rows: [T, C] -> [T] or [T, F]; `thresholds` has one number for each unit."""
 
     def are_thresholds(self, value: Any) -> bool:
-        """Whether a JSON value can be thresholds of a decision; None always can."""
+        """Whether a JSON value is valid as the thresholds of a decision; None always is."""
         return value is None
 
     @abstractmethod
     def count(self, truth: NDArray[Any], predicted: NDArray[Any]) -> Statistics:
-        """The statistics [F, K] of a video's frames. Raises UserError where one is out of range."""
+        """The statistics of a video: [T] or [T, F] each -> [F, K]. Raises UserError for labels out of range."""
 
     @abstractmethod
     def score(self, statistics: Statistics) -> Values:
-        """The organisers' figure: [..., F, K] -> [...]."""
+        """The organisers' score: [..., F, K] -> [...]."""
 
     @abstractmethod
     def annotated(self, statistics: Statistics) -> NDArray[Any]:
-        """How many frames are annotated, of each field: [..., F, K] -> [..., F]."""
+        """The number of annotated frames of each field: [..., F, K] -> [..., F]."""
 
     @abstractmethod
     def report(self, videos: Sequence[str], statistics: Statistics) -> Report:
-        """All figures, from the statistics a video, [V, F, K]. Raises UserError where no frame is annotated."""
+        """All scores, from the statistics of each video, [V, F, K]. Raises UserError where no frame is annotated."""
 
     def count_for_tuning(self, truth: NDArray[Any], rows: Rows) -> Statistics:
-        """The tuning statistics of a video, out of its fused rows."""
+        """The tuning statistics of a video from its labels and fused rows: [T] or [T, F], [T, C] -> [F, K]."""
         return self.count(truth, self.decide(rows))
 
     def tuned_score(self, statistics: Statistics) -> Values:
-        """The figure of tuning statistics, with the thresholds that are best on them: [..., F, K] -> [...]."""
+        """The score of tuning statistics with the thresholds that are best on them: [..., F, K] -> [...]."""
         return self.score(statistics)
 
     def thresholds(self, statistics: Statistics) -> tuple[float, ...] | None:
-        """The thresholds that are best on tuning statistics, [F, K]; None where there are none."""
+        """The thresholds that are best on tuning statistics [F, K]; None for a kind without thresholds."""
         return None
 
-    def settled(self, statistics: Statistics, chosen_on: Statistics) -> Statistics:
-        """Tuning statistics as statistics, with the thresholds that are best on `chosen_on`: [..., F, K] both."""
+    def at_best_thresholds(self, statistics: Statistics, chosen_on: Statistics) -> Statistics:
+        """Statistics from tuning statistics, with the thresholds that are best on `chosen_on`: [..., F, K] both."""
         return statistics
 
     def statistics(self, truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> Statistics:
-        """The statistics of each video: V arrays each -> [V, F, K]."""
+        """The statistics of each video, from V arrays [T] or [T, F] each -> [V, F, K]."""
         return np.stack([self.count(*pair) for pair in zip(truths, predicted, strict=True)])
 
     def reports(
@@ -136,7 +136,10 @@ class Metric(ABC):
         predicted: Sequence[NDArray[Any]],
         has_crop: Sequence[NDArray[np.bool_]] | None,
     ) -> dict[str, Report]:
-        """Reports on all annotated frames and, where that is known, on those with a crop: V arrays each."""
+        """Reports on all annotated frames and, where `has_crop` is known, on those with a face crop.
+
+        Labels are V arrays [T] or [T, F], `has_crop` V arrays [T].
+        """
         found = {"all annotated frames": self.report(videos, self.statistics(truths, predicted))}
         if has_crop is not None:
             pairs = zip(truths, has_crop, strict=True)
@@ -147,7 +150,7 @@ class Metric(ABC):
 
 
 class FieldMetric(Metric):
-    """A number a field, each of them by itself."""
+    """The metric of a task with one number per field, each scored separately."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)

@@ -1,4 +1,4 @@
-"""Names that are written in more than one way: in another case or Unicode form, with folders or a file's ending."""
+"""Names that are spelled in more than one way: in another case or Unicode form, with folders or a suffix."""
 
 import unicodedata
 from collections import defaultdict
@@ -11,23 +11,23 @@ VIDEO_SUFFIXES = (
 
 
 def matched(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
-    """The found name that each wanted one means.
+    """The found name that matches each wanted one.
 
-    It is the same; else the only one left that differs in case, in Unicode form or in spaces alone.
+    It is the same name, or else the only one that differs in case, Unicode form or spaces alone.
     """
-    ours, theirs = set(wanted), set(found)
-    alike: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for side, names in enumerate((ours - theirs, theirs - ours)):
+    wanted, found = set(wanted), set(found)
+    similar: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, names in enumerate((wanted - found, found - wanted)):
         for name in names:
-            alike[_plain(name)][side].append(name)
-    pairs = {name: name for name in ours & theirs}
-    return pairs | {left[0]: right[0] for left, right in alike.values() if len(left) == len(right) == 1}
+            similar[_normalised(name)][side].append(name)
+    pairs = {name: name for name in wanted & found}
+    return pairs | {left[0]: right[0] for left, right in similar.values() if len(left) == len(right) == 1}
 
 
 def meant_names(found: Iterable[str], names: Iterable[str]) -> dict[str, str]:
-    """Which of the `names` each found one means, of those that mean one: `cropped_aligned/12.mp4` means `12`.
+    """The name of `names` that each found one means, of those that mean one: `cropped_aligned/12.mp4` means `12`.
 
-    Where two found ones could mean the same name, the one that is written as it counts, else none does.
+    Where two found names could mean the same one, the one spelled like it counts, else none.
     """
     found, known = set(found), set(names)
     bare: dict[str, list[str]] = defaultdict(list)
@@ -39,13 +39,13 @@ def meant_names(found: Iterable[str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _bare(name: str) -> str:
-    """A name without folders of either system, a video's ending and spaces around it."""
+    """A name without folders of either system, a video's suffix and spaces around it."""
     last = name.replace("\\", "/").strip().strip("/").rpartition("/")[2].strip()
     ending = next((suffix for suffix in VIDEO_SUFFIXES if last.lower().endswith(suffix)), "")
     return last[: len(last) - len(ending)]
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
@@ -53,7 +53,7 @@ PERSON_SUFFIXES = ("_left", "_right")
 
 
 def recording_of(video: str) -> str:
-    """The recording a video name belongs to: `<id>_left` and `<id>_right` are two people in the one video `<id>`.
+    """The recording that a video belongs to: `<id>_left` and `<id>_right` are two people in one video, `<id>`.
 
     Only a final `_left` or `_right` is stripped; endings such as `-2` and `_3` belong to the id.
     """
@@ -64,10 +64,10 @@ def recording_of(video: str) -> str:
 
 
 def frame_name(video: str, frame: int) -> str:
-    """A frame's row name in a template, `<video>/00001.jpg`; frames count from 1."""
+    """The image location of a frame in a template, `<video>/00001.jpg`; frames count from 1."""
     return f"{video}/{crop_name(frame)}"
 
 
 def crop_name(frame: int) -> str:
-    """The file name of a frame's crop, five digits at least; frames count from 1."""
+    """The file name of a frame's crop, with at least five digits; frames count from 1."""
     return f"{frame:05d}.jpg"

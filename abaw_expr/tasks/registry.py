@@ -1,12 +1,12 @@
-"""The metric of every kind of task: another kind is one more entry here."""
+"""The registry of metrics by kind of task; a new kind is added here."""
 
 from functools import cache
 
-from abaw_expr.tasks.classes import ClassMetric
 from abaw_expr.tasks.metric import Metric
+from abaw_expr.tasks.metric_classes import ClassMetric
+from abaw_expr.tasks.metric_units import UnitMetric
+from abaw_expr.tasks.metric_values import ValueMetric
 from abaw_expr.tasks.task import Task
-from abaw_expr.tasks.units import UnitMetric
-from abaw_expr.tasks.values import ValueMetric
 
 METRICS: dict[str, type[Metric]] = {"classes": ClassMetric, "values": ValueMetric, "units": UnitMetric}
 """By `Task.kind`."""

@@ -1,11 +1,11 @@
-"""Statistics of frames, and how sure a score is: what the metrics of all tasks share.
+"""Statistics of frames and bootstrap intervals of scores, shared by the metrics of all tasks.
 
 Conventions
-- Statistics of frames are what a metric needs of them: numbers [..., F, K] that add up over frames, videos and
-  recordings.
-- People of one recording (`_left`, `_right`) are not independent, so intervals resample recordings, not videos.
+- The statistics of frames are the numbers [..., F, K] from which a metric is computed; they are added over frames,
+  videos and recordings.
+- The people of one recording (`_left`, `_right`) are not independent, so intervals resample recordings, not videos.
 
-Shapes: T frames, V videos, R recordings, S runs, F fields with K statistics each.
+Shapes: T frames, V videos, R recordings, S runs, F fields with K statistics each; of classes F and K are both C.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +23,15 @@ Values = NDArray[np.float64]
 Statistics = NDArray[Any]
 """int64 counts or float64 sums."""
 Score = Callable[[Statistics], Values]
-"""From statistics [..., F, K] to the scores [...] of a metric."""
-_AT_A_TIME = 10**7
-"""Numbers that a bootstrap holds at a time, 80 MB."""
+"""A function from statistics [..., F, K] to the scores [...] of a metric."""
+_CHUNK = 10**7
+"""Number of float64 values that a bootstrap holds in memory at once, 80 MB."""
 
 
 def sum_recordings(videos: Sequence[str], statistics: Statistics) -> Statistics:
-    """Adds up the videos of each recording: [..., V, F, K] -> [..., R, F, K], recordings in order of name.
+    """Adds the statistics of each recording's videos: [..., V, F, K] -> [..., R, F, K], recordings sorted by name.
 
-    A recording without an annotated frame is left out: it says nothing, yet would count when resampled.
+    A recording without an annotated frame is left out: it has no effect on the score but would count when resampled.
     """
     names, group = np.unique([recording_of(video) for video in videos], return_inverse=True)
     sums = np.zeros((*statistics.shape[:-3], len(names), *statistics.shape[-2:]), statistics.dtype)
@@ -46,9 +46,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The percentile interval of a score under resampling of recordings with replacement: [R, F, K] -> (low, high).
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13. A resample is how often each recording was
-    drawn; its statistics are the sum weighted by that. Of several runs, [S, R, F, K], the interval is that of their
-    mean score.
+    Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13. A resample is the number of times that each
+    recording was drawn; its statistics are the sum of the recordings' statistics weighted by these numbers. For several
+    runs, [S, R, F, K], the interval is that of their mean score.
     """
     scores = _mean_of_runs(resample(statistics, score, seed, resamples))
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
@@ -63,10 +63,10 @@ def bootstrap_difference(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """By how much the score is above that of `others`, and the percentile interval: (difference, low, high).
+    """The score minus that of `others`, and the percentile interval of this difference: (difference, low, high).
 
-    Both are [R, F, K] of the same recordings, or [S, R, F, K] of several runs, whose mean counts. Paired: a resample
-    draws the same recordings for both.
+    Both are [R, F, K] of the same recordings, or [S, R, F, K] of several runs, whose scores are averaged. The bootstrap
+    is paired: a resample draws the same recordings for both.
     """
     difference = score(statistics.sum(axis=-3)).mean() - score(others.sum(axis=-3)).mean()
     first, second = (_mean_of_runs(resample(one, score, seed, resamples)) for one in (statistics, others))
@@ -78,20 +78,20 @@ def bootstrap_difference(
 def resample(statistics: Statistics, score: Score, seed: int, resamples: int = 1000) -> Values:
     """The score on each resample of recordings with replacement: [..., R, F, K] -> [resamples, ...].
 
-    The same seed draws the same recordings, whatever is resampled.
+    The same seed always draws the same recordings.
     """
     n_recordings, shape = statistics.shape[-3], statistics.shape[:-3]
     draws = np.random.default_rng(seed).multinomial(n_recordings, np.full(n_recordings, 1 / n_recordings), resamples)
-    # Products of float64 are exact for counts, and many times as fast as those of integers.
+    # Products of float64 are exact for counts, and much faster than products of integers.
     sums = np.moveaxis(statistics, -3, 0).reshape(n_recordings, -1).astype(np.float64)
-    parts = np.array_split(draws.astype(np.float64), -(-resamples * sums[0].size // _AT_A_TIME))
-    return np.concatenate([score((part @ sums).reshape(-1, *shape, *statistics.shape[-2:])) for part in parts])
+    chunks = np.array_split(draws.astype(np.float64), -(-resamples * sums[0].size // _CHUNK))
+    return np.concatenate([score((chunk @ sums).reshape(-1, *shape, *statistics.shape[-2:])) for chunk in chunks])
 
 
 def interval_over_recordings(
     videos: Sequence[str], statistics: Statistics, score: Score, seed: int
 ) -> tuple[float, float] | None:
-    """The 95 % bootstrap interval of videos' statistics [V, F, K]; None where there are fewer than two recordings."""
+    """The 95 % bootstrap interval from the statistics of videos [V, F, K]; None with fewer than two recordings."""
     by_recording = sum_recordings(videos, statistics)
     return bootstrap_interval(by_recording, score, seed) if len(by_recording) > 1 else None
 
@@ -100,15 +100,15 @@ def _mean_of_runs(scores: Values) -> Values:
     return scores.reshape(len(scores), -1).mean(axis=1)
 
 
-def safe_divide(part: NDArray[Any], whole: NDArray[Any]) -> Values:
-    """part / whole, and 0 where whole is 0; any shapes that broadcast, [...]."""
-    return np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+def safe_divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Values:
+    """numerator / denominator, or 0 where the denominator is 0; any shapes that broadcast, [...]."""
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator > 0)
 
 
 def annotated_fields(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -> NDArray[np.bool_]:
-    """Which values of the truth are annotated, [T, F]; those and their predictions are in range.
+    """Which values of the truth are annotated: [T, F], [T, F] -> [T, F].
 
-    Raises UserError where the shapes differ, or a value is out of its field's range.
+    Raises UserError where the shapes differ, or an annotated value or the prediction for it is out of range.
     """
     fields = task.fields
     if truth.shape != predicted.shape or truth.shape[1:] != (len(fields),):
@@ -124,19 +124,19 @@ def annotated_fields(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -
 
 
 def in_range(values: NDArray[Any], field: Field) -> NDArray[np.bool_]:
-    """Which values may be predicted for a field: [...] -> [...]."""
+    """Which values are valid predictions of a field: [...] -> [...]."""
     inside = (values >= field.low) & (values <= field.high)
     return inside & (values == np.floor(values)) if field.whole else inside
 
 
 def pool(statistics: Statistics) -> Statistics:
-    """The sum over videos, [V, F, K] -> [F, K]. Raises UserError where no frame is annotated."""
+    """The sum over videos: [V, F, K] -> [F, K]. Raises UserError where no frame is annotated."""
     if not statistics.any():
         raise UserError("there is no annotated frame to score", remedy="Score a split that has annotations.")
     return statistics.sum(axis=0)
 
 
 def with_crop(truth: NDArray[Any], has_crop: NDArray[np.bool_], task: Task) -> NDArray[Any]:
-    """The truth, [T] or [T, F], with annotations on the frames [T] that have a crop only: teams often quote those."""
+    """The truth [T] or [T, F] with the ignore value on frames without a face crop [T]."""
     ignored = np.array([field.ignore_value for field in task.fields], truth.dtype)
     return np.where(has_crop, truth, ignored) if truth.ndim == 1 else np.where(has_crop[:, None], truth, ignored)

@@ -1,6 +1,6 @@
-"""What is predicted, and from what: class names, their order, headers, marks, quadrants; sizes of the inputs.
+"""The tasks of the challenges: class names and their order, headers, ignore values, folders and quadrants.
 
-This is the only copy of these facts; every reader, writer, loss and metric takes them from here.
+These facts are defined only here; every reader, writer, loss and metric imports them.
 """
 
 from collections.abc import Sequence
@@ -10,42 +10,43 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Field:
-    """One number that a frame is annotated with, and predicted to have."""
+    """One number that a frame is annotated with and that is predicted for it."""
 
     name: str
     low: int
     high: int
-    """The least and greatest value."""
+    """The smallest and largest value."""
     ignore_value: int
-    """The value of a frame that nobody annotated; dropped from every loss and metric."""
+    """The value of a frame that is not annotated; every loss and metric drops it."""
     whole: bool = True
-    """Whether only whole numbers may stand in a file."""
+    """Whether only integers are valid."""
 
     @property
     def expected(self) -> str:
-        """What may be predicted for it, in words."""
+        """The valid predictions, in words."""
         return f"{'an integer' if self.whole else 'a number'} from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task of the challenges: what a frame is annotated with, and how the organisers write it."""
+    """One task of the challenges: the annotation of a frame, and the organisers' names and file headers."""
 
     name: str
-    """Short name, as files made by this project carry it."""
+    """Short name, used in the files that this project writes."""
     kind: Literal["classes", "values", "units"]
-    """What its numbers are, and so its metric: one class a frame, a value a field, or an active unit or not a field."""
+    """The kind of annotation, which determines the metric: one class per frame, one value per field, or whether the
+    action unit of each field is active."""
     columns: tuple[str, ...]
-    """The names in line 1 of its files, and of the numbers that a model gives for a frame: one a class, where the
-    field is a class, and one a field otherwise."""
+    """The names in line 1 of the task's files, and of the numbers that a model gives for a frame: the classes where
+    the field is a class, otherwise the fields."""
     fields: tuple[Field, ...]
-    """The numbers of a frame, in the order of a line."""
+    """The numbers that a frame is annotated with, in the order of a line."""
     annotation_folders: tuple[str, ...]
-    """The names that editions gave to this task's annotation folder."""
+    """The names of this task's annotation folder in the editions."""
     test_list: str
-    """Pattern of the file that lists this task's test videos, over the editions; compared in lower case."""
+    """Pattern of the name of the file that lists this task's test videos; compared in lower case."""
     quadrants: tuple[int, ...] = ()
-    """A class's quadrant 1..4 of Russell's circumplex (0: in none), for the coarse-fine loss. The paper does not
+    """The quadrant 1..4 of Russell's circumplex of each class (0: none), for the coarse-fine loss. The paper does not
     publish its assignment; this one is our default: 1 pleasant-active, 2 unpleasant-active, 3 unpleasant-calm,
     4 pleasant-calm."""
 
@@ -56,7 +57,7 @@ class Task:
 
     @property
     def n_columns(self) -> int:
-        """How many numbers a model gives for a frame."""
+        """Number of values that a model gives for a frame."""
         return len(self.columns)
 
     @property
@@ -66,12 +67,12 @@ class Task:
 
     @property
     def one_class(self) -> bool:
-        """Whether a frame is annotated with one class: its labels are an array [T], and otherwise [T, F]."""
+        """Whether a frame is annotated with one class: labels are then an array [T], otherwise [T, F]."""
         return self.kind == "classes"
 
     @property
     def ignore_value(self) -> int:
-        """The label, of the first field, of a frame that nobody annotated; dropped from every loss and metric."""
+        """The ignore value of the first field: the label of a frame that is not annotated."""
         return self.fields[0].ignore_value
 
 
@@ -105,11 +106,11 @@ AU = Task(
 )
 TASKS = (EXPR, VA, AU)
 COMPOUND = "compound"
-"""The name of the 7th edition's challenge of compound expressions, whose classes stand in its template's header."""
+"""The name of the 7th edition's compound expression challenge, whose classes are in the header of its template."""
 
 
 def compound(names: Sequence[str]) -> Task:
-    """The challenge of these compound expressions; it has no annotations and no quadrants."""
+    """The task of these compound expressions; it has no annotations and no quadrants."""
     return Task(
         name=COMPOUND,
         kind="classes",
@@ -122,9 +123,9 @@ def compound(names: Sequence[str]) -> Task:
 
 
 def task_of_columns(columns: Sequence[str]) -> Task | None:
-    """The challenge whose files name these columns; None where it is none.
+    """The task whose files have these columns; None if there is none.
 
-    Compound expressions are known by their names, which all hold an underscore, as in `Fearfully_Surprised`.
+    Compound expressions are recognised by their names, two words joined by an underscore (`Fearfully_Surprised`).
     """
     names = tuple(columns)
     for known in TASKS:

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values only, so that a stranger's file cannot run code when it is loaded."""
+"""Checkpoints: tensors and plain values only, so that loading a file from an untrusted source cannot run code."""
 
 import io
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ _REMEDY = "Train again, or name a run whose training got that far."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of training between two steps. Random numbers have none: every step makes its own from the seed."""
+    """The state of training between two steps. There is no random state: every step derives its own from the seed."""
 
     signature: str
-    """The run's identity: settings and data."""
+    """The run's identity: a hash of its settings and data."""
     prior: list[float]
-    """Share of each class among the samples that training weighed."""
+    """The fraction of each class in the loss."""
     history: list[dict[str, Any]]
-    """A row for every epoch that is done, as metrics.csv has them."""
+    """The row of each finished epoch in metrics.csv."""
     step: int
-    """Steps done of the epoch after those."""
+    """Finished steps of the current epoch."""
     loss: float
     """Sum of that epoch's losses so far, over samples."""
     waiting: float
@@ -33,50 +33,50 @@ class Checkpoint:
     seconds: float
     """Seconds of that epoch so far."""
     network: dict[str, Any]
-    average: dict[str, Any]
-    """The moving mean of the weights; empty where the run keeps none."""
+    ema: dict[str, Any]
+    """The EMA of the weights; empty without EMA."""
     optimiser: dict[str, Any]
-    """Empty in a checkpoint that is only predicted from."""
+    """Empty in best.pt, which is used for prediction only."""
     data: str = ""
     """The digest of the store that it was trained on."""
     videos: tuple[str, ...] = ()
-    """The names of the videos that it was trained on, of all stores; none where they are not known."""
+    """The names of the videos that it was trained on, of all stores; empty where they are not known."""
 
 
 _TYPES = {
-    **dict.fromkeys(("network", "average", "optimiser"), dict),
+    **dict.fromkeys(("network", "ema", "optimiser"), dict),
     **dict.fromkeys(("loss", "waiting", "seconds"), float),
     **{"signature": str, "prior": list, "history": list, "step": int},
 }
-"""Of what a checkpoint holds."""
-_LATER = {"data": str, "videos": tuple}
-"""Of what checkpoints of earlier versions do not say."""
+"""The types of a checkpoint's values."""
+_OPTIONAL_TYPES = {"data": str, "videos": tuple}
+"""The types of values that checkpoints of earlier versions lack."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint atomically."""
     save_tensors(path, {**vars(checkpoint)})
 
 
 def save_tensors(path: Path, values: dict[str, Any]) -> None:
-    """Writes tensors and plain values, whole or not at all."""
+    """Writes tensors and plain values atomically."""
     buffer = io.BytesIO()
-    torch.save(values, buffer)  # in memory first: a full disk is then an OSError like any other
+    torch.save(values, buffer)  # to memory first, so that a full disk raises an OSError
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Reads a checkpoint. Raises RunError where it is missing, damaged or none."""
+    """Reads a checkpoint. Raises RunError where it is missing, damaged or not a checkpoint."""
     values = load_tensors(path, device)
-    types = _TYPES | {name: kind for name, kind in _LATER.items() if name in values}
+    types = _TYPES | {name: kind for name, kind in _OPTIONAL_TYPES.items() if name in values}
     if values.keys() != types.keys() or not all(isinstance(values[name], kind) for name, kind in types.items()):
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY)
     return Checkpoint(**values)
 
 
 def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Reads what `save_tensors` wrote; its sums are checked, which torch does not. Raises as `load_checkpoint`."""
+    """Reads a file of `save_tensors` and checks its checksums, which torch does not. Raises as `load_checkpoint`."""
     try:
         if is_zipfile(path):
             with ZipFile(path) as file:
@@ -88,5 +88,5 @@ def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, An
         raise unreadable(RunError, path, error, _REMEDY) from error
     except (MemoryError, RunError):
         raise
-    except Exception as error:  # of bytes that are no checkpoint, torch raises whatever it trips over
+    except Exception as error:  # torch raises many types of error for bytes that are not a checkpoint
         raise RunError("is not a checkpoint of this project", path=path, remedy=_REMEDY) from error

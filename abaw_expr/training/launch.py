@@ -1,6 +1,6 @@
-"""How the processes of one run come about: by this command, by torchrun on each machine, or by SLURM's srun.
+"""Starts the processes of one run: by this command, by torchrun on each machine, or by SLURM's srun.
 
-Whoever starts them, each knows its place by torchrun's variables. Nothing heavy is imported before it is needed.
+In all cases each process reads its rank from torchrun's environment variables. Slow imports are made only when needed.
 """
 
 import os
@@ -11,28 +11,28 @@ from collections.abc import Mapping, Sequence
 from abaw_expr.errors import SettingsError
 
 _PORT = 29400
-"""Where the processes of SLURM's job 0 meet; torchrun's default."""
+"""The rendezvous port of SLURM's job 0; torchrun's default."""
 _PORTS = 20000
-"""Jobs on one machine meet at ports of their own, by their numbers."""
+"""Number of ports; jobs on one machine use different ports, by their job numbers."""
 _NEEDED = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NODELIST")
-"""Variables that srun gives each task."""
+"""Environment variables that srun sets in each task."""
 
 
 def started_by_torchrun() -> bool:
-    """Whether this is one of several processes of a run."""
+    """Whether torchrun, or its variables, started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Whether this process is the one that writes files and prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def join_slurm_step() -> None:
-    """Makes the tasks of a step that srun started the processes of one run, by SLURM's variables.
+    """Makes the tasks of a step that srun started the processes of one run, from SLURM's environment variables.
 
-    Raises SettingsError where nodes have different numbers of tasks, or SLURM does not say how many there are: such
-    tasks would each train alone, into one folder.
+    Raises SettingsError where nodes have different numbers of tasks, or the number of tasks is unknown: the tasks would
+    then train separately into the same folder.
     """
     env = os.environ
     count = int(env.get("SLURM_STEP_NUM_TASKS", "1"))
@@ -41,21 +41,21 @@ def join_slurm_step() -> None:
     if count == 1:
         if int(env.get("SLURM_PROCID", "0")):
             remedy = "Start one task, or start them by `srun abaw-expr train ...` in a job of SLURM."
-            raise SettingsError("is one of several tasks of SLURM, which does not say how many", remedy=remedy)
+            raise SettingsError("is one of several tasks of SLURM, whose number is not set", remedy=remedy)
         return
     absent = [name for name in _NEEDED if name not in env]
     if absent:
         remedy = "Start them by `srun abaw-expr train ...` in a job of SLURM."
-        problem = "is one of several tasks of SLURM, which does not say where the others are"
+        problem = "is one of several tasks of SLURM, and environment variables of the step are not set"
         raise SettingsError(problem, found=f"no {', no '.join(absent)}", remedy=remedy)
     env.update(_as_torchrun(env, count))
 
 
 def _as_torchrun(env: Mapping[str, str], count: int) -> dict[str, str]:
-    """What torchrun would have told this process, out of what srun does."""
+    """The environment variables that torchrun would have set, from those of srun."""
     by_node = set(re.sub(r"\(x\d+\)", "", env["SLURM_STEP_TASKS_PER_NODE"]).split(","))
     if len(by_node) > 1:
-        found, remedy = env["SLURM_STEP_TASKS_PER_NODE"], "Say --ntasks-per-node."
+        found, remedy = env["SLURM_STEP_TASKS_PER_NODE"], "Use --ntasks-per-node."
         raise SettingsError("SLURM's nodes have different numbers of tasks", found=found, remedy=remedy)
     job = env.get("SLURM_JOB_ID", "0")
     return {
@@ -71,9 +71,9 @@ def _as_torchrun(env: Mapping[str, str], count: int) -> dict[str, str]:
 
 
 def _first_host(nodes: str) -> str:
-    """The first of SLURM's hosts: `node[07-09,12]`, `a1,b2`."""
+    """The first host of a SLURM node list such as `node[07-09,12]` or `a1,b2`."""
     found = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", nodes)
-    assert found is not None  # all its parts may be empty
+    assert found is not None  # the pattern matches the empty string
     return "".join(part or "" for part in found.groups())
 
 
@@ -99,6 +99,6 @@ def start_processes(arguments: Sequence[str], count: int) -> int:
         elastic_launch(config, sys.executable)("-m", "abaw_expr", *arguments)
     except ChildFailedError as error:
         return min(failure.exitcode for failure in error.failures.values()) if error.failures else 1
-    except SignalException as error:  # passed on to the processes, which have saved and told so
+    except SignalException as error:  # the processes got the signal too, and have saved their state
         return 128 + error.sigval
     return 0

@@ -1,7 +1,9 @@
-"""Training: a visible loop.
+"""The training loop.
 
-Everything random in a step (which frames, their order and augmentation, dropout) is drawn from the seed and the numbers
-of epoch, step and process, so a run that is resumed after any step ends as the undisturbed run does.
+All random numbers of a step (sampling, augmentation, dropout) are derived from the seed and the numbers of epoch, step
+and process, so a run that is resumed after any step ends exactly as an uninterrupted run does.
+
+Shapes: B samples of a step, n validation frames, K classes.
 """
 
 import math
@@ -14,58 +16,61 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from abaw_expr.data.batches.audio_chunks import cut_for_training
 from abaw_expr.data.batches.augment import Augment, check_masks
-from abaw_expr.data.batches.chunks import cut_for_training
-from abaw_expr.data.batches.loading import Plan, build_loader
-from abaw_expr.data.batches.sampling import draw_epoch, flatten, split_steps, usable_frames
+from abaw_expr.data.batches.loading import BatchSampler, build_loader
+from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
 from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError, shorten
 from abaw_expr.files import locked
+from abaw_expr.models.batch_norm import share_batch_norm
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
-from abaw_expr.models.losses import ANY, CoarseFineLoss, counts_of, weighed_shares
+from abaw_expr.models.losses import ANY, CoarseFineLoss, sample_counts, weighted_fractions
 from abaw_expr.models.network import build_network
-from abaw_expr.models.norm import share_batch_norm
 from abaw_expr.outputs.fusion import fuse
-from abaw_expr.settings import Settings
-from abaw_expr.tasks.classes import confusion, f1_by_class, macro_f1
+from abaw_expr.settings import BRANCHES, Settings
+from abaw_expr.tasks.metric_classes import confusion, f1_by_class, macro_f1
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
-from abaw_expr.training.initial_weights import keep_start, take_start
+from abaw_expr.training.initial_weights import keep_initial_weights, load_initial_weights
 from abaw_expr.training.launch import is_first
-from abaw_expr.training.optimiser import Average, build_optimiser, set_learning_rates
-from abaw_expr.training.parallel import add_up
-from abaw_expr.training.run import Epoch, RunFolder, best_epoch
+from abaw_expr.training.monitoring import EventLog, plot_curves
+from abaw_expr.training.optimiser import EMA, build_optimiser, set_learning_rates
+from abaw_expr.training.parallel import sum_over_processes
+from abaw_expr.training.run import Epoch, RunFolder, RunStart, Validation, best_epoch
 from abaw_expr.training.stopping import StopRequest, stop_on_signals
-from abaw_expr.training.watching import Watch, draw_curves
 from abaw_expr.version import VERSION
 
 
 @dataclass
-class Position:
-    """How far an epoch is."""
+class EpochProgress:
+    """The progress within an epoch."""
 
     step: int = 0
-    """Steps done."""
+    """Finished steps."""
     loss: float = 0.0
-    """Sum of their losses, over samples."""
+    """Sum of their losses over samples."""
     waiting: float = 0.0
     """Seconds spent waiting for data."""
     seconds: float = 0.0
-    """Seconds in all, as of the last checkpoint."""
+    """Total seconds until the last checkpoint."""
 
 
 class Pending(NamedTuple):
-    """A step that is under way on the device, its loss not looked at yet: that would be to wait for it."""
+    """A step that may still run on the device: reading its loss waits for the device."""
 
     step: int
     samples: int
-    parts: list[Batch]
+    """Of all processes."""
+    micro_batches: list[Batch]
     loss: Tensor
+    """A scalar: this process's part of the mean over samples [B]."""
 
 
 def train(
@@ -74,16 +79,19 @@ def train(
     settings: Settings,
     task: Task,
     resume: bool,
-    on_epoch: Callable[[Epoch], None],
-    progress: Callable[[int, int], None],
-    start: Sequence[Path] = (),
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    initial_weights: Sequence[Path] = (),
+    on_start: Callable[[RunStart], None] = lambda start: None,
 ) -> list[Epoch]:
     """Trains into a run folder and returns its epochs; a complete run is returned as it is.
 
-    `progress(steps done, steps in all)` is told after every step. `start` are checkpoints whose weights the networks
-    begin with. Raises RunError where the folder holds another run, another process trains into it, the start does not
-    fit the networks or the loss stops being a number, StoreError where the store has nothing to train or validate on,
-    StoppedError when a signal ended the run, which can then be resumed.
+    `on_start` is called before the first step, `on_epoch` after every epoch, `on_progress(steps done, total steps)`
+    after every step. `initial_weights` are runs or checkpoints whose weights initialise the networks.
+
+    Raises RunError where the folder holds another run, another process trains into it, the initial weights do not fit
+    the networks or the loss is no longer a finite number; StoreError where the store has no frames to train or
+    validate on; StoppedError when a signal ended the run, which can then be resumed.
     """
     check_accelerator(settings)
     check_masks(settings.augment, AUDIO_WINDOW.steps)
@@ -91,16 +99,17 @@ def train(
     with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
             run.start(settings, store.digest, resume)
-            if start:
-                keep_start(run, start, settings.model, task)
-        training = Training(store, run, settings, task, stop, progress)
+            if initial_weights:
+                keep_initial_weights(run, initial_weights, settings.model, task)
+        training = Training(store, run, settings, task, stop, on_progress)
         if not run.complete:
+            on_start(training.start)
             training.run_to_end(on_epoch)
     return training.history
 
 
 class Training:
-    """A run between two steps: its networks, how far it is, and the loop that moves it on."""
+    """A run: its networks, its progress, and the loop."""
 
     def __init__(
         self,
@@ -109,79 +118,105 @@ class Training:
         settings: Settings,
         task: Task,
         stop: StopRequest,
-        progress: Callable[[int, int], None],
+        on_progress: Callable[[int, int], None],
     ) -> None:
-        self._run, self._settings, self._task, self._stop, self._progress = run, settings, task, stop, progress
-        self._store = store
-        self._fabric = build_fabric(settings)  # all processes meet here, so what the first wrote is there
+        self._store, self._run, self._settings, self._task = store, run, settings, task
+        self._stop, self._on_progress = stop, on_progress
+        self._fabric = build_fabric(settings)  # all processes meet here, so the files of the first one exist
         self._identity = run.identity(settings, store.digest)
+        self._build_network()
+        self._training, self._validation = (usable_frames(store, name, settings) for name in ("train", "val"))
+        fractions = self._training.class_fractions(settings.data, task)
+        self._prior = weighted_fractions(fractions, settings.loss.class_weight)
+        self._criterion = CoarseFineLoss(settings.loss, fractions).to(self._fabric.device)
+        self._augment, self._sampler = Augment(settings.augment), BatchSampler()
+        self._loader = build_loader(self._windows(), self._sampler, settings.compute.workers)
+        self.history: list[Epoch] = []
+        self._now = EpochProgress()
+        if run.last.exists():
+            self._restore()
+        self._fabric.barrier()  # the first process must not write before all processes have read
+        self._log = EventLog(run.events, self._steps) if is_first() and not run.complete else None
+
+    def _build_network(self) -> None:
+        """Builds network, optimiser and EMA, with the initial weights of the run."""
+        settings, run = self._settings, self._run
         torch.manual_seed(settings.seed)
-        self._network = build_network(settings.model, task.n_columns)
-        if run.begun_with.exists() and not run.last.exists():
-            take_start(self._network, run.begun_with)
+        self._network = build_network(settings.model, self._task.n_columns)
+        if run.initial_weights.exists() and not run.last.exists():
+            load_initial_weights(self._network, run.initial_weights)
         if self._fabric.world_size > 1:
             share_batch_norm(self._network, self._fabric.device)
         if settings.compute.compile:
             self._network.compile_encoders()
         optimiser = build_optimiser(self._network, settings.optimiser)
         self._module, self._optimiser = self._fabric.setup(self._network, optimiser)
-        decay = settings.optimiser.average
-        self._average = Average(self._network, decay) if decay else None
-        self._judged = self._network if self._average is None else self._average.network
-        self._training, self._validation = (usable_frames(store, name, settings) for name in ("train", "val"))
-        shares = self._training.class_shares(settings.data, task)
-        self._prior = weighed_shares(shares, settings.loss.class_weight)
-        self._criterion = CoarseFineLoss(settings.loss, shares).to(self._fabric.device)
-        self._augment = Augment(settings.augment)
-        self.history: list[Epoch] = []
-        self._now = Position()
-        if run.last.exists():
-            self._restore()
-        self._fabric.barrier()  # the first process must not write before all have read
+        decay = settings.optimiser.ema_decay
+        self._ema = EMA(self._network, decay) if decay else None
+        self._evaluated = self._network if self._ema is None else self._ema.network
+
+    def _windows(self) -> Windows:
+        """The training samples."""
+        settings = self._settings
+        cut = cut_for_training(settings.data, AUDIO_WINDOW)
+        return Windows(self._training.frame_index, settings.data, cut, self._augment, settings.model.branches)
+
+    @property
+    def start(self) -> RunStart:
+        """The facts of the run that are shown before the first step."""
+        samples = len(sample_epoch(self._training, self._settings, 1))
+        device = self._fabric.device
+        name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+        return RunStart(
+            device=f"{device}{name}",
+            processes=self._fabric.world_size,
+            precision=self._settings.precision,
+            train_videos=len(self._training.frame_index.videos),
+            train_samples=samples,
+            steps=-(-samples // self._settings.optimiser.batch_size),
+            val_videos=len(self._validation.frame_index.videos),
+            val_samples=len(self._validated),
+            epochs=self._settings.optimiser.epochs,
+            epochs_done=len(self.history),
+            steps_done=self._now.step,
+        )
 
     def run_to_end(self, on_epoch: Callable[[Epoch], None]) -> None:
-        """Trains the epochs that are left."""
-        data = self._settings.data
-        self._watch = Watch(self._run.events, self._steps) if is_first() else None
-        windows = Windows(
-            self._training.index,
-            data,
-            cut_for_training(data, AUDIO_WINDOW),
-            self._augment,
-            self._settings.model.branches,
-        )
-        self._plan = Plan()
-        self._loader = build_loader(windows, self._plan, self._settings.compute.workers)
+        """Trains the remaining epochs."""
         while len(self.history) < self._settings.optimiser.epochs:
             self._train_epoch()
             self._end_epoch()
             on_epoch(self.history[-1])
-        if self._watch is not None:
-            self._watch.close()
-            draw_curves(self.history, self._task, self._run.curves)
+        if self._log is not None:
+            self._log.close()
             self._run.finish(self._summary())
 
     @property
     def _steps(self) -> int:
-        """Steps done in all."""
+        """Finished steps of all epochs."""
         return sum(epoch.steps for epoch in self.history) + self._now.step
 
+    @property
+    def _validated(self) -> NDArray[np.intp]:
+        """Indices [n] of the validation frames."""
+        return self._validation.frame_index.at_stride(self._validation.usable, self._settings.data.val_stride)
+
     def _train_epoch(self) -> None:
-        """One pass over the drawn frames, from the step it stands at."""
+        """One pass over the sampled frames, from the current step."""
         settings, fabric, now = self._settings.optimiser, self._fabric, self._now
         number = len(self.history) + 1
-        draws = draw_epoch(self._training, self._settings, number)
+        draws = sample_epoch(self._training, self._settings, number)
         steps = split_steps(draws, self._settings, fabric.global_rank, fabric.world_size)
-        self._plan.batches = flatten(steps[now.step :])
+        self._sampler.batches = flatten(steps[now.step :])
         stream, pending = iter(self._loader), None
-        self._module.train()  # validation left it otherwise
+        self._module.train()  # validation left it in eval mode
         began = time.perf_counter() - now.seconds
         saved = time.perf_counter()
         for step in range(now.step, len(steps)):
             asked = time.perf_counter()
-            parts = [next(stream) for _ in steps[step]]
+            micro_batches = [next(stream) for _ in steps[step]]
             now.waiting += time.perf_counter() - asked
-            counts, stopping = self._settle(pending, parts)
+            counts, stopping = self._synchronise(pending, micro_batches)
             if stopping or time.perf_counter() - saved >= self._settings.compute.save_every:
                 saved = time.perf_counter()
                 now.seconds = saved - began
@@ -191,109 +226,116 @@ class Training:
             torch.manual_seed(_seed(self._settings.seed, number, step, fabric.global_rank))
             set_learning_rates(self._optimiser, settings, (number - 1 + step / len(steps)) / settings.epochs)
             samples = min(settings.batch_size, len(draws) - step * settings.batch_size)
-            pending = Pending(step, samples, parts, self._step(parts, counts))
-            self._progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
-        self._settle(pending, [])
+            pending = Pending(step, samples, micro_batches, self._step(micro_batches, counts))
+            self._on_progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
+        self._synchronise(pending, [])
         now.loss /= len(draws)
         now.seconds = time.perf_counter() - began
 
-    def _step(self, parts: list[Batch], counts: dict[str, Tensor]) -> Tensor:
-        """Moves the weights by a batch and returns this process's share of its loss."""
+    def _step(self, micro_batches: list[Batch], counts: dict[str, Tensor]) -> Tensor:
+        """Updates the weights with a batch and returns this process's part of its loss, a scalar tensor []."""
         total = torch.zeros((), device=self._fabric.device)
         self._optimiser.zero_grad(set_to_none=True)
         try:
-            for place, part in enumerate(parts):
-                batch = part.to(self._fabric.device, self._augment)
-                with self._fabric.no_backward_sync(self._module, enabled=place < len(parts) - 1):
+            for number, micro_batch in enumerate(micro_batches, start=1):
+                batch = micro_batch.to(self._fabric.device, self._augment)
+                with self._fabric.no_backward_sync(self._module, enabled=number < len(micro_batches)):
                     log_p = self._module(batch.inputs, batch.rows, batch.windows, len(batch))
                     loss = self._criterion(log_p, batch.present, batch.label, counts)
                     self._fabric.backward(loss * self._fabric.world_size)  # gradients are averaged over processes
                 total += loss.detach()
         except torch.OutOfMemoryError as error:
-            held = max(len(part) for part in parts)
-            remedy = f"Lower --compute.part: {held} samples at a time were too many, or end what else runs there."
+            size = max(len(micro_batch) for micro_batch in micro_batches)
+            remedy = (
+                f"Lower --compute.micro-batch ({size} samples at a time are too many), or free memory on the device."
+            )
             raise RunError("the device is out of memory", remedy=remedy) from error
         self._optimiser.step()
-        if self._average is not None:
-            self._average.update(self._network, self._steps + 1)
+        if self._ema is not None:
+            self._ema.update(self._network, self._steps + 1)
         return total
 
-    def _settle(self, pending: Pending | None, parts: list[Batch]) -> tuple[dict[str, Tensor], bool]:
-        """Counts the samples of the next step over all processes, and books the loss of the step before.
+    def _synchronise(self, pending: Pending | None, micro_batches: list[Batch]) -> tuple[dict[str, Tensor], bool]:
+        """Counts the samples of the next step over all processes, and adds the loss of the step before.
 
-        All that processes tell each other goes here, once a step. Returns the counts, and whether any was asked to
-        stop. Raises RunError where the loss is no number.
+        Processes communicate only here, once per step. Returns the counts by branch, scalar tensors [], and whether any
+        process got a request to stop. Raises RunError where the loss is not finite.
         """
         names = [*self._settings.model.branches, ANY]
-        counted = [counts_of(part.present) for part in parts]
-        mine = [sum(int(counts[name]) for counts in counted) for name in names]
+        counted = [sample_counts(micro_batch.present) for micro_batch in micro_batches]
+        own = [sum(int(counts[name]) for counts in counted) for name in names]
         local = float(pending.loss) if pending is not None else 0.0
-        *counts, loss, stopping = add_up(self._fabric, [*mine, local, float(self._stop.signal > 0)])
+        *counts, loss, stopping = sum_over_processes(self._fabric, [*own, local, float(self._stop.signal > 0)])
         if pending is not None:
             if not math.isfinite(loss):
-                raise self._broken(pending, loss, mine=not math.isfinite(local))
+                raise self._loss_error(pending, loss, own=not math.isfinite(local))
             self._now.loss += loss * pending.samples
             self._now.step = pending.step + 1
-            if self._watch is not None:
-                self._watch.step(self._steps - 1, loss)
+            if self._log is not None:
+                self._log.step(self._steps - 1, loss)
         tensors = torch.tensor(counts, dtype=torch.float32, device=self._fabric.device)
         return dict(zip(names, tensors, strict=True)), stopping > 0
 
-    def _broken(self, pending: Pending, loss: float, mine: bool) -> RunError:
-        """The error of a step whose loss is no number; its batch is saved for a look, if it is this process's."""
-        index = self._training.index
-        places = torch.cat([part.index for part in pending.parts]).numpy()
-        frames = [frame_name(index.videos[index.video[p]].name, int(index.row[p]) + 1) for p in places]
+    def _loss_error(self, pending: Pending, loss: float, own: bool) -> RunError:
+        """The error for a loss that is not finite; saves the batch where this process's part (`own`) is not finite."""
+        index = self._training.frame_index
+        indices = torch.cat([micro_batch.index for micro_batch in pending.micro_batches]).numpy()
+        frames = [frame_name(index.videos[index.video[i]].name, int(index.row[i]) + 1) for i in indices]
         number = len(self.history) + 1
-        if mine:
-            parts = [vars(part) for part in pending.parts]
+        if own:
+            parts = [vars(micro_batch) for micro_batch in pending.micro_batches]
             save_tensors(self._run.bad_batch, {"epoch": number, "step": pending.step, "frames": frames, "parts": parts})
         return RunError(
             f"the loss of step {pending.step + 1} of epoch {number} is {loss}",
             path=self._run.bad_batch,
             found=f"a batch of {shorten(frames, 2)}",
-            remedy="Look at that batch; lower the learning rate, or use 32-true.",
+            remedy="Inspect that batch; lower the learning rate, or use 32-true.",
         )
 
     def _end_epoch(self) -> None:
-        """Validates, and writes down what the epoch gave."""
-        began, now = time.perf_counter(), self._now
-        loss, audio, visual, fused, classes = self._validate()
-        if not math.isfinite(loss):  # the last step may be the one that broke the weights
+        """Validates, and writes metrics and checkpoints."""
+        began, now, number = time.perf_counter(), self._now, len(self.history) + 1
+        validation = self._validate()
+        if not math.isfinite(validation.val_loss):  # the last step may have made the weights infinite
             remedy = "Lower the learning rate, or use 32-true."
-            raise RunError(f"the validation loss of epoch {len(self.history) + 1} is {loss}", remedy=remedy)
-        rate = self._optimiser.param_groups[0]["lr"]
-        seconds, waiting = now.seconds + time.perf_counter() - began, now.waiting / now.seconds
-        number = len(self.history) + 1
+            raise RunError(f"the validation loss of epoch {number} is {validation.val_loss}", remedy=remedy)
         self.history.append(
-            Epoch(number, now.step, rate, now.loss, loss, audio, visual, fused, classes, waiting, seconds)
+            Epoch(
+                epoch=number,
+                steps=now.step,
+                learning_rate=self._optimiser.param_groups[0]["lr"],
+                train_loss=now.loss,
+                **vars(validation),
+                waiting=now.waiting / now.seconds,
+                seconds=now.seconds + time.perf_counter() - began,
+            )
         )
-        self._now = Position()
-        if self._watch is None:
-            return
-        # The best before the last, so that a kill between them costs some steps and loses nothing.
+        self._now = EpochProgress()
+        if self._log is not None:
+            self._write_epoch(self._log)
+
+    def _write_epoch(self, log: EventLog) -> None:
+        # best.pt before last.pt: if the process is killed between them, the epoch is repeated and nothing is lost.
         if best_epoch(self.history) is self.history[-1]:
-            weights = self._judged.state_dict()
-            save_checkpoint(self._run.best, replace(self._checkpoint(), network=weights, average={}, optimiser={}))
+            weights = self._evaluated.state_dict()
+            save_checkpoint(self._run.best, replace(self._checkpoint(), network=weights, ema={}, optimiser={}))
         self._run.write_metrics(self.history, self._task)
-        self._watch.epoch(self.history[-1], self._task, self._steps - 1)
+        plot_curves(self.history, self._task, self._run.curves)
+        log.epoch(self.history[-1], self._task, self._steps - 1)
         self._save_last()
 
-    def _validate(self) -> tuple[float, float | None, float | None, float, list[float]]:
-        """Loss, macro F1 of audio, visual and fused, and F1 of each class fused, on the validation frames."""
-        settings, index, n_classes = self._settings, self._validation.index, self._task.n_columns
-        places = index.at_intervals(self._validation.usable, settings.data.val_interval)
-        p, loss = branch_probabilities(self._fabric, self._judged, index, places, settings, self._criterion)
-        truth = index.label[places]
-        missing = np.full((len(places), n_classes), np.nan, np.float32)
-        audio, visual = p.get("audio", missing), p.get("visual", missing)
-        fused = confusion(truth, fuse([audio, visual], [settings.loss.m, settings.loss.n]).argmax(axis=1), n_classes)
-        return (
-            loss,
-            _f1(audio, truth) if "audio" in p else None,
-            _f1(visual, truth) if "visual" in p else None,
-            float(macro_f1(fused)),
-            f1_by_class(fused).tolist(),
+    def _validate(self) -> Validation:
+        """Loss and F1 on the validation frames."""
+        settings, index, n_classes = self._settings, self._validation.frame_index, self._task.n_columns
+        indices = self._validated
+        p, loss = branch_probabilities(self._fabric, self._evaluated, index, indices, settings, self._criterion)
+        truth = index.label[indices]
+        missing = np.full((len(indices), n_classes), np.nan, np.float32)
+        fused = fuse([p.get(name, missing) for name in BRANCHES], [settings.loss.m, settings.loss.n])  # [n, K]
+        counts = confusion(truth, fused.argmax(axis=1), n_classes)
+        f1 = {name: macro_f1_where_present(rows, truth) for name, rows in p.items()}
+        return Validation(
+            loss, f1.get("audio"), f1.get("visual"), float(macro_f1(counts)), f1_by_class(counts).tolist()
         )
 
     def _checkpoint(self) -> Checkpoint:
@@ -303,32 +345,33 @@ class Training:
             history=[asdict(epoch) for epoch in self.history],
             **vars(self._now),
             network=self._network.state_dict(),
-            average={} if self._average is None else self._average.network.state_dict(),
+            ema={} if self._ema is None else self._ema.network.state_dict(),
             optimiser=self._optimiser.state_dict(),
             data=self._store.digest,
-            videos=tuple(video.name for video in self._training.index.videos),
+            videos=tuple(video.name for video in self._training.frame_index.videos),
         )
 
     def _save_last(self) -> None:
-        if self._watch is not None:
-            self._watch.flush()  # what is told before a checkpoint is not told again after it
-            if not all(bool(weight.isfinite().all()) for weight in self._network.state_dict().values()):
-                found = f"infinite or no numbers after step {self._steps}"
-                remedy = "The last checkpoint is as it was. Lower the learning rate, or use 32-true, in a new run."
-                raise RunError("the weights cannot be saved", path=self._run.root, found=found, remedy=remedy)
-            save_checkpoint(self._run.last, self._checkpoint())
+        if self._log is None:
+            return
+        self._log.flush()  # a resumed run does not write the events before its checkpoint again
+        if not all(bool(weight.isfinite().all()) for weight in self._network.state_dict().values()):
+            found = f"infinite weights or NaN after step {self._steps}"
+            remedy = "The last checkpoint is unchanged. Lower the learning rate, or use 32-true, in a new run."
+            raise RunError("the weights cannot be saved", path=self._run.root, found=found, remedy=remedy)
+        save_checkpoint(self._run.last, self._checkpoint())
 
     def _restore(self) -> None:
-        """Puts the last checkpoint back."""
+        """Loads the last checkpoint."""
         checkpoint = load_checkpoint(self._run.last)
         if checkpoint.signature != self._identity:
             raise RunError("is of another run or another store", path=self._run.last, remedy="Name another run folder.")
         self._network.load_state_dict(checkpoint.network)
-        if self._average is not None:
-            self._average.network.load_state_dict(checkpoint.average)
+        if self._ema is not None:
+            self._ema.network.load_state_dict(checkpoint.ema)
         self._optimiser.load_state_dict(checkpoint.optimiser)
         self.history = [Epoch(**row) for row in checkpoint.history]
-        self._now = Position(checkpoint.step, checkpoint.loss, checkpoint.waiting, checkpoint.seconds)
+        self._now = EpochProgress(checkpoint.step, checkpoint.loss, checkpoint.waiting, checkpoint.seconds)
 
     def _summary(self) -> dict[str, object]:
         return {
@@ -336,15 +379,15 @@ class Training:
             "task": self._task.name,
             "signature": self._identity,
             "store": self._store.digest,
-            "extras": [{"store": extra.store.digest, "share": extra.share} for extra in self._store.extras],
+            "extras": [{"store": extra.store.digest, "share": extra.fraction} for extra in self._store.extras],
             "epochs": len(self.history),
             "best": asdict(best_epoch(self.history)),
             "seconds": sum(epoch.seconds for epoch in self.history),
         }
 
 
-def _f1(p: np.ndarray, truth: np.ndarray) -> float:
-    """Macro F1 on the frames that have the modality."""
+def macro_f1_where_present(p: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
+    """Macro F1 of a branch on the frames that have its modality, [n, K], [n]; a row all NaN is missing."""
     has = ~np.isnan(p[:, 0])
     return float(macro_f1(confusion(truth[has], p[has].argmax(axis=1), p.shape[1])))
 

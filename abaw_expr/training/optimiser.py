@@ -1,4 +1,7 @@
-"""What moves the weights: optimiser, learning rate over the run, and the moving mean of the weights."""
+"""The optimiser, its learning rate schedule, and the EMA of the weights.
+
+Shapes: parameters have the shapes of their layers; matrices have two dimensions or more.
+"""
 
 import copy
 import math
@@ -12,9 +15,9 @@ from abaw_expr.models.network import Branch, Network
 from abaw_expr.settings import OptimiserSettings
 
 WARM_UP = 0.3
-"""Share of a one-cycle run in which the learning rate rises (D)."""
+"""Fraction of a one-cycle run in which the learning rate rises (D)."""
 _START, _END = 1 / 25, 1e-4
-"""Shares of the peak learning rate at the start and the end of one cycle (D)."""
+"""Learning rates at the start and the end of one cycle, as fractions of the peak (D)."""
 
 
 def build_optimiser(network: Network, settings: OptimiserSettings) -> Optimizer:
@@ -32,25 +35,25 @@ def build_optimiser(network: Network, settings: OptimiserSettings) -> Optimizer:
     return AdamW(groups)
 
 
-def set_learning_rates(optimiser: Optimizer, settings: OptimiserSettings, share: float) -> None:
-    """Sets every group's learning rate for a point of the run, `share` in [0, 1)."""
-    factor = 1.0 if settings.schedule == "constant" else one_cycle(share)
+def set_learning_rates(optimiser: Optimizer, settings: OptimiserSettings, fraction: float) -> None:
+    """Sets the learning rate of every group at the fraction of the run that is done, in [0, 1)."""
+    factor = 1.0 if settings.schedule == "constant" else one_cycle(fraction)
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * factor
 
 
-def one_cycle(share: float) -> float:
-    """One-cycle schedule as a share of the peak: half a cosine up over the warm-up, half a cosine down after it.
+def one_cycle(fraction: float) -> float:
+    """One-cycle schedule as a fraction of the peak: half a cosine up over the warm-up, half a cosine down after it.
 
-    A function of the run's share rather than of a step count, since epochs need not have equally many steps.
+    A function of the fraction of the run rather than of the step, since epochs may have different numbers of steps.
     """
-    if share < WARM_UP:
-        return _START + (1 - _START) * (1 - math.cos(math.pi * share / WARM_UP)) / 2
-    return _END + (1 - _END) * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))) / 2
+    if fraction < WARM_UP:
+        return _START + (1 - _START) * (1 - math.cos(math.pi * fraction / WARM_UP)) / 2
+    return _END + (1 - _END) * (1 + math.cos(math.pi * (fraction - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-class Average:
-    """A network whose weights, and BN statistics, are the moving mean of another's over its steps."""
+class EMA:
+    """A network whose weights and BN statistics are the exponential moving average of another network's."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
@@ -58,7 +61,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, steps: int) -> None:
-        """Takes in the weights after a step; `steps` are done. Early in a run the mean forgets its beginning faster."""
+        """Adds the weights after step `steps`, counted from 1. The decay is smaller early in a run."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(_floats(self.network), _floats(network), 1 - decay)
 

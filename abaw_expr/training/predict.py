@@ -1,4 +1,7 @@
-"""Checkpoint + store -> outputs: what a trained run says about every frame of some videos."""
+"""Predicts the outputs of a checkpoint: the numbers of every branch for every frame of some videos of a store.
+
+Shapes: k frames of a video, j of them predicted, n predicted frames of all videos, C numbers of a row.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from abaw_expr.data.batches.frames import FrameIndex
-from abaw_expr.data.release.clocks import seconds_of
+from abaw_expr.data.batches.frame_index import FrameIndex
+from abaw_expr.data.release.frame_times import seconds_of
 from abaw_expr.data.store.store import Store, StoredVideo
 from abaw_expr.errors import RunError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
@@ -24,11 +27,11 @@ from abaw_expr.training.run import RunFolder
 
 @dataclass(frozen=True)
 class Wanted:
-    """The frames of one video that a table is to hold."""
+    """The requested frames of one video."""
 
     video: StoredVideo
     frames: np.ndarray
-    """int [k], counted from 1, ascending; may go beyond the store's frames."""
+    """int [k], counted from 1, ascending; may exceed the number of frames in the store."""
 
 
 def wanted_of_split(store: Store, split: str) -> list[Wanted]:
@@ -37,15 +40,18 @@ def wanted_of_split(store: Store, split: str) -> list[Wanted]:
 
 
 def wanted_by_name(store: Store, split: str, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
-    """The named videos' frames. Raises StoreError where the store lacks a video or has it in another split."""
+    """The frames `rows`, [k] by video name.
+
+    Raises StoreError where the store lacks a video or has it in another split.
+    """
     known = {video.name: video for video in store.videos}
     missing = [name for name in rows if name not in known]
     if missing:
-        remedy = "Prepare a release that holds these videos, or name the template of this release."
+        remedy = "Prepare a release that has these videos, or use the template of this release."
         raise StoreError(f"the store lacks {len(missing)} videos: {shorten(missing)}", path=store.root, remedy=remedy)
     others = [name for name in rows if known[name].split != split]
     if others:
-        found = f"{len(others)} videos of another: {shorten(others)}"
+        found = f"{len(others)} videos of another split: {shorten(others)}"
         raise StoreError(
             f"the template is not of the {split} split", found=found, remedy="Name the template's --split."
         )
@@ -57,15 +63,17 @@ def predict(
     store: Store,
     task: Task,
     split: str,
-    wanted: Sequence[Wanted],
-    interval: float,
-    accelerator: Literal["auto", "cpu", "cuda"],
-    checkpoint: Literal["best", "last"],
-    progress: Callable[[int, int], None],
+    wanted: Sequence[Wanted] | None = None,
+    stride: float = 0.2,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    checkpoint: Literal["best", "last"] = "best",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outputs:
-    """Runs a run's checkpoint on one frame an interval (seconds; 0: every frame) and interpolates between them.
+    """The outputs of a run's checkpoint on the wanted frames; without `wanted`, on every frame of the split.
 
-    Raises RunError where there is no checkpoint, or one that was trained with other settings than the run's.
+    The networks run on one frame every `stride` seconds (0: every frame); outputs between these frames are
+    interpolated. `on_progress(frames done, total frames)` is called after every batch. Raises RunError where there is
+    no checkpoint, or it was trained with other settings than those of the run.
     """
     settings = run.load_settings()
     path = getattr(run, checkpoint)
@@ -74,14 +82,15 @@ def predict(
     settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
     fabric = build_fabric(settings)
     network = fabric.to_device(fold_batch_norm(load_network(path, settings, trained, task)))
-    wanted = sorted(wanted, key=lambda item: item.video.name)
+    wanted = sorted(wanted_of_split(store, split) if wanted is None else wanted, key=lambda item: item.video.name)
     index = FrameIndex([item.video for item in wanted])
-    places = anchors(index, settings.model.branches, interval)
+    indices = anchors(index, settings.model.branches, stride)
     p: Mapping[str, np.ndarray] = dict.fromkeys(settings.model.branches, np.empty((0, task.n_columns), np.float32))
-    if len(places):  # there are none where no video has a modality of the run
-        p, _ = branch_probabilities(fabric, network, index, places, settings, progress=progress)
+    if len(indices):  # empty where no video has a modality of the run
+        p, _ = branch_probabilities(fabric, network, index, indices, settings, on_progress=on_progress)
     tables = [
-        _table(item, index.has, index.video == i, _of_video(index, places, p, i), task) for i, item in enumerate(wanted)
+        _table(item, index.has, index.video == i, _of_video(index, indices, p, i), task)
+        for i, item in enumerate(wanted)
     ]
     table = pd.concat(tables, ignore_index=True)
     seen = () if split == "train" else _seen(trained.videos, [item.video.name for item in wanted])
@@ -90,34 +99,34 @@ def predict(
 
 
 def _seen(trained: Sequence[str], videos: Sequence[str]) -> tuple[str, ...]:
-    """The recordings of some videos that training saw, be it with another person."""
+    """The recordings of these videos that the run was trained on, even with another person."""
     return tuple(sorted({recording_of(name) for name in trained} & {recording_of(name) for name in videos}))
 
 
 def load_network(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
-    """The network with a checkpoint's weights, averaged if the run kept an average.
+    """The network with the weights of a checkpoint, or their EMA if it has one.
 
-    Raises RunError where the settings do not fit it; `path` is the checkpoint's, for the message.
+    Raises RunError, which names `path`, where the settings do not fit the checkpoint.
     """
     network = build_network(settings.model, task.n_columns)
     try:
-        network.load_state_dict(checkpoint.average or checkpoint.network)
+        network.load_state_dict(checkpoint.ema or checkpoint.network)
     except RuntimeError as error:
         remedy = "Put back the settings.yaml that it was trained with, or train again."
         raise RunError("does not fit the settings of its run", path=path, remedy=remedy) from error
     return network
 
 
-def anchors(index: FrameIndex, branches: Sequence[str], interval: float) -> np.ndarray:
-    """Places that are predicted: for each branch, one frame an interval among those that have its modality."""
-    chosen = [index.at_intervals(index.has[name], interval) for name in branches]
+def anchors(index: FrameIndex, branches: Sequence[str], stride: float) -> np.ndarray:
+    """Indices [n] of the frames to predict: for each branch one frame with its modality every `stride` seconds."""
+    chosen = [index.at_stride(index.has[name], stride) for name in branches]
     return np.unique(np.concatenate(chosen))
 
 
 def interpolate(time: np.ndarray, known: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Probabilities [k, c] at times [k], linear between the `known` times [j] of rows [j, c], held at both ends.
+    """Rows [k, C] at times [k], linear between the rows `p` [j, C] at times `known` [j], constant at the ends.
 
-    A row of `p` that is all NaN is left out; where none is left, all are NaN.
+    A row of `p` that is all NaN is left out; without any other row, the result is NaN.
     """
     has = ~np.isnan(p[:, 0])
     if not has.any():
@@ -127,17 +136,17 @@ def interpolate(time: np.ndarray, known: np.ndarray, p: np.ndarray) -> np.ndarra
 
 
 def _of_video(
-    index: FrameIndex, places: np.ndarray, p: Mapping[str, np.ndarray], video: int
+    index: FrameIndex, indices: np.ndarray, p: Mapping[str, np.ndarray], video: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Times and rows of one video's anchors, by branch."""
-    mine = index.video[places] == video
-    return {name: (index.time[places[mine]], rows[mine]) for name, rows in p.items()}
+    """Times [j] and rows [j, C] of the predicted frames of one video, by branch."""
+    own = index.video[indices] == video
+    return {name: (index.time[indices[own]], rows[own]) for name, rows in p.items()}
 
 
 def _table(
     item: Wanted,
     has: Mapping[str, np.ndarray],
-    mine: np.ndarray,
+    own: np.ndarray,
     known: Mapping[str, tuple[np.ndarray, np.ndarray]],
     task: Task,
 ) -> pd.DataFrame:
@@ -153,7 +162,7 @@ def _table(
     }
     for name in known:
         rows = np.full((len(time), task.n_columns), np.nan, np.float32)
-        present = has[name][mine][stored] & ~beyond
+        present = has[name][own][stored] & ~beyond
         rows[present] = interpolate(time[present], *known[name])
         columns |= dict(zip(branch_columns(name, task), rows.T, strict=True))
     columns["label"] = np.where(beyond, task.ignore_value, frames.label[stored]).astype(np.int8)

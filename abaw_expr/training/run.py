@@ -1,24 +1,23 @@
 """The folder of a training run.
 
-settings.yaml        every setting, resolved
-metrics.csv          a row an epoch
-checkpoints/         last.pt and best.pt; start.pt where the run began with weights of others
+settings.yaml        all settings, resolved
+metrics.csv          one row per epoch
+checkpoints/         last.pt and best.pt; initial.pt where the run has initial weights of other runs
 tensorboard/         the same rows, and the loss of every step, for TensorBoard
-curves.png           losses and F1 over the epochs, at the end
-manifest.json        written last: its presence means complete
+curves.png           losses and F1 over the epochs, drawn after every epoch
+manifest.json        written last: its presence means that the run is complete
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import BaseModel, FiniteFloat
 
 from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
-from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.settings import Settings, differences, load_settings, save_settings
 from abaw_expr.settings import signature as sign
 from abaw_expr.tasks.task import Task
 
@@ -27,37 +26,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch gave; F1 is macro F1 on the validation frames, None for a branch that is not trained."""
+class Validation:
+    """Scores on the validation frames; F1 is macro F1, None for a branch that is not trained."""
 
-    epoch: int
-    steps: int
-    learning_rate: float
-    train_loss: float
     val_loss: float
     audio_f1: float | None
     visual_f1: float | None
     fused_f1: float
     class_f1: list[float]
-    """F1 of each class, fused."""
+    """F1 of each class, of the fused branches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(Validation):
+    """The results of an epoch: training, and scores on the validation frames."""
+
+    epoch: int
+    steps: int
+    learning_rate: float
+    train_loss: float
     waiting: float
-    """Share of the epoch's time spent waiting for data."""
+    """Fraction of the epoch's time spent waiting for data."""
     seconds: float
 
     def row(self, task: Task) -> dict[str, Any]:
-        """The epoch as a row of metrics.csv, F1 of a class under its name."""
-        row = asdict(self)
-        del row["class_f1"]
-        return row | {f"f1_{name}": f1 for name, f1 in zip(task.columns, self.class_f1, strict=True)}
+        """The epoch as a row of metrics.csv; the F1 of a class has the class's name."""
+        classes = {f"f1_{name}": f1 for name, f1 in zip(task.columns, self.class_f1, strict=True)}
+        return {name: getattr(self, name) for name in _COLUMNS} | classes
+
+
+_COLUMNS = (
+    *("epoch", "steps", "learning_rate", "train_loss", "val_loss", "audio_f1", "visual_f1", "fused_f1", "waiting"),
+    "seconds",
+)
+"""The columns of metrics.csv before those of the classes."""
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """The facts of a run that is about to start."""
+
+    device: str
+    processes: int
+    precision: str
+    train_videos: int
+    train_samples: int
+    """Samples of the first epoch; the sampling grid shifts, so other epochs may have a few more or fewer."""
+    steps: int
+    """Steps of the first epoch."""
+    val_videos: int
+    val_samples: int
+    epochs: int
+    epochs_done: int
+    """More than 0 in a run that is resumed."""
+    steps_done: int
+    """Finished steps of the epoch after these."""
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights best.pt holds: the highest fused F1, of equal ones the latest."""
+    """The epoch whose weights are in best.pt: the one with the highest fused F1, the last of equal ones."""
     return max(history, key=lambda epoch: (epoch.fused_f1, epoch.epoch))
 
 
 class Summary(BaseModel):
-    """The manifest, as far as it is read again."""
+    """The values of the manifest that are read."""
 
     seconds: FiniteFloat
     signature: str | None = None
@@ -66,7 +98,7 @@ class Summary(BaseModel):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where things lie in a run."""
+    """The paths of a run's files."""
 
     root: Path
 
@@ -91,8 +123,8 @@ class RunFolder:
         return self.root / "checkpoints" / "best.pt"
 
     @property
-    def begun_with(self) -> Path:
-        return self.root / "checkpoints" / "start.pt"
+    def initial_weights(self) -> Path:
+        return self.root / "checkpoints" / "initial.pt"
 
     @property
     def events(self) -> Path:
@@ -111,90 +143,98 @@ class RunFolder:
         return self.manifest.exists()
 
     def load_settings(self) -> Settings:
-        """The settings that the run was started with. Raises RunError where this is no run folder."""
+        """The settings that the run was started with. Raises RunError where this is not a run folder."""
         if not self.settings.exists():
             raise RunError("is not a run folder", path=self.root, expected="a folder with settings.yaml in it")
         return load_settings(self.settings)
 
     def identity(self, settings: Settings, data: str) -> str:
-        """The signature of a run of these settings in this folder; `data` is the store's digest."""
-        start = file_digest(self.begun_with) if self.begun_with.exists() else None
+        """The signature of a run with these settings in this folder; `data` is the store's digest."""
+        start = file_digest(self.initial_weights) if self.initial_weights.exists() else None
         return sign(settings, data, start, self.summary().get("heads"))
 
     def summary(self) -> dict[str, Any]:
-        """What the manifest says; nothing where the run is not complete. Raises RunError where it cannot be read."""
+        """The manifest; empty where the run is not complete. Raises RunError where it cannot be read."""
         return self.read_summary() if self.complete else {}
 
     def check(self, settings: Settings, checkpoint: "Checkpoint", path: Path) -> None:
-        """Raises RunError where a checkpoint, which is at `path`, was not trained with these settings of the run."""
+        """Raises RunError where the checkpoint at `path` was not trained with these settings of the run."""
         data = checkpoint.data or str(self.summary().get("store", ""))
         if data and (found := self.identity(settings, data)) != checkpoint.signature:
             raise RunError(
-                "says other settings than the checkpoint was trained with",
+                "has other settings than the checkpoint was trained with",
                 path=self.settings,
                 found=f"signature {found}",
-                expected=f"{checkpoint.signature}, as {path.name} has it",
+                expected=f"{checkpoint.signature}, as in {path.name}",
                 remedy="Put back the settings.yaml that it was trained with, or train again.",
             )
 
     def start(self, settings: Settings, data: str, resume: bool) -> None:
-        """Makes the folder, or makes sure that the run in it is this one; one without a checkpoint starts anew.
+        """Makes the folder, or checks that the run in it has these settings; a run without checkpoint is started again.
 
-        Raises RunError where a run is there and `resume` is not asked for, where that run has other settings or lacks
-        the checkpoint that it would go on from, and where the folder is another's.
-        `data` is the store's digest.
+        `data` is the store's digest. Raises RunError where the folder has a run and `resume` is false, where that run
+        has other settings or lacks its last checkpoint, and where the folder has other files.
         """
         if not self.last.exists():
             self._check_new(resume)
             if not resume:
-                self.begun_with.unlink(missing_ok=True)
+                self.initial_weights.unlink(missing_ok=True)
             save_settings(settings, self.settings)
             return
         if not resume:
             raise RunError(
                 "holds a run already",
                 path=self.root,
-                remedy="Go on with it by --resume, or name another folder.",
+                remedy="Resume it with --resume, or name another folder.",
             )
-        if sign(self.load_settings(), data) != sign(settings, data):
+        self.check_settings(settings)
+        clean(self.last.parent)
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raises RunError where the run in the folder has other settings, as far as they decide its result."""
+        before = self.load_settings()
+        if sign(before, "") != sign(settings, ""):
             raise RunError(
                 "holds a run of other settings",
                 path=self.settings,
-                remedy="Resume with the settings it was started with, or name another folder.",
+                found=shorten(differences(before, settings), 8),
+                remedy=f"`train --run {self.root} --resume` without these flags continues that run; with another --run "
+                f"and `--initial-weights {self.root}` the new settings train on from its weights.",
             )
-        clean(self.last.parent)
 
     def _check_new(self, resume: bool) -> None:
-        """Refuses to start a run in a folder that is something else, or where one has come so far that it is missed."""
+        """Raises RunError for a folder with other files, and for a run that lacks last.pt but not its later files."""
         if self.root.exists() and not self.root.is_dir():
             raise RunError("is not a folder", path=self.root, expected="a new folder for the run")
         names = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
         names = {name for name in names if not is_passing(name)}
         done = [path.name for path in (self.manifest, self.metrics, self.best) if path.exists()]
         if done and self.settings.exists() and not (resume and self._in_first_epoch()):
-            again = "Begin it again by --resume" if self._in_first_epoch() else "Put checkpoints/last.pt back"
+            again = "Start it again with --resume" if self._in_first_epoch() else "Put checkpoints/last.pt back"
             remedy = f"{again}, or name another folder for the run."
             raise RunError("holds a run without its last.pt", path=self.root, found=", ".join(done), remedy=remedy)
-        begun = {path.name for path in (self.settings, self.metrics, self.last.parent, self.events, self.bad_batch)}
-        if names and (names - begun or not self.settings.exists()):
-            found, remedy = shorten(sorted(names - begun or names)), "Name a new folder for the run."
+        own = {path.name for path in (self.settings, self.metrics, self.last.parent, self.events, self.bad_batch)}
+        if names and (names - own or not self.settings.exists()):
+            found, remedy = shorten(sorted(names - own or names)), "Name a new folder for the run."
             raise RunError("is not empty and not a run", path=self.root, found=found, remedy=remedy)
 
     def _in_first_epoch(self) -> bool:
-        """Whether a run without last.pt was killed while its first epoch was written down, which ends with last.pt."""
+        """Whether a run without last.pt was killed in its first epoch; last.pt is written last in an epoch."""
         rows = self.metrics.read_text(errors="replace").count("\n") - 1 if self.metrics.exists() else 0
         return not self.complete and rows <= 1
 
     def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
-        """Writes the table anew, a row an epoch."""
+        """Writes metrics.csv, one row per epoch."""
+        import pandas as pd  # slow to import, and not needed for a complete run
+
         with atomic(self.metrics) as temporary:
             pd.DataFrame([epoch.row(task) for epoch in history]).to_csv(temporary, index=False)
 
     def read_summary(self) -> dict[str, Any]:
-        """The manifest of a complete run. Raises RunError where there is none, or it is damaged."""
+        """The manifest of a complete run. Raises RunError where it is missing or damaged."""
         summary: dict[str, Any] = read_json(self.manifest, RunError, "Train the run to its end.", Summary)
         return summary
 
     def finish(self, summary: dict[str, object]) -> None:
-        """Writes the manifest; the run is complete."""
+        """Writes the manifest, which marks the run as complete."""
         write_json(self.manifest, summary)

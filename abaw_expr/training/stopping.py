@@ -1,4 +1,4 @@
-"""Stopping in good order: a request to end is kept until the step under way is done."""
+"""Stopping by signals: a request to stop is kept until the current step is finished."""
 
 import signal
 from collections.abc import Iterator
@@ -9,28 +9,28 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether somebody has asked the run to end."""
+    """Whether the run was asked to stop."""
 
     def __init__(self) -> None:
         self.signal = 0
-        """The number of the signal that asked; 0: nobody has."""
+        """The number of the signal that asked; 0: none."""
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Notes SIGTERM (a scheduler's) and SIGINT (Ctrl-C) instead of dying of them; a second Ctrl-C is obeyed at once.
+    """Records SIGTERM (of a scheduler) and SIGINT (Ctrl-C) instead of ending at once; a second Ctrl-C ends at once.
 
-    A second SIGTERM is not: a scheduler tells all processes of a job, and the one that started this one tells it again.
+    A second SIGTERM does not: a scheduler sends it to all processes of a job, and the parent process passes it on.
     """
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         request.signal = request.signal or number
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in SIGNALS:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield request
     finally:

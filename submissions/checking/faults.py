@@ -1,69 +1,69 @@
-"""What a checker finds: faults and warnings grouped by kind, with line numbers and a remedy each."""
+"""The findings of the checker: faults and warnings grouped by kind, with line numbers and remedies."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 MOST_LINES = 5
-"""Line numbers that are kept of a kind of fault."""
+"""Line numbers that are stored for each kind of fault."""
 MOST_TEXT = 120
-"""Characters of a file's line that a message shows."""
+"""Characters of a line that a message shows."""
 
-FAULTS = {
+FAULT_KINDS = {
     "byte-order mark": "Save the file as UTF-8 without a byte-order mark.",
     "UTF-16": "Save the file as UTF-8; the > of Windows' PowerShell writes UTF-16.",
     "not UTF-8": "Save the file as UTF-8, or write names without accents as the template does.",
-    "line ending": "Write plain newlines (\\n), not Windows' or old Mac's.",
+    "line ending": "Write newlines as \\n, not as \\r\\n or \\r.",
     "no last newline": "End the last line with a newline.",
     "blank line": "Remove the line.",
     "no header": "Put the header on line 1.",
     "header again": "Keep the header on line 1 only.",
     "header names": "Copy the header from the template.",
-    "header order": "Copy the header from the template, and make sure that the labels count in its order too.",
+    "header order": "Copy the header from the template, and make sure that the labels follow its order.",
     "header case": "Write the names with the template's capitals.",
-    "another challenge": "Hand in this challenge's predictions, or name the other challenge's template.",
+    "another challenge": "Submit predictions of this challenge, or name the template of the other challenge.",
     "quotes": "Write header and rows without quotes.",
     "separator": "Separate the fields with commas.",
     "spaces": "Remove the spaces around commas and at the ends.",
-    "extra first column": "Remove what stands before it; pandas writes its index unless index=False.",
+    "extra first column": "Remove the first column; pandas writes its index unless index=False.",
     "trailing comma": "Remove the comma at the end.",
-    "not a row": "Remove the line, or write it as the template does.",
-    "column a class": "Give one whole number, the class itself: not a column a class, nor probabilities.",
+    "not a row": "Remove the line, or write it as in the template.",
+    "column per class": "Write one whole number, the class: not one column per class, and not probabilities.",
     "decimal comma": "Write decimals with a point: 0.5.",
     "too many fields": "Write as many numbers as the format has.",
     "too few fields": "Write as many numbers as the format has.",
     "empty label": "Predict every row of the template.",
-    "class name": "Write the class's number; the first name of the header is 0.",
-    "label not a number": "Write plain numbers; a frame without an answer needs one all the same.",
+    "class name": "Write the number of the class; the first name of the header is 0.",
+    "label not a number": "Write plain numbers, also for frames without a face or audio.",
     "label not whole": "Write classes and units as whole numbers: 3, not 3.0.",
-    "label spelling": "Write plain digits with a point: no exponent, no plus, no leading zero.",
-    "not-annotated label": "The mark for a frame nobody annotated is no prediction; predict frames without a face too.",
+    "label spelling": "Write plain digits with a decimal point: no exponent, no plus, no leading zero.",
+    "not-annotated label": "Do not write the ignore value; predict every row, also frames without a face.",
     "label out of range": "Check the order and the number of the classes, or the scale of the values.",
-    "row name": "Spell image locations as the template does; frames have five digits at least.",
-    "video name": "Spell videos as the template does.",
-    "left and right": "_left, _right and no ending are different people in one video: take the template's.",
+    "row name": "Spell image locations as in the template; frames have at least five digits.",
+    "video name": "Spell videos as in the template.",
+    "left and right": "Use the template's names: _left, _right and no ending are different people in one video.",
     "frames from 0": "Count a video's frames from 1.",
-    "surplus row": "Remove the row: the template, not the video, says which rows there are.",
-    "duplicate row": "Keep one row an image.",
+    "surplus row": "Remove the row: the rows are those of the template, not the frames of the video.",
+    "duplicate row": "Keep one row per image.",
     "row order": "Write the rows in the template's order.",
-    "missing row": "Predict every row of the template, a frame without a face too.",
+    "missing row": "Predict every row of the template, also frames without a face.",
     "missing file": "Write one file for every video of the template.",
     "surplus file": "Remove the file: the template has no such video.",
     "row count": "Write as many labels as the template has rows for this video.",
 }
-"""Every kind of fault, and what to do about it."""
+"""The kinds of fault and their remedies."""
 
 WARNINGS = {
-    "constant predictions": "Was the right checkpoint loaded, and did it learn anything?",
-    "class histogram": "Check the order of the classes, and that it is argmax; or the test set is unlike others.",
-    "filled template": "Take the organisers' file: against predictions, rows that they lack cannot be missed.",
-    "unusual row count": "Take the number of rows from the organisers' template.",
+    "constant predictions": "Check that the right checkpoint was loaded, and that it was trained.",
+    "class histogram": "Check the order of the classes and the use of argmax; or the test set differs from others.",
+    "filled template": "Use the organisers' file: with predictions as template, rows that they lack are not found.",
+    "unusual row count": "Use the number of rows of the organisers' template.",
 }
-"""Every kind of warning: what may be right, and should be looked at."""
+"""The kinds of warning, which may be correct, and their remedies."""
 
-REMEDIES = FAULTS | WARNINGS
+REMEDIES = FAULT_KINDS | WARNINGS
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class Fault:
     path: Path
     """The file of the first of them."""
     lines: tuple[int, ...]
-    """The first few lines in that file, from 1; of what is missing, the lines where it should be."""
+    """The first few lines in that file, from 1; for missing rows, the lines where they should be."""
     found: str
-    """What the first of them is."""
+    """The text of the first finding."""
     expected: str
-    """What it should be."""
+    """The expected text there."""
     count: int = 1
-    """How many there are."""
+    """Number of findings."""
     files: int = 1
-    """In how many files."""
+    """Number of files with findings."""
 
     @property
     def line(self) -> int | None:
@@ -91,7 +91,7 @@ class Fault:
 
     @property
     def severity(self) -> str:
-        """`fault`, or `warning`: what may be right."""
+        """`fault`, or `warning` for a finding that may be correct."""
         return "warning" if self.kind in WARNINGS else "fault"
 
     @property
@@ -114,10 +114,10 @@ class Fault:
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.lines else str(self.path)
         kind = f"warning: {self.kind}" if self.severity == "warning" else self.kind
-        times = f" ({self.count} times{self._whereabouts()})" if self.count > 1 else ""
+        times = f" ({self.count} times{self._line_list()})" if self.count > 1 else ""
         return f"{where}: {kind}{times}; found {self.found}; expected {self.expected}. {self.remedy}"
 
-    def _whereabouts(self) -> str:
+    def _line_list(self) -> str:
         if self.files > 1:
             return f" in {self.files} files"
         more = ", ..." if self.count > len(self.lines) else ""
@@ -126,18 +126,23 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a submission comes to."""
+    """The result of a check of a submission."""
 
     path: Path
     findings: Sequence[Fault]
     """Faults and warnings."""
     unchecked: Sequence[str] = ()
-    """What could not be checked, a phrase each."""
+    """Phrases that name what could not be checked."""
 
     @property
     def clean(self) -> bool:
         """Whether there is no fault; warnings do not count."""
         return all(finding.severity == "warning" for finding in self.findings)
+
+    def under_names(self, names: Mapping[Path, str]) -> "Verdict":
+        """The same on `predictions`, with these names for files and no folders: equal on every machine."""
+        findings = [replace(each, path=Path(names.get(each.path, each.path.name))) for each in self.findings]
+        return replace(self, path=Path("predictions"), findings=findings)
 
     @property
     def summary(self) -> str:
@@ -159,7 +164,7 @@ class Verdict:
 
 
 class Faults:
-    """Gathers one file's findings by kind."""
+    """Collects the findings of one file by kind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,10 +173,10 @@ class Faults:
         self._lines: dict[str, list[int]] = {}
 
     def add(self, kind: str, line: int | None, found: bytes | str, expected: bytes | str, count: int = 1) -> None:
-        """The first of a kind is described, bytes of a file being quoted; of the others only the line is noted."""
+        """Adds findings: the first of a kind with its texts, bytes of a file in quotes; of others only the line."""
         self.counts[kind] += count
         if kind not in self._first:
-            self._first[kind] = _shown(found), _shown(expected)
+            self._first[kind] = _quoted(found), _quoted(expected)
             self._lines[kind] = []
         lines = self._lines[kind]
         if line is not None and len(lines) < MOST_LINES:
@@ -185,8 +190,8 @@ class Faults:
         return sorted(faults, key=lambda fault: (not fault.lines, fault.lines))
 
 
-def merged(faults: Sequence[Fault]) -> list[Fault]:
-    """One fault a kind, over all files."""
+def merge_faults(faults: Sequence[Fault]) -> list[Fault]:
+    """One fault per kind, over all files."""
     merged: dict[str, Fault] = {}
     for fault in faults:
         known = merged.get(fault.kind)
@@ -194,8 +199,8 @@ def merged(faults: Sequence[Fault]) -> list[Fault]:
     return list(merged.values())
 
 
-def _shown(text: bytes | str) -> str:
-    """A piece of a file for a message: in quotes, so that a stray space is seen, and cut to a readable length."""
+def _quoted(text: bytes | str) -> str:
+    """Text for a message; bytes of a file are quoted, so that spaces are visible, and cut to a readable length."""
     if isinstance(text, str):
         return text
     cut = text[:MOST_TEXT].decode(errors="backslashreplace")

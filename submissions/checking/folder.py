@@ -1,4 +1,4 @@
-"""All findings of the 3rd edition's folder: one `<video>.txt` a video, whose lines have no image location."""
+"""Checks the 3rd edition's folder: one `<video>.txt` per video, whose lines have no image location."""
 
 import re
 from collections.abc import Mapping
@@ -6,29 +6,29 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from abaw_expr.errors import PredictionsError, shorten
-from submissions.checking.faults import Fault, Faults, merged
+from submissions.checking.faults import Fault, Faults, merge_faults
 from submissions.checking.file import check_header
 from submissions.checking.numbers import Numbers, warn
 from submissions.checking.text import check_garbage, check_length, repaired
 from submissions.formats import PER_VIDEO, Format
 
 LONGEST_NUMBER = 40
-"""Bytes of a field beyond which it is prose: floats have 25, `nan` and the names of classes are shorter."""
+"""Bytes beyond which a field is prose: floats have 25, `nan` and the names of classes are shorter."""
 NOTHING = re.compile(rb"(?!)")
-"""The first field of lines that have no image location."""
+"""A pattern without matches, for lines that have no image location."""
 
 
 def check_files(folder: Path, form: Format, rows: Mapping[str, int]) -> list[Fault]:
-    """Faults and warnings of a folder that should have a file for each of these videos, with so many rows.
+    """Faults and warnings of a folder that should have a file for each of these videos, with `rows` rows.
 
-    Raises PredictionsError where the folder or a file cannot be read, or a file is empty or no text.
+    Raises PredictionsError where the folder or a file cannot be read, or a file is empty or not text.
     """
     counts = {f"{video}.txt": count for video, count in rows.items()}
     if not folder.is_dir():
         raise PredictionsError("is not a folder", path=folder, remedy="Give the folder that holds <video>.txt files.")
     present = {entry.name for entry in folder.iterdir()}
     if present.isdisjoint(counts):
-        remedy = "Give the predictions.txt, or the folder that `submit` wrote."
+        remedy = "Name the predictions.txt, or the folder that `submit` wrote."
         raise PredictionsError("holds none of the template's videos as <video>.txt", path=folder, remedy=remedy)
     findings = _check_names(folder, present, list(counts))
     numbers = Numbers(form, located=False)
@@ -37,11 +37,11 @@ def check_files(folder: Path, form: Format, rows: Mapping[str, int]) -> list[Fau
             findings += _check_video(folder / name, form, count, numbers)
     warnings = Faults(folder)
     warn(warnings, numbers.tallies)
-    return merged(findings) + warnings.sorted()
+    return merge_faults(findings) + warnings.sorted()
 
 
 def _check_names(folder: Path, present: set[str], expected: list[str]) -> list[Fault]:
-    """What the folder lacks, and what it should not have."""
+    """The missing and surplus files of the folder."""
     faults = Faults(folder)
     missing = [name for name in expected if name not in present]
     if missing:
@@ -81,7 +81,7 @@ def _check_video(path: Path, form: Format, count: int, numbers: Numbers) -> list
 
 
 def _check_line(faults: Faults, number: int, line: bytes, indexed: bool, numbers: Numbers) -> bool:
-    """Judges one line; whether it is a line of numbers at all."""
+    """Checks one line, and returns whether it is a line of numbers."""
     if not line.strip():
         faults.add("blank line", number, line, "a row")
         return False

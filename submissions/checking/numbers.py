@@ -1,7 +1,7 @@
-"""What the numbers of a line may be in a format: judged a block of lines at once, and one by one where that is wrong.
+"""Checks the numbers of a format's lines: blocks of lines at once, and line by line in blocks that have a fault.
 
-Also counts what is predicted, for two warnings that cry no wolf: they look at 1,000 rows or more, and speak of what no
-model does that learned anything.
+Also counts the predictions, for two warnings with few false alarms: they need 1,000 rows, and predictions that no
+trained model makes.
 """
 
 import re
@@ -18,16 +18,16 @@ from submissions.formats import VALIDATION_FRAMES, Format
 INTEGER = re.compile(rb"[+-]?[0-9]+")
 DECIMAL = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 MOST_TEXTS = 1 << 13
-"""Lines' numbers whose faults are kept: classes and units repeat themselves."""
+"""Distinct texts of lines whose faults are cached; those of classes and units occur often."""
 ENOUGH_ROWS = 1000
-"""Rows from which predictions say something about the model."""
-CONSTANT_SHARE = 0.95
-"""A class, or every action unit's commoner value, on this share of rows is nearly constant; in the validation set the
-commonest class has 0.38."""
+"""Rows from which the warnings are given."""
+CONSTANT_FRACTION = 0.95
+"""Predictions are nearly constant if one class, or the more frequent value of every action unit, is on this fraction of
+rows; the most frequent class of the validation set has 0.38."""
 CONSTANT_DEVIATION = 0.01
-"""A standard deviation below this is nearly constant on a scale from -1 to 1."""
+"""Predictions from -1 to 1 are nearly constant if their standard deviation is below this."""
 FAR = 0.5
-"""The share of rows that would have to change class to meet the validation set's shares; for a guess it is 0.42."""
+"""The fraction of rows that would have to change class to match the validation set; for random classes it is 0.42."""
 
 
 class Numbers:
@@ -36,18 +36,18 @@ class Numbers:
     def __init__(self, form: Format, located: bool) -> None:
         self.fields = form.fields
         self.commas = len(form.fields) - (not located)
-        """Commas of a right line."""
+        """Commas of a valid line."""
         self.expected = _described(form.fields)
         self.tallies = [Tally(field) for field in form.fields]
         self._names = form.header.encode().split(b",")
         self._texts = [_texts(field) for field in form.fields]
         self._held: list[list[bytes]] = []
         self.kinds = lru_cache(MOST_TEXTS)(self._kinds)
-        """The kinds of fault of a line's numbers: none where they are right."""
+        """The kinds of fault of a line's numbers; empty for a valid line."""
 
     def columns(self, block: bytes) -> list[list[bytes]] | None:
         """The columns of a block of lines; None where a line has too few or too many fields."""
-        # A newline stays at the end of its field, so that it cannot pass for a comma.
+        # A newline stays at the end of its field, so that it is not taken for a comma.
         fields = block.replace(b"\n", b"\n,").split(b",")
         fields.pop()
         width = self.commas + 1
@@ -58,7 +58,7 @@ class Numbers:
         return columns if whole else None
 
     def right_columns(self, columns: Sequence[Sequence[bytes]]) -> bool:
-        """Whether all numbers of these columns, one a field, are right; counts them if so."""
+        """Whether all numbers of these columns, one per field, are valid; counts them if so."""
         tests = zip(self.fields, self._texts, columns, strict=True)
         right = all(_right(field, texts, set(column)) for field, texts, column in tests)
         if right:
@@ -66,11 +66,11 @@ class Numbers:
         return right
 
     def hold(self, text: bytes) -> None:
-        """Takes the numbers of a line that is right, to count them at the next `flush`."""
+        """Stores the numbers of a valid line, to count them at the next `flush`."""
         self._held.append(text.split(b","))
 
     def flush(self) -> None:
-        """Counts the lines that were held."""
+        """Counts the lines that were stored."""
         if self._held:
             self._count(list(zip(*self._held, strict=True)))
             self._held.clear()
@@ -95,11 +95,11 @@ class Numbers:
         if wanted < len(numbers) <= wanted + decimals and all(map(INTEGER.fullmatch, numbers)):
             return "decimal comma"
         if wanted == 1 and len(numbers) == self.fields[0].high + 1:
-            return "column a class"
+            return "column per class"
         return "too many fields" if len(numbers) > wanted else "too few fields"
 
     def _kind(self, field: Field, text: bytes) -> str:
-        """What is wrong with a number that is not right."""
+        """The kind of fault of a number that is not valid."""
         if not text:
             return "empty label"
         try:
@@ -116,12 +116,12 @@ class Numbers:
 
 
 class Tally:
-    """Counts the right numbers of one field."""
+    """Counts the valid numbers of one field."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
         self.counts: Counter[int] = Counter()
-        """How often each whole number is there."""
+        """The number of rows with each whole number."""
         self.rows = 0
         self._sum = self._squares = 0.0
 
@@ -137,7 +137,7 @@ class Tally:
 
     @property
     def constant(self) -> str:
-        """In words, that nearly all rows say the same; empty where they do not."""
+        """The value that nearly all rows have, in words; empty where there is none."""
         if self.rows < ENOUGH_ROWS:
             return ""
         if not self.field.whole:
@@ -146,18 +146,18 @@ class Tally:
             steady = deviation < CONSTANT_DEVIATION
             return f"{self.field.name} {mean:.3f} with a standard deviation of {deviation:.4f}" if steady else ""
         ((value, count),) = self.counts.most_common(1)
-        steady = count >= CONSTANT_SHARE * self.rows
+        steady = count >= CONSTANT_FRACTION * self.rows
         return f"{self.field.name} {value} on {count / self.rows:.1%} of rows" if steady else ""
 
 
 def warn(faults: Faults, tallies: Sequence[Tally]) -> None:
-    """Adds warnings about predictions that may be right in form and wrong all the same."""
+    """Adds warnings about predictions that have a valid form and are probably wrong."""
     units = [tally for tally in tallies if tally.field.whole and tally.field.high == 1]
-    # One action unit may be rare; all of them are not.
-    dead = [tally.constant for tally in units] if all(tally.constant for tally in units) else []
-    dead += [tally.constant for tally in tallies if tally not in units and tally.constant]
-    if dead:
-        faults.add("constant predictions", None, "; ".join(dead), "answers that differ")
+    # One action unit may be rare, but not all of them.
+    constant = [tally.constant for tally in units] if all(tally.constant for tally in units) else []
+    constant += [tally.constant for tally in tallies if tally not in units and tally.constant]
+    if constant:
+        faults.add("constant predictions", None, "; ".join(constant), "predictions that vary")
     for tally in tallies:
         frames = VALIDATION_FRAMES.get(tally.field.name)
         if frames and tally.rows >= ENOUGH_ROWS and not tally.constant:
@@ -165,24 +165,24 @@ def warn(faults: Faults, tallies: Sequence[Tally]) -> None:
 
 
 def _compare(faults: Faults, tally: Tally, frames: Sequence[int]) -> None:
-    """Compares how often each class is predicted with how often it is annotated in the validation set."""
+    """Compares the fractions of predicted classes with those of annotated classes in the validation set."""
     found = [tally.counts[label] / tally.rows for label in range(len(frames))]
     usual = [count / sum(frames) for count in frames]
     if sum(abs(a - b) for a, b in zip(found, usual, strict=True)) / 2 > FAR:
-        faults.add("class histogram", None, _shares(found), f"about {_shares(usual)}, as in the validation set")
+        faults.add("class histogram", None, _fractions(found), f"about {_fractions(usual)}, as in the validation set")
 
 
-def _shares(shares: Iterable[float]) -> str:
-    return ", ".join(f"{label}: {share:.0%}" for label, share in enumerate(shares))
+def _fractions(fractions: Iterable[float]) -> str:
+    return ", ".join(f"{label}: {fraction:.0%}" for label, fraction in enumerate(fractions))
 
 
 def _texts(field: Field) -> frozenset[bytes]:
-    """All spellings of a whole number; of others there are too many."""
+    """All valid texts of a whole number; empty for other numbers, which have too many."""
     return frozenset(b"%d" % number for number in range(field.low, field.high + 1)) if field.whole else frozenset()
 
 
 def _right(field: Field, texts: frozenset[bytes], numbers: set[bytes]) -> bool:
-    """Whether all of these are right: the one place that says what a number may be."""
+    """Whether all of these texts are valid numbers of the field; only here this is defined."""
     if field.whole:
         return numbers <= texts
     if not all(map(DECIMAL.fullmatch, numbers)):
@@ -192,7 +192,7 @@ def _right(field: Field, texts: frozenset[bytes], numbers: set[bytes]) -> bool:
 
 
 def _described(fields: Sequence[Field]) -> str:
-    """What a line's numbers should be, in words: `a whole number 0..7`."""
+    """The expected numbers of a line, in words: `a whole number 0..7`."""
     groups = [(key, len(list(group))) for key, group in groupby(fields, lambda f: (f.low, f.high, f.whole))]
     parts = []
     for (low, high, whole), count in groups:

@@ -1,6 +1,6 @@
-"""Judges the rows of one predictions file: each line by itself, then names, order and completeness.
+"""Checks the rows of one predictions file: first single lines, then names, order and completeness.
 
-Blocks of lines that are what the template wants next are judged at once; only the others line by line.
+Blocks of lines that equal the template's next rows are checked at once; only the others are checked line by line.
 """
 
 import re
@@ -11,31 +11,31 @@ from itertools import chain, islice
 from operator import lt
 
 from abaw_expr.tasks.names import recording_of
+from submissions.checking.expected_rows import _FIRST_ROW_LINE, CheckedTemplate
 from submissions.checking.faults import Faults
 from submissions.checking.numbers import Numbers
-from submissions.checking.template import FIRST_ROW_LINE, Template
 from submissions.checking.text import check_garbage, check_length, repaired
 
 MOST_GUESSES = 300
-"""Unknown videos whose nearest name is looked for, which is slow; a release has fewer videos than this."""
+"""Unknown videos for which the nearest name is searched, which is slow; a release has fewer videos than this."""
 MOST_NAMES = 5
-# An image location however it may be spelled: more folders before it, backslashes, another padding or ending.
-IMAGE = re.compile(rb"(?:.*[/\\])?(?P<video>[^/\\]+)[/\\](?P<frame>[0-9]{1,9})(?:\.\w+)?")
+# An image location in any spelling: with more folders, backslashes, another padding or suffix.
+IMAGE_LOCATION = re.compile(rb"(?:.*[/\\])?(?P<video>[^/\\]+)[/\\](?P<frame>[0-9]{1,9})(?:\.\w+)?")
 
 
-class Rows:
+class RowChecker:
     """The rows of one file against a template."""
 
-    def __init__(self, faults: Faults, template: Template, numbers: Numbers) -> None:
+    def __init__(self, faults: Faults, template: CheckedTemplate, numbers: Numbers) -> None:
         self.faults, self.template, self.numbers = faults, template, numbers
         self.line_of = array("i", bytes(4 * template.rows))
-        """The line that stands for a row of the template; 0: none."""
+        """The line of each row of the template; 0: none."""
         self._next = 0
-        """The position that comes after the last row that was found."""
-        self._unplaced = array("i"), array("i")
-        """Lines that are spelled wrongly, and the positions that they likely mean."""
+        """The position after the last row that was found."""
+        self._misspelled = array("i"), array("i")
+        """Lines that are misspelled, and the positions of the rows that they likely are."""
         self._extra: dict[int, tuple[str, int, bytes, str]] = {}
-        """Rows that a video has too many, by the position that each may stand for; and the fault that it is if not."""
+        """Extra rows of a video by the position of another row that each may be, with the fault if it is not."""
         self._people: dict[str, list[bytes]] = {}
         for video in template.of_video:
             self._people.setdefault(recording_of(_text(video)), []).append(video)
@@ -43,9 +43,9 @@ class Rows:
         self._likely |= {video: ("row name", video) for video in template.of_video}
 
     def add(self, number: int, block: bytes) -> None:
-        """Judges whole lines, the first of which is on line `number`.
+        """Checks whole lines, the first of which is line `number`.
 
-        Raises PredictionsError where most of them are no rows at all, or there are far too many.
+        Raises PredictionsError where most of them are not rows, or there are far too many.
         """
         if self._as_expected(number, block):
             return
@@ -56,16 +56,16 @@ class Rows:
         check_garbage(self.faults.path, number, lines, garbage, f"rows like {self._example()}")
 
     def finish(self) -> None:
-        """Judges order and completeness once all rows are known."""
-        for line, position in zip(*self._unplaced, strict=True):
-            # A row that is spelled right stands for itself, wherever it is.
+        """Checks order and completeness after all rows were added."""
+        for line, position in zip(*self._misspelled, strict=True):
+            # A correctly spelled row comes first, wherever it is.
             self.line_of[position] = self.line_of[position] or line
-        moved = self._place_extra()
+        moved = self._report_extra()
         self._check_order(moved)
         self._check_complete()
 
     def _as_expected(self, number: int, block: bytes) -> bool:
-        """Whether these are the next rows of the template with right numbers; notes them if so."""
+        """Whether these are the next rows of the template with valid numbers; records them if so."""
         rows = block.count(b"\n")
         start, stop = self._next, self._next + rows
         columns = self.numbers.columns(block)
@@ -78,7 +78,7 @@ class Rows:
         return True
 
     def _line(self, number: int, line: bytes) -> bool:
-        """Judges one line by itself and notes which row it stands for; whether it is a row at all."""
+        """Checks one line, records the row that it is, and returns whether it is a row."""
         name, _, text = line.partition(b",")
         position = self.template.find(name)
         if position < 0 or self.numbers.kinds(text):
@@ -88,19 +88,19 @@ class Rows:
         else:
             self.numbers.hold(text)
         if position >= 0:
-            self._claim(number, position, name)
+            self._record(number, position, name)
         elif name:
-            self._place(number, name)
+            self._record_unknown(number, name)
         return bool(name)
 
     def _diagnose(self, number: int, line: bytes) -> bytes:
-        """Reports what is wrong with a line's form and numbers; returns its image location, empty if it has none."""
+        """Adds the faults of a line's form and numbers; returns its image location, empty if it has none."""
         if not line.strip():
             self.faults.add("blank line", number, line, "a row")
             return b""
-        text, causes = repaired(line, self.numbers.commas, IMAGE)
+        text, causes = repaired(line, self.numbers.commas, IMAGE_LOCATION)
         name, _, numbers = text.partition(b",")
-        if not IMAGE.fullmatch(name):
+        if not IMAGE_LOCATION.fullmatch(name):
             kind = "header again" if text == self.template.form.header.encode() else "not a row"
             self.faults.add(kind, number, line, f"rows like {self._example()}")
             return b""
@@ -113,33 +113,34 @@ class Rows:
     def _example(self) -> str:
         return f"{_text(self.template.name(0))} and {self.numbers.expected}"
 
-    def _claim(self, number: int, position: int, name: bytes) -> None:
+    def _record(self, number: int, position: int, name: bytes) -> None:
+        """Records the line of a row, or a second line of it."""
         self._next = position + 1
         known = self.line_of[position]
         if known:
-            self._note_extra(number, "duplicate row", name, f"it once, and it is on line {known}")
+            self._record_extra(number, "duplicate row", name, f"the row once; it is on line {known}")
         else:
             self.line_of[position] = number
 
-    def _place(self, number: int, name: bytes) -> None:
-        """Reports an image location that the template lacks, and notes the row that it likely means."""
-        match = IMAGE.fullmatch(name)
+    def _record_unknown(self, number: int, name: bytes) -> None:
+        """Adds the fault of an image location that the template lacks, and records the row that it likely is."""
+        match = IMAGE_LOCATION.fullmatch(name)
         assert match is not None, name
         video, frame = match["video"], int(match["frame"])
         kind, nearest = self._likely_video(video)
         likely = self.template.spelled(nearest or video, frame)
         position = self.template.find(likely)
         if nearest == video and position < 0:
-            self._note_extra(number, "surplus row", name, "a row of the template")
+            self._record_extra(number, "surplus row", name, "a row of the template")
             return
         self.faults.add(kind, number, name, likely if nearest else "a row of the template")
         if position >= 0:
             self._next = position + 1
-            for notes, value in zip(self._unplaced, (number, position), strict=True):
-                notes.append(value)
+            for column, value in zip(self._misspelled, (number, position), strict=True):
+                column.append(value)
 
     def _likely_video(self, video: bytes) -> tuple[str, bytes | None]:
-        """What is wrong with an image location of a video, and the video of the template that it likely means."""
+        """The kind of fault of an unknown video's image locations, and the video of the template that it likely is."""
         known = self._likely.get(video)
         if known is None and len(self._likely) < len(self.template.of_video) + MOST_GUESSES:
             name, others = _text(video), {_text(other): other for other in self.template.of_video}
@@ -150,13 +151,13 @@ class Rows:
         return known or ("video name", None)
 
     def _partners(self, video: bytes) -> list[bytes]:
-        """The other people in the recording of a video, as the template names them."""
+        """The template's names of the other people in the recording of a video."""
         names = self._people.get(recording_of(_text(video)), [])
         return [name for name in names if name != video]
 
-    def _note_extra(self, number: int, kind: str, name: bytes, expected: str) -> None:
-        """Reports a row that its video has too many, or notes it if it may stand for another."""
-        match = IMAGE.fullmatch(name)
+    def _record_extra(self, number: int, kind: str, name: bytes, expected: str) -> None:
+        """Adds the fault of an extra row of a video, or records it if it may be another row."""
+        match = IMAGE_LOCATION.fullmatch(name)
         assert match is not None, name
         position = self._other_position(match["video"], int(match["frame"]))
         if position < 0 or self.line_of[position] or position in self._extra:
@@ -165,7 +166,7 @@ class Rows:
             self._extra[position] = kind, number, name, expected
 
     def _other_position(self, video: bytes, frame: int) -> int:
-        """The same frame of another person in the recording; the last frame where they are counted from 0; or -1."""
+        """The position of the same frame of another person in the recording; of the last frame for frame 0; or -1."""
         if frame == 0:
             last = self.template.of_video[video][-1]
             return last.start + last.rows - 1
@@ -175,10 +176,10 @@ class Rows:
                 return position
         return -1
 
-    def _place_extra(self) -> set[bytes]:
-        """Reports the rows that a video has too many; returns the videos whose order says nothing more.
+    def _report_extra(self) -> set[bytes]:
+        """Adds the faults of extra rows; returns the videos whose order is not checked.
 
-        If another person of the recording, or the end of the video, lacks just these rows, that is what they are.
+        Extra rows that another person of the recording lacks, or the end of the video, are taken for these.
         """
         moved: set[bytes] = set()
         for position, (kind, number, name, expected) in self._extra.items():
@@ -193,7 +194,7 @@ class Rows:
         return moved
 
     def _check_order(self, moved: set[bytes]) -> None:
-        """Compares the order of the rows that file and template share, so that a missing row disturbs nothing.
+        """Compares the order of the rows that are in file and template, so that missing rows do not matter.
 
         Videos in `moved` are left out.
         """
@@ -227,8 +228,8 @@ class Rows:
             self.faults.add("missing row", line, found, expected)
 
     def _missing(self) -> Iterator[tuple[int, int | None]]:
-        """Positions of missing rows; the first of a gap with the line where it should be."""
-        before, gap = FIRST_ROW_LINE - 1, False
+        """Positions of missing rows; the first of a gap has the line where it should be."""
+        before, gap = _FIRST_ROW_LINE - 1, False
         for position, line in enumerate(self.line_of):
             if not line:
                 yield position, None if gap else before + 1

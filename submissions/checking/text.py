@@ -1,6 +1,7 @@
-"""The checker's own reading of text: blocks of whole lines out of any file at all, and lines as they were meant.
+"""Reads text for the checker: blocks of whole lines of any file, and repaired lines.
 
-A file is read once, a block at a time, so that its size costs no memory; what is no text is refused at its first block.
+A file is read once, in blocks, so that memory does not depend on its size; other files than text are refused at their
+first block.
 """
 
 import codecs
@@ -17,26 +18,26 @@ from submissions.checking.faults import MOST_TEXT, Faults
 
 BLOCK = 1 << 18
 """Bytes read at a time."""
-LONGEST = 1 << 13
-"""Bytes after which a line without an end is no line."""
-GARBAGE, GARBAGE_SHARE = 10_000, 2 / 3
-"""So many bytes of lines, more than this share of which are nothing like a row, end a check."""
+LONGEST_LINE = 1 << 13
+"""The most bytes of a line; a longer one shows that the file is not text."""
+GARBAGE, GARBAGE_FRACTION = 10_000, 2 / 3
+"""A check ends at a block of more than this many bytes of which more than this fraction of lines are not rows."""
 ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "RAR"}
 ENDING = re.compile(rb"\r?\r\n|\r|\n")
-"""The end of a line. Windows' text mode makes the longest out of a CRLF that somebody wrote by hand."""
+"""The end of a line. The longest is a CRLF that was written in Windows' text mode."""
 OTHER_SEPARATORS = bytes.maketrans(b";|\t", b",,,")
 UNTIDY = re.compile(rb"""["' ;|\t]""")
 SPACES_WITHIN = re.compile(rb"(?<=\S) +(?=\S)")
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Blocks = Iterator[tuple[int, bytes]]
-"""Numbers of the first lines, from 1, and whole lines that all end in a newline."""
+"""Blocks of whole lines, each ending in a newline, with the number, from 1, of their first line."""
 
 
 def read_blocks(faults: Faults, error: type[UserError], remedy: str) -> Blocks:
-    """The lines of a text file as UTF-8 with plain newlines; what had to be repaired for that is added to `faults`.
+    """The lines of a text file as UTF-8 with \\n as line ending; repairs for this are added to `faults`.
 
-    Raises `error` where the file cannot be read, is no regular file, is empty, or is no text.
+    Raises `error` where the file cannot be read, is not a regular file, is empty, or is not text.
     """
     try:
         _check_regular(faults.path, error, remedy)
@@ -47,20 +48,20 @@ def read_blocks(faults: Faults, error: type[UserError], remedy: str) -> Blocks:
 
 
 def _check_regular(path: Path, error: type[UserError], remedy: str) -> None:
-    """Looks before opening: a pipe would wait for ever, a device may never end."""
+    """Raises `error` for other than regular files before they are opened: a pipe blocks, a device may be endless."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
-        raise error("is no file that can be read", path=path, found=found, expected="a text file", remedy=remedy)
+        raise error("is not a regular file", path=path, found=found, expected="a text file", remedy=remedy)
 
 
 def _decoded(file: BinaryIO, faults: Faults, error: type[UserError], remedy: str) -> Iterator[bytes]:
-    """Pieces of a file as UTF-8 without a byte-order mark."""
+    """The content of a file in pieces, as UTF-8 without a byte-order mark."""
     start = file.read(BLOCK)
     for mark, name in ARCHIVES.items():
         if start.startswith(mark):
             raise error(
-                f"is a {name} archive, not text", path=faults.path, remedy="Unpack it, and check what it holds."
+                f"is a {name} archive, not text", path=faults.path, remedy="Unpack it, and check the file in it."
             )
     encoding = _utf16(start)
     decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
@@ -74,7 +75,7 @@ def _decoded(file: BinaryIO, faults: Faults, error: type[UserError], remedy: str
 
 
 def _utf16(start: bytes) -> str | None:
-    """The kind of UTF-16 that a text starts with, also without a byte-order mark, since its first letters are Latin."""
+    """The UTF-16 encoding of a text, also without a byte-order mark, as its first letters are Latin; or None."""
     if start.startswith(UTF16):
         return "utf-16"
     letters = start[:32]
@@ -90,7 +91,7 @@ def _whole_lines(pieces: Iterator[bytes], faults: Faults, error: type[UserError]
     for piece in pieces:
         blank = blank and not piece.strip()
         text = rest + piece
-        # Carriage returns at the very end may be half of a line ending.
+        # Carriage returns at the end of the text may be the first half of a line ending.
         end = max(text.rfind(b"\n"), text.rfind(b"\r", 0, len(text.rstrip(b"\r")))) + 1
         block, rest = text[:end], text[end:]
         if b"\0" in piece:
@@ -100,8 +101,8 @@ def _whole_lines(pieces: Iterator[bytes], faults: Faults, error: type[UserError]
             block = _plain(number, block, faults)
             yield number, block
             number += block.count(b"\n")
-        if len(rest) > LONGEST:
-            problem = f"is not text: a line does not end within {LONGEST:,} bytes"
+        if len(rest) > LONGEST_LINE:
+            problem = f"is not text: a line has more than {LONGEST_LINE:,} bytes"
             found = rest[:40].decode(errors="backslashreplace")
             raise error(problem, path=faults.path, line=number, found=found, remedy=remedy)
     if blank:
@@ -113,7 +114,7 @@ def _whole_lines(pieces: Iterator[bytes], faults: Faults, error: type[UserError]
 
 
 def _plain(number: int, text: bytes, faults: Faults) -> bytes:
-    """A text with plain newlines."""
+    """A text with \\n as line ending."""
     if b"\r" not in text:
         return text
     for line, end in enumerate(ENDING.findall(text), number):
@@ -134,11 +135,11 @@ def cut_header(blocks: Blocks, faults: Faults) -> tuple[int, bytes, Blocks]:
         if line:
             header = number + skipped
             return header, line, chain([(header + 1, rest)] if rest else [], blocks)
-    raise AssertionError("an empty file was let through")
+    raise AssertionError("`read_blocks` refuses an empty file")
 
 
 def check_length(path: Path, number: int, rows: int) -> None:
-    """Refuses a file that has reached a line far beyond the rows that are wanted, even twice over."""
+    """Raises PredictionsError where a file has far more than twice the expected number of rows."""
     if number > 2 * rows + 100_000:
         raise PredictionsError(
             "has far too many lines", path=path, found=f"{number:,} and more", expected=f"{rows:,} rows"
@@ -146,27 +147,27 @@ def check_length(path: Path, number: int, rows: int) -> None:
 
 
 def check_garbage(path: Path, number: int, lines: list[bytes], garbage: int, expected: str) -> None:
-    """Refuses a file where most lines of a block, which starts at line `number`, are nothing like a row."""
-    if garbage > GARBAGE_SHARE * len(lines) and sum(map(len, lines)) + len(lines) > GARBAGE:
+    """Raises PredictionsError where most lines of a block, which starts at line `number`, are not rows."""
+    if garbage > GARBAGE_FRACTION * len(lines) and sum(map(len, lines)) + len(lines) > GARBAGE:
         raise PredictionsError(
-            f"is no predictions file: {garbage:,} of {len(lines):,} lines are no rows",
+            f"is not a predictions file: {garbage:,} of {len(lines):,} lines are not rows",
             path=path,
             line=number,
             found=lines[0][:MOST_TEXT].decode(errors="backslashreplace"),
             expected=expected,
-            remedy="Is this another file, or one of another edition?",
+            remedy="Name the predictions file of this challenge and edition.",
         )
 
 
 def repaired(line: bytes, commas: int, first: re.Pattern[bytes]) -> tuple[bytes, list[str]]:
-    """A line as it was likely meant, and the kinds of fault that had to be repaired in its form.
+    """A line with its form repaired, and the kinds of fault that were repaired.
 
-    A right line has so many commas, and its first field matches `first`.
+    A valid line has `commas` commas, and its first field matches `first`.
     """
     if line.isascii() and not UNTIDY.search(line):
         start, _, _ = line.partition(b",")
         if first.fullmatch(start) and line.count(b",") <= commas:
-            return line, []  # The same as what follows comes to, and much faster.
+            return line, []  # the result of the repairs below, but much faster
     causes = []
     for cause, repair in REPAIRS:
         before, line = line, repair(line, commas, first)
@@ -190,7 +191,7 @@ def _without_quotes(line: bytes, commas: int, first: re.Pattern[bytes]) -> bytes
 def _with_commas(line: bytes, commas: int, first: re.Pattern[bytes]) -> bytes:
     body = line.rstrip()
     line = body.translate(OTHER_SEPARATORS) + line[len(body) :]
-    # With all its commas a line's spaces are stray ones; an image location may hold some of its own.
+    # In a line with all its commas, spaces are not separators; an image location may contain spaces.
     name, comma, rest = line.partition(b",") if b"," in line else (b"", b"", line)
     return name + comma + SPACES_WITHIN.sub(b",", rest) if line.count(b",") < commas else line
 

@@ -17,7 +17,7 @@ from abaw_expr.tasks.task import EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.data.store.store import Store
-    from abaw_expr.data.synthetic.corpus import Plan
+    from abaw_expr.data.synthetic.corpus import CorpusPlan
 
 
 class Race(NamedTuple):
@@ -55,7 +55,7 @@ def _wait() -> None:
 
 
 @contextmanager
-def corpus(store: Path | None, plan: "Plan") -> "Iterator[Store]":
+def corpus(store: Path | None, plan: "CorpusPlan") -> "Iterator[Store]":
     """The store that is named, or one of a made-up release, gone afterwards."""
     from abaw_expr.data.store.prepare import prepare
     from abaw_expr.data.store.store import open_store

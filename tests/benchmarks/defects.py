@@ -23,8 +23,8 @@ from tests.helpers.defects import (
     DEFECTS,
     LEFT_OUT,
     kill_three_times,
+    reported,
     start_prepare,
-    told,
     usable_crops,
     write_defective,
 )
@@ -67,7 +67,7 @@ def benchmark(videos: int = 100, frames: int = 3_000) -> int:
         crops = {name: video["crops"] for name, video in found.items()}
         usable = {name: usable_crops(name, frames) for name in {*names, *DEFECTS} - LEFT_OUT}
         claims = (
-            (told(store) == expected, f"{sum(map(len, expected.values()))} defects told, each once with a remedy"),
+            (reported(store) == expected, f"{sum(map(len, expected.values()))} defects told, each once with a remedy"),
             (
                 crops == usable,
                 f"{sum(crops.values()):,} crops of {len(crops)} videos in the store, every usable one",

@@ -33,11 +33,11 @@ from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs, read_outputs
 from abaw_expr.settings import LossSettings, load_settings, recipe
 from abaw_expr.tasks.task import EXPR
-from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts
-from tuning.ablation import Job, Row, train_rows
+from tuning.ablation import AblationRow, job_of, jobs_of
 from tuning.features import cached_features
-from tuning.penalties import CONTROLS, NAMES, Mu, cross_entropy, outputs_of_heads
+from tuning.jobs import Job, train_jobs
+from tuning.penalties import CONTROLS, MU_NAMES, Mu, outputs_of_heads, validation_cross_entropy
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY
 
@@ -57,14 +57,14 @@ def penalties() -> dict[str, Mu]:
     With the corner of no penalty they are a design of Plackett and Burman (Biometrika 33(4), 1946): of any two
     coefficients, 0 and 1 meet equally often.
     """
-    corners = [tuple(map(float, np.roll(_DESIGN, turn)[: len(NAMES)])) for turn in range(len(_DESIGN))]
+    corners = [tuple(map(float, np.roll(_DESIGN, turn)[: len(MU_NAMES)])) for turn in range(len(_DESIGN))]
     return {**CONTROLS, **{"".join(f"{x:.0f}" for x in corner): corner for corner in corners}}
 
 
 def judged(outputs: Outputs, loss: LossSettings) -> tuple[float, float, float]:
     """The `FIGURES` of outputs."""
-    best_ratio = float(search(outputs, RATIOS_ONLY).figures.max())
-    return -cross_entropy(outputs, loss), area_under_curve(outputs), best_ratio
+    best_ratio = float(search(outputs, RATIOS_ONLY).scores.max())
+    return -validation_cross_entropy(outputs, loss), area_under_curve(outputs), best_ratio
 
 
 def area_under_curve(outputs: Outputs) -> float:
@@ -95,8 +95,8 @@ def whole_figures(jobs: Sequence[Job], loss: LossSettings) -> list[tuple[float, 
 
 def heads_figures(store: Path, out: Path, job: Job, mus: Sequence[Mu]) -> NDArray[np.float64]:
     """The figures of a run with heads that are trained again with each of the penalties, means over draws, [n, 3]."""
-    run, cache = RunFolder(job.run), out / "features" / f"{job.run.name}.pt"
-    with console.progress(f"Features of {job.run.name}") as tell:
+    run, cache = job.run, out / "features" / f"{job.name}.pt"
+    with console.progress(f"Features of {job.name}") as tell:
         features = cached_features(cache, run, open_store(store, EXPR), EXPR, INTERVAL, "auto", tell)
     settings = run.load_settings()
     draws = [
@@ -118,43 +118,45 @@ def benchmark(store: Path, out: Path, seeds: int = 4, epochs: int = 4, jobs: int
     """
     mus = penalties()
     rows = tuple(
-        Row(f"mu-{i}", name, "V + A", {"loss": dict(zip(NAMES, mu, strict=True))})
+        AblationRow(f"mu-{i}", name, "V + A", {"loss": dict(zip(MU_NAMES, mu, strict=True))})
         for i, (name, mu) in enumerate(mus.items())
     )
     base = load_settings(recipe("modern"))
     base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     with console.progress("Training epochs") as tell:
-        train_rows(store, out, base, rows, seeds, jobs, 0, tell)
-    searched = [Job(rows[0], seed, out) for seed in range(seeds)]
-    figures = {
+        train_jobs(jobs_of(rows, base, seeds, out), store, jobs, 0, tell)
+    searched = [job_of(rows[0], base, seed, out) for seed in range(seeds)]
+    scores = {
         "heads": np.array([heads_figures(store, out, job, [*mus.values()]) for job in searched]),
-        "whole": np.array([whole_figures([Job(row, s, out) for row in rows], base.loss) for s in range(seeds)]),
+        "whole": np.array(
+            [whole_figures([job_of(row, base, s, out) for row in rows], base.loss) for s in range(seeds)]
+        ),
     }
     print_facts()
-    report_figures([*mus], figures, epochs)
-    return report_correlations(figures)
+    report_figures([*mus], scores, epochs)
+    return report_correlations(scores)
 
 
-def report_figures(names: Sequence[str], figures: dict[str, Figures], epochs: int) -> None:
+def report_figures(names: Sequence[str], scores: dict[str, Figures], epochs: int) -> None:
     """Prints the figures of every penalty, means over seeds."""
-    seeds = len(figures["whole"])
+    seeds = len(scores["whole"])
     for place, title in enumerate(FIGURES):
-        columns = [values[..., place] for values in figures.values()]
-        spread = np.ptp(figures["whole"][..., place], axis=0)
+        columns = [values[..., place] for values in scores.values()]
+        spread = np.ptp(scores["whole"][..., place], axis=0)
         table = [
             (name, *(float(column[:, i].mean()) for column in columns), float(spread[i]))
             for i, name in enumerate(names)
         ]
-        heading = (f"{NAMES[0]}..{NAMES[-1]}", *figures, "whole: range over seeds")
+        heading = (f"{MU_NAMES[0]}..{MU_NAMES[-1]}", *scores, "whole: range over seeds")
         console.table(f"{title} on validation, means over {seeds} seeds of {epochs} epochs", heading, table)
 
 
-def report_correlations(figures: dict[str, Figures]) -> int:
+def report_correlations(scores: dict[str, Figures]) -> int:
     """Prints who agrees with whom, and the verdict."""
-    half = len(figures["whole"]) // 2
-    means = {name: values.mean(axis=0) for name, values in figures.items()}
-    one = {name: values[:half].mean(axis=0) for name, values in figures.items()}
-    other = {name: values[half:].mean(axis=0) for name, values in figures.items()}
+    half = len(scores["whole"]) // 2
+    means = {name: values.mean(axis=0) for name, values in scores.items()}
+    one = {name: values[:half].mean(axis=0) for name, values in scores.items()}
+    other = {name: values[half:].mean(axis=0) for name, values in scores.items()}
     sums = np.array([[sum(mu)] * len(FIGURES) for mu in penalties().values()])
     pairs = {
         "heads and whole trainings": (means["heads"], means["whole"]),

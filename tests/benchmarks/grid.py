@@ -18,15 +18,15 @@ from sklearn.metrics import confusion_matrix, f1_score
 from abaw_expr.commands import console
 from abaw_expr.outputs.table import Outputs, Source, branch_columns
 from abaw_expr.settings import BRANCHES
-from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import resample
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge, print_facts
 from tuning.grid import confusion_tensor
-from tuning.space import NONE, Candidate, Smoothing, Space
+from tuning.space import NO_SMOOTHING, Candidate, Smoothing, Space
 
 VIDEOS, FRAMES = 70, 284_230
-SPACE = Space(smoothing=(NONE, *(Smoothing(s) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))), tau=(0.0, 1.0))
+SPACE = Space(smoothing=(NO_SMOOTHING, *(Smoothing(s) for s in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0))), tau=(0.0, 1.0))
 SECONDS, GIGABYTES, RATIO, BOOTSTRAP = 6.0, 1.0, 20.0, 5.0
 SAMPLE = 32
 """Candidates that the baseline is timed on."""

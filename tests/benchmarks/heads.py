@@ -24,8 +24,8 @@ from abaw_expr.settings import load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts
-from tuning.features import Features, Samples
-from tuning.penalties import Shared, search_heads
+from tuning.features import Features, HeadSamples
+from tuning.penalties import StudyOptions, search_heads
 
 WIDTHS = {"audio": 128, "visual": 256}
 RECORDINGS = 60
@@ -40,7 +40,7 @@ def made_up(samples: int) -> Features:
     generator = torch.Generator().manual_seed(0)
     means = {name: 0.1 * torch.randn(K, width, generator=generator) for name, width in WIDTHS.items()}
 
-    def split(count: int) -> Samples:
+    def split(count: int) -> HeadSamples:
         label = torch.randint(K, (count,), generator=generator)
         lacks = torch.rand(count, generator=generator)
         present = {"audio": lacks > 0.05, "visual": lacks < 0.95}
@@ -48,7 +48,7 @@ def made_up(samples: int) -> Features:
             name: torch.randn(count, 1, width, generator=generator).add_(means[name][label][:, None]).relu_()
             for name, width in WIDTHS.items()
         }
-        return Samples(features, present, label)
+        return HeadSamples(features, present, label)
 
     held_out = samples // 3
     frames = {
@@ -60,8 +60,8 @@ def made_up(samples: int) -> Features:
     }
     heads = {name: {"weight": torch.zeros(K, width), "bias": torch.zeros(K)} for name, width in WIDTHS.items()}
     even, trained = [1 / K] * K, samples - held_out
-    chances = torch.full((trained,), 1 / trained, dtype=torch.float64)
-    return Features({"samples": samples}, split(trained), chances, split(held_out), frames, heads, even, even)
+    draws = torch.full((trained,), 1 / trained, dtype=torch.float64)
+    return Features({"samples": samples}, split(trained), draws, split(held_out), frames, heads, even, even)
 
 
 def benchmark(samples: int = 600_000, trials: int = 200, batch: int = 16, run: Path | None = None) -> int:
@@ -75,7 +75,7 @@ def benchmark(samples: int = 600_000, trials: int = 200, batch: int = 16, run: P
     """
     features, settings = made_up(samples), load_settings(recipe("modern"))
     with tempfile.TemporaryDirectory() as folder, console.progress("Trials of the heads") as tell:
-        shared = Shared(Path(folder), f"sqlite:///{folder}/study.db")
+        shared = StudyOptions(Path(folder), f"sqlite:///{folder}/study.db")
         began, processor = time.perf_counter(), time.process_time()
         found = search_heads(features, settings, EXPR, shared, trials, batch, tell)
         seconds, processor = time.perf_counter() - began, time.process_time() - processor

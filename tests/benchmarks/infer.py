@@ -24,10 +24,10 @@ import tyro
 from PIL import Image
 
 from abaw_expr.commands import console
-from abaw_expr.data.media.decode import SAMPLE_RATE, read_sound
+from abaw_expr.data.media.decode import SAMPLE_RATE, read_audio
 from abaw_expr.data.synthetic.corpus import write_video
-from abaw_expr.data.synthetic.drawing import film, wander
-from abaw_expr.data.synthetic.speech import speak
+from abaw_expr.data.synthetic.drawing import draw_video, wander
+from abaw_expr.data.synthetic.speech import synthesise_speech
 from abaw_expr.faces.choose import people_of
 from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.settings import load_settings, recipe
@@ -47,7 +47,8 @@ FOUND_SHARE, FACTOR = 0.95, 1.0
 def drawn(rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """A drawn person's frames and a computed voice."""
     classes = rng.integers(0, 8, SECONDS // 2).tolist()
-    return list(film(classes, np.arange(FRAMES) // 50, float(RATE), rng)), speak(classes, [2.0] * len(classes), rng)
+    faces = list(draw_video(classes, np.arange(FRAMES) // 50, float(RATE), rng))
+    return faces, synthesise_speech(classes, [2.0] * len(classes), rng)
 
 
 def real(corpus: Path, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
@@ -56,8 +57,8 @@ def real(corpus: Path, rng: np.random.Generator) -> tuple[list[np.ndarray], np.n
     chosen = images[rng.choice(len(images), FRAMES // HOLD, replace=False)]
     faces = [np.repeat(chosen[i // HOLD][..., None], 3, axis=2) for i in range(FRAMES)]
     voices = sorted((corpus / "voices").glob("*.flac"))
-    sounds = [read_sound(voices[i]) for i in rng.choice(len(voices), 8)]
-    heard = np.concatenate([sound.samples for sound in sounds if sound is not None])[: SECONDS * SAMPLE_RATE]
+    sounds = [read_audio(voices[i]) for i in rng.choice(len(voices), 8)]
+    heard = np.concatenate([audio.samples for audio in sounds if audio is not None])[: SECONDS * SAMPLE_RATE]
     return faces, (heard * 32_767).astype(np.int16)
 
 
@@ -87,7 +88,7 @@ def found_in(out: Path, video: Path, places: Sequence[np.ndarray]) -> tuple[int,
     assert isinstance(faces, Faces)
     right: set[int] = set()
     wrong: set[int] = set()
-    for at in people_of(faces.tracks, faces.chosen).values():
+    for at in people_of(faces.tracks, faces.choices).values():
         for frame, place in at.items():
             left, top, side = places[frame - 1]
             offset = (place[:2] + place[2:4]) / 2 - (left, top)

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
 
+from abaw_expr.data.batches.audio_chunks import cut_for_training
 from abaw_expr.data.batches.augment import Augment
-from abaw_expr.data.batches.chunks import cut_for_training
-from abaw_expr.data.batches.frames import Draws, FrameIndex, draw_noise
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
 from abaw_expr.data.batches.loading import load
 from abaw_expr.data.batches.windows import Windows
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.store.store import Store
-from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import load_settings, recipe
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
@@ -43,14 +43,14 @@ BATCH = SETTINGS.optimiser.batch_size
 
 def crops_of(store: Store) -> tuple[FrameIndex, np.ndarray]:
     """The training videos without their sound, and the places of the crops that both sides read."""
-    index = FrameIndex([replace(video, sound_mean=None, sound_std=None) for video in store.split("train")])
-    places = np.random.default_rng(0).permutation(np.flatnonzero(index.has["visual"]))[:PICTURES]
-    return index, places
+    index = FrameIndex([replace(video, audio_mean=None, audio_std=None) for video in store.split("train")])
+    indices = np.random.default_rng(0).permutation(np.flatnonzero(index.has["visual"]))[:PICTURES]
+    return index, indices
 
 
-def unpack(index: FrameIndex, places: np.ndarray, root: Path) -> None:
+def unpack(index: FrameIndex, indices: np.ndarray, root: Path) -> None:
     """Writes the crops as files, a folder a class."""
-    for place in places.tolist():
+    for place in indices.tolist():
         folder = root / f"class {index.label[place]}"
         folder.mkdir(exist_ok=True)
         data = index.videos[index.video[place]].jpeg(int(index.row[place]))
@@ -60,7 +60,7 @@ def unpack(index: FrameIndex, places: np.ndarray, root: Path) -> None:
 
 def read_folder(root: Path) -> Callable[[], int]:
     """The baseline: one pass over the files; how many pictures came."""
-    light = SETTINGS.augment.light
+    light = SETTINGS.augment.jitter
     changes = [
         RandomHorizontalFlip(),
         RandomResizedCrop(CROP_SIDE, (SETTINGS.augment.crop, 1.0), (1 / 1.1, 1.1)),
@@ -72,15 +72,15 @@ def read_folder(root: Path) -> Callable[[], int]:
     return lambda: sum(len(pictures) for pictures, _ in loader)
 
 
-def read_store(index: FrameIndex, places: np.ndarray) -> Callable[[], int]:
+def read_store(index: FrameIndex, indices: np.ndarray) -> Callable[[], int]:
     """Ours: one pass over the store; how many pictures came."""
     augment = Augment(SETTINGS.augment)
     windows = Windows(index, SETTINGS.data, cut_for_training(SETTINGS.data, AUDIO_WINDOW), augment)
     rng, cpu = np.random.default_rng(0), torch.device("cpu")
 
     def read() -> int:
-        draws = Draws(rng.permutation(places), draw_noise(rng, len(places)))
-        batches = load(windows, split_batches(draws, BATCH), workers=0)
+        samples = Samples(rng.permutation(indices), draw_noise(rng, len(indices)))
+        batches = load(windows, split_batches(samples, BATCH), workers=0)
         return sum(len(batch.to(cpu, augment).inputs["visual"]) for batch in batches)
 
     return read
@@ -94,17 +94,17 @@ def benchmark(store: Path | None = None) -> int:
     """
     torch.set_num_threads(1)
     with (
-        corpus(store, Plan(train_videos=4, val_videos=1, test_videos=1)) as opened,
+        corpus(store, CorpusPlan(train_videos=4, val_videos=1, test_videos=1)) as opened,
         tempfile.TemporaryDirectory() as root,
     ):
-        index, places = crops_of(opened)
-        unpack(index, places, Path(root))
-        theirs, ours = read_folder(Path(root)), read_store(index, places)
-        assert theirs() == ours() == len(places)
+        index, indices = crops_of(opened)
+        unpack(index, indices, Path(root))
+        theirs, ours = read_folder(Path(root)), read_store(index, indices)
+        assert theirs() == ours() == len(indices)
         raced = race(theirs, ours, TURNS)
     print_facts()
-    title = f"{len(places)} crops, decoded, flipped, cropped, relit, in batches of {BATCH}"
-    print_races(title, "pictures", len(places), [("one core", raced)])
+    title = f"{len(indices)} crops, decoded, flipped, cropped, relit, in batches of {BATCH}"
+    print_races(title, "pictures", len(indices), [("one core", raced)])
     return judge((raced.ratio >= REQUIRED, f"{raced.ratio:.2f} times ImageFolder's speed, required {REQUIRED:g}"))
 
 

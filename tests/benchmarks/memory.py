@@ -24,17 +24,17 @@ import numpy as np
 from abaw_expr.commands import console
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.store.store import (
-    FORMAT,
     MANIFEST,
     RECORDING_FILE,
     RECORDINGS,
+    STORE_FORMAT,
     Frames,
     Store,
     open_store,
     pack,
-    write_frames,
+    write_frame_table,
 )
-from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.files import digest, file_digest, write_json
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
@@ -58,9 +58,9 @@ def write_store(root: Path, source: Store) -> None:
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
     labels = (np.arange(FRAMES) // 150 % EXPR.n_columns).astype(np.int8)
-    write_frames(first / "0000.parquet", Frames(np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32)))
-    sound = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
-    np.save(first / "sound.npy", sound)
+    write_frame_table(first / "0000.parquet", Frames(np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32)))
+    audio = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
+    np.save(first / "sound.npy", audio)
     digests = {kind: file_digest(first / f"0000.{kind}") for kind in ("parquet", "tar")}  # of all: they are links
     whole, entries = {"sound.npy": file_digest(first / "sound.npy")}, dict[str, dict[str, Any]]()
     for number in range(TRAINING + VALIDATION):
@@ -82,7 +82,7 @@ def write_store(root: Path, source: Store) -> None:
         }
         write_json(folder / RECORDING_FILE, entries[name])
     manifest = {
-        **{"format": FORMAT, "task": EXPR.name, "class_names": list(EXPR.columns)},
+        **{"format": STORE_FORMAT, "task": EXPR.name, "class_names": list(EXPR.columns)},
         "digest": digest({name: entry["files"] for name, entry in entries.items()}),
         "recordings": {name: file_digest(root / RECORDINGS / name / RECORDING_FILE) for name in entries},
         "videos": {name: video for entry in entries.values() for name, video in entry["videos"].items()},
@@ -109,8 +109,8 @@ def read_everything(root: Path, answer: "Queue[dict[str, int]]") -> None:
         for row in range(len(video.frames)):
             crop = video.jpeg(row)
             assert crop
-        assert video.sound is not None
-        assert np.isfinite(video.sound).all()
+        assert video.audio is not None
+        assert np.isfinite(video.audio).all()
     answer.put(memory(os.getpid()))
 
 
@@ -145,10 +145,10 @@ def watch(process: subprocess.Popen[bytes], run: RunFolder, seconds: float) -> t
 def benchmark(folder: Path, seconds: float) -> int:
     """Trains for a while, prints the memory of each process and the verdict, and returns the exit status."""
     run = RunFolder(folder / "run")
-    with corpus(None, Plan(1, 1, 1, 6)) as source:
+    with corpus(None, CorpusPlan(1, 1, 1, 6)) as source:
         write_store(folder / "store", source)
     arguments = ["--store", str(folder / "store"), "--run", str(run.root), "--settings", "demo"]
-    everything = ["--data.interval", "0", "--compute.workers", "2"]
+    everything = ["--data.stride", "0", "--compute.workers", "2"]
     with subprocess.Popen([sys.executable, "-m", "abaw_expr", "train", *arguments, *everything]) as process:
         try:
             started, found = watch(process, run, seconds)

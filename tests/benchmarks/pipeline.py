@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from abaw_expr.commands import console
-from abaw_expr.data.batches.frames import FrameIndex
+from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.store.store import Store
-from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.network import build_network
 from abaw_expr.outputs.table import branch_columns, write_outputs
 from abaw_expr.settings import Settings, load_settings, recipe, save_settings
@@ -105,7 +105,7 @@ def untrained(folder: Path, settings: Settings) -> RunFolder:
             waiting=0.0,
             seconds=0.0,
             network=weights,
-            average={},
+            ema={},
             optimiser={},
         ),
     )
@@ -123,10 +123,10 @@ def our_work(store: Store, run: RunFolder, out: Path) -> Callable[[], None]:
             EXPR,
             "val",
             wanted,
-            interval=0.0,
+            stride=0.0,
             accelerator="auto",
             checkpoint="best",
-            progress=lambda done, total: None,
+            on_progress=lambda done, total: None,
         )
         write_outputs(out, outputs)
 
@@ -136,7 +136,7 @@ def our_work(store: Store, run: RunFolder, out: Path) -> Callable[[], None]:
 def run_race(store: Store, precision: Precision, folder: Path) -> Race:
     """Both in one precision."""
     base = load_settings(recipe("modern"))
-    settings = replace(base, precision=precision, data=replace(base.data, neighbours=4))
+    settings = replace(base, precision=precision, data=replace(base.data, sequence=4))
     run = untrained(folder / precision, settings)
     theirs, out = EfficientNet(store), folder / "table.parquet"
     return race(lambda: theirs.run(precision, out), our_work(store, run, out), TURNS)
@@ -153,7 +153,7 @@ def benchmark(store: Path | None = None) -> int:
         return 2
     native = native_precision(Settings())
     precisions: list[Precision] = ["32-true", "bf16-mixed"] if native == "bf16-mixed" else ["32-true"]
-    plan = Plan(train_videos=1, val_videos=3, test_videos=1, seconds=25)
+    plan = CorpusPlan(train_videos=1, val_videos=3, test_videos=1, seconds=25)
     with corpus(store, plan) as opened, tempfile.TemporaryDirectory() as folder:
         frames = sum(len(video.frames) for video in opened.split("val"))
         races = [(precision, run_race(opened, precision, Path(folder))) for precision in precisions]

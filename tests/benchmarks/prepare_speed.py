@@ -37,8 +37,8 @@ from PIL import Image
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from abaw_expr.commands import console
-from abaw_expr.data.media.audio_check import check_sound
-from abaw_expr.data.media.decode import SAMPLE_RATE, read_sound
+from abaw_expr.data.media.audio_check import check_audio
+from abaw_expr.data.media.decode import SAMPLE_RATE, read_audio
 from abaw_expr.data.media.logmel import log_mel
 from abaw_expr.data.release.reader import Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
@@ -46,7 +46,7 @@ from abaw_expr.data.store.store import RECORDINGS, StoredVideo
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
 from tests.benchmarks.common import Race, judge, print_facts, race
-from tests.helpers.defects import CROPS, write_film, write_whole
+from tests.helpers.defects import CROPS, write_grey_video, write_whole
 
 LEAST_PACKED, LEAST_READ, LEAST_HEARD = 15_000, 5.0, 200.0
 MOST_SLOWER, MOST_MEMORY = 1.2, 1.1
@@ -67,10 +67,10 @@ def photograph() -> bytes:
     return file.getvalue()
 
 
-def pack_ours(folder: Path, film: Path, out: Path) -> None:
+def pack_ours(folder: Path, short_video: Path, out: Path) -> None:
     """All that preparing a recording is, but for film and sound, which it has next to none of."""
     video = Video(folder.name, "test", None, (folder,))
-    prepare_recording(Recording(folder.name, film, (video,)), out / folder.name)
+    prepare_recording(Recording(folder.name, short_video, (video,)), out / folder.name)
 
 
 def pack_theirs(folder: Path, out: Path) -> None:
@@ -88,7 +88,7 @@ def pack_theirs(folder: Path, out: Path) -> None:
     path.unlink()
 
 
-def race_packing(folders: Sequence[Path], film: Path, out: Path) -> Race:
+def race_packing(folders: Sequence[Path], short_video: Path, out: Path) -> Race:
     """Both pack every folder of crops into a tar and digest it."""
 
     def theirs() -> None:
@@ -98,7 +98,7 @@ def race_packing(folders: Sequence[Path], film: Path, out: Path) -> Race:
     def ours() -> None:
         for folder in folders:
             shutil.rmtree(out / folder.name, ignore_errors=True)
-            pack_ours(folder, film, out)
+            pack_ours(folder, short_video, out)
 
     return race(theirs, ours, TURNS, time.process_time)
 
@@ -149,9 +149,9 @@ def write_stereo(path: Path) -> None:
             out.mux(video.encode(picture))
         out.mux(video.encode())
         samples = np.random.default_rng(0).integers(-9_000, 9_000, (1, 2 * rate * SECONDS)).astype(np.int16)
-        sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
-        sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
-        out.mux(voice.encode(sound))
+        audio = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+        audio.sample_rate, audio.pts, audio.time_base = rate, 0, Fraction(1, rate)
+        out.mux(voice.encode(audio))
         out.mux(voice.encode())
 
 
@@ -160,9 +160,9 @@ def race_sound(path: Path) -> Race:
     mel, decibels = MelSpectrogram(SAMPLE_RATE, n_fft=1024, hop_length=256, n_mels=64), AmplitudeToDB()
 
     def samples() -> np.ndarray:
-        sound = read_sound(path)
-        assert sound is not None
-        return sound.samples
+        audio = read_audio(path)
+        assert audio is not None
+        return audio.samples
 
     def windows() -> None:
         heard = torch.from_numpy(samples())
@@ -171,7 +171,7 @@ def race_sound(path: Path) -> Race:
 
     def ours() -> None:
         heard = samples()
-        check_sound(heard)
+        check_audio(heard)
         log_mel(heard)
 
     return race(windows, ours, TURNS, time.process_time)
@@ -205,24 +205,24 @@ def benchmark(most: int = 1_000_000) -> int:
         root = Path(made)
         names = [f"{number:02d}-10-64x64" for number in range(VIDEOS)]
         write_whole(root / "files", names, FRAMES, photograph(), most_links=1)
-        crops, store, film = root / "files" / CROPS, root / RECORDINGS, root / "short.mp4"
-        write_film(film, 5, None)
+        crops, store, short_video = root / "files" / CROPS, root / RECORDINGS, root / "short.mp4"
+        write_grey_video(short_video, 5, None)
         store.mkdir()
         folders = sorted(crops.iterdir())
-        packing = race_packing(folders[:PACKED], film, store)
+        packing = race_packing(folders[:PACKED], short_video, store)
         for folder in folders[PACKED:]:
-            pack_ours(folder, film, store)
+            pack_ours(folder, short_video, store)
         reading = races_reading(crops, store)
         shutil.rmtree(root / "files")
         shutil.rmtree(store)
         write_stereo(root / "stereo.mp4")
-        sound = race_sound(root / "stereo.mp4")
+        audio = race_sound(root / "stereo.mp4")
         growth = measure_growth(root, [most // 100, most // 10, most])
     print_facts()
-    return report(packing, reading, sound, growth)
+    return report(packing, reading, audio, growth)
 
 
-def report(packing: Race, reading: dict[str, Race], sound: Race, growth: list[tuple[int, float, float]]) -> int:
+def report(packing: Race, reading: dict[str, Race], audio: Race, growth: list[tuple[int, float, float]]) -> int:
     """Prints the tables and the verdict."""
     rows: list[tuple[str, Callable[[float], float], Race]] = [
         ("packing, crops a second", lambda seconds: PACKED * FRAMES / seconds, packing),
@@ -230,7 +230,7 @@ def report(packing: Race, reading: dict[str, Race], sound: Race, growth: list[tu
             (f"reading against {way}, crops a second", lambda s: VIDEOS * FRAMES / s, raced)
             for way, raced in reading.items()
         ),
-        ("sound, times real time", lambda seconds: SECONDS / seconds, sound),
+        ("sound, times real time", lambda seconds: SECONDS / seconds, audio),
     ]
     speeds = [
         (name, round(speed(raced.baseline)), round(speed(raced.ours)), raced.ratio) for name, speed, raced in rows
@@ -241,7 +241,7 @@ def report(packing: Race, reading: dict[str, Race], sound: Race, growth: list[tu
     )
     (few, first, least), (some, second, _), (many, third, peak) = growth
     slower = (third - second) / (many - some) / ((second - first) / (some - few))
-    packed, heard = PACKED * FRAMES / packing.ours, SECONDS / sound.ours
+    packed, heard = PACKED * FRAMES / packing.ours, SECONDS / audio.ours
     return judge(
         (packed >= LEAST_PACKED, f"{packed:,.0f} crops packed a second, required {LEAST_PACKED:,}"),
         *(

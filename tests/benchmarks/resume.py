@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from abaw_expr.commands import console
-from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.settings import ModelSettings, save_settings
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
@@ -89,5 +89,5 @@ def benchmark(store: Path, folder: Path) -> int:
 if __name__ == "__main__":
     print_facts()
     named = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    with tempfile.TemporaryDirectory() as temporary, corpus(named, Plan(2, 2, 1, 6)) as opened:
+    with tempfile.TemporaryDirectory() as temporary, corpus(named, CorpusPlan(2, 2, 1, 6)) as opened:
         sys.exit(benchmark(opened.root, Path(temporary)))

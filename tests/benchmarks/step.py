@@ -21,16 +21,16 @@ import torch
 import tyro
 
 from abaw_expr.commands import console
+from abaw_expr.data.batches.audio_chunks import Cut, cut_for_training, merged_windows
 from abaw_expr.data.batches.augment import Augment
-from abaw_expr.data.batches.chunks import Cut, cut_for_training, merged
-from abaw_expr.data.batches.frames import Draws
-from abaw_expr.data.batches.sampling import draw_epoch, usable_frames
+from abaw_expr.data.batches.frame_index import Samples
+from abaw_expr.data.batches.sampling import sample_epoch, usable_frames
 from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.store import Store
-from abaw_expr.data.synthetic.corpus import Plan
+from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
-from abaw_expr.models.losses import CoarseFineLoss, counts_of
+from abaw_expr.models.losses import CoarseFineLoss, sample_counts
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import Settings, load_settings, recipe
 from abaw_expr.tasks.task import EXPR
@@ -55,7 +55,7 @@ def settings_for(batch: int, compiled: bool) -> Settings:
     size = batch or (1024 if torch.cuda.is_available() else settings.optimiser.batch_size)
     return replace(
         settings,
-        data=replace(settings.data, neighbours=NEIGHBOURS),
+        data=replace(settings.data, sequence=NEIGHBOURS),
         optimiser=replace(settings.optimiser, batch_size=size),
         compute=replace(settings.compute, compile=compiled),
     )
@@ -64,19 +64,19 @@ def settings_for(batch: int, compiled: bool) -> Settings:
 def read(store: Store, settings: Settings, cut: Cut) -> Batch:
     """A batch as an epoch begins with, or of as many epochs as it takes, on the device and augmented."""
     frames, size = usable_frames(store, "train", settings), settings.optimiser.batch_size
-    enough = 1 + size // len(draw_epoch(frames, settings, 1))
-    draws = [draw_epoch(frames, settings, epoch) for epoch in range(1, 1 + enough)]
-    place, noise = (np.concatenate([getattr(d, name) for d in draws])[:size] for name in ("place", "noise"))
+    enough = 1 + size // len(sample_epoch(frames, settings, 1))
+    samples = [sample_epoch(frames, settings, epoch) for epoch in range(1, 1 + enough)]
+    indices, noise = (np.concatenate([getattr(one, name) for one in samples])[:size] for name in ("indices", "noise"))
     device, augment = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Augment(settings.augment)
-    return Windows(frames.index, settings.data, cut, augment)[Draws(place, noise)].to(device, augment)
+    return Windows(frames.frame_index, settings.data, cut, augment)[Samples(indices, noise)].to(device, augment)
 
 
 def plain_step(batch: Batch, settings: Settings) -> Callable[[], None]:
     """The baseline."""
     network = build_network(settings.model, EXPR.n_columns).to(batch.label.device)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    sound = batch.inputs["audio"][batch.windows["audio"][:, 0]]  # frames of one step share a window: no longer
-    inputs = {"audio": sound.contiguous(), "visual": batch.inputs["visual"].contiguous()}
+    audio = batch.inputs["audio"][batch.windows["audio"][:, 0]]  # frames of one step share a window: no longer
+    inputs = {"audio": audio.contiguous(), "visual": batch.inputs["visual"].contiguous()}
     optimiser = build_optimiser(network, settings.optimiser)
     criterion = CoarseFineLoss(settings.loss, EVEN).to(batch.label.device)
 
@@ -101,7 +101,7 @@ def our_step(batch: Batch, settings: Settings) -> Callable[[], None]:
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
         log_p = module(batch.inputs, batch.rows, batch.windows, len(batch))
-        fabric.backward(criterion(log_p, batch.present, batch.label, counts_of(batch.present)))
+        fabric.backward(criterion(log_p, batch.present, batch.label, sample_counts(batch.present)))
         optimiser.step()
 
     return step
@@ -110,9 +110,9 @@ def our_step(batch: Batch, settings: Settings) -> Callable[[], None]:
 def operations(batch: Batch, settings: Settings) -> float:
     """Floating-point operations of a step: 2 a multiply-add, and backward twice as many as forward."""
     cost = describe(settings.model)["multiply_adds"]
-    pictures, sound = batch.inputs["visual"], batch.inputs["audio"]
+    pictures, audio = batch.inputs["visual"], batch.inputs["audio"]
     windows = (
-        sound.shape[0] * sound.shape[2] / AUDIO_WINDOW.steps
+        audio.shape[0] * audio.shape[2] / AUDIO_WINDOW.steps
     )  # of sound that is run, chunks with all that is in them
     return 6 * (cost["rhcnn"] * pictures.shape[0] * pictures.shape[1] + cost["mcnn"] * windows)
 
@@ -121,7 +121,7 @@ def waiting(store: Store) -> tuple[float, float]:
     """Share of the second epoch's time that a real run waits for data with two workers, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
-        words = f"--settings modern --data.neighbours {NEIGHBOURS} --data.interval 0 --data.val-interval 1"
+        words = f"--settings modern --data.sequence {NEIGHBOURS} --data.stride 0 --data.val-stride 1"
         words += " --optimiser.epochs 2 --compute.accelerator cpu --compute.workers 2"
         command = [sys.executable, "-m", "abaw_expr", "train", "--store", str(store.root), "--run", str(run.root)]
         subprocess.run([*command, *words.split()], check=True, stdout=subprocess.DEVNULL)
@@ -148,9 +148,9 @@ def benchmark(store: Path | None = None, batch: int = 0, compile: bool = False) 
         compile: Have our encoders compiled.
     """
     settings = settings_for(batch, compile)
-    with corpus(store, Plan(train_videos=12, val_videos=2, test_videos=1, seconds=45)) as opened:
+    with corpus(store, CorpusPlan(train_videos=12, val_videos=2, test_videos=1, seconds=45)) as opened:
         batches = (
-            read(opened, settings, merged(AUDIO_WINDOW, 0.0)),
+            read(opened, settings, merged_windows(AUDIO_WINDOW, 0.0)),
             read(opened, settings, cut_for_training(settings.data, AUDIO_WINDOW)),
         )
         raced = race(plain_step(batches[0], settings), our_step(batches[1], settings), TURNS)

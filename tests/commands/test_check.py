@@ -11,7 +11,7 @@ import pytest
 from abaw_expr.commands.main import main
 from abaw_expr.data.synthetic.corpus import write_video
 from submissions.checking.checker import check_predictions
-from submissions.checking.faults import FAULTS, REMEDIES, WARNINGS, Fault, Verdict
+from submissions.checking.faults import FAULT_KINDS, REMEDIES, WARNINGS, Fault, Verdict
 from submissions.checking.videos import check_without_template
 from tests.helpers.paths import SUBMISSIONS
 from tests.submissions.checking import test_checker, test_formats
@@ -71,7 +71,7 @@ def test_json_of_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "files": 1,
         "found": repr(f"{ROWS[1]}.0"),
         "expected": "a whole number 0..7",
-        "remedy": FAULTS["label not whole"],
+        "remedy": FAULT_KINDS["label not whole"],
     }
     assert (twice["kind"], twice["lines"]) == ("duplicate row", [24])
 
@@ -222,7 +222,10 @@ def test_frames_are_counted_in_the_videos(tmp_path: Path, capsys: pytest.Capture
     assert (status, verdict["summary"]) == (1, "1 kind of fault")
     (missing,) = verdict["findings"]
     assert (missing["kind"], missing["lines"], missing["count"]) == ("missing row", [24], 5)
-    assert verdict["not_checked"] == ["the order of the videos", "the rows a video closer than -3 to +2 of its frames"]
+    assert verdict["not_checked"] == [
+        "the order of the videos",
+        "the number of rows of each video, closer than -3 to +2 of its frames",
+    ]
     assert call(*command) == 1
     assert f"{GOOD}: not checked without a template: the order of the videos\n" in capsys.readouterr().out
 
@@ -233,12 +236,12 @@ def test_a_broken_video_is_named_and_stepped_over(tmp_path: Path, capsys: pytest
     assert call(GOOD, "--videos", names, "--media", tmp_path) == 0
     shown = capsys.readouterr()
     assert "video7.mp4: cannot be read" in shown.err
-    assert "the rows of 3 of 3 videos, whose frames are not known" in shown.out
+    assert "the rows of 3 of 3 videos, whose number of frames is not known" in shown.out
 
 
 def test_a_list_that_is_none_and_media_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(GOOD, "--videos", TEMPLATE) == 2
-    assert f"{TEMPLATE}:1: is not a video's name" in capsys.readouterr().err
+    assert f"{TEMPLATE}:1: is not the name of a video" in capsys.readouterr().err
     names = write(tmp_path / "list.txt", *VIDEOS)
     assert call(GOOD, "--videos", names, "--media", tmp_path) == 2
     assert "holds no videos" in capsys.readouterr().err
@@ -249,6 +252,6 @@ def test_every_kind_is_met_by_some_test() -> None:
     found = {kind for _, expected in tables for kind, _, _ in expected}
     found |= {kind for _, _, kind in test_formats.LINES.values()}
     found |= {"missing file", "surplus file", "UTF-16", "not UTF-8"}  # Each has a test of its own.
-    assert found == set(FAULTS)
+    assert found == set(FAULT_KINDS)
     assert set(WARNINGS) == {"constant predictions", "class histogram", "filled template", "unusual row count"}
-    assert set(REMEDIES) == set(FAULTS) | set(WARNINGS)
+    assert set(REMEDIES) == set(FAULT_KINDS) | set(WARNINGS)

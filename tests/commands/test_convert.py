@@ -64,6 +64,7 @@ def spelled(challenge: Task) -> st.SearchStrategy[str]:
     return st.tuples(*fields).map(",".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @pytest.mark.parametrize("challenge", TASKS, ids=lambda challenge: challenge.name)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
@@ -104,7 +105,7 @@ def test_rows_that_the_folder_lacks_are_named(tmp_path: Path) -> None:
     (tmp_path / "videos" / "video7.txt").write_text("\n".join(lines[:-1]))
     with pytest.raises(PredictionsError, match=r"template\.txt:23: 1 of 22 rows have no prediction: video7/00003\.jpg"):
         to_file(tmp_path / "videos", tmp_path / "p.txt", SUBMISSIONS / "template.txt")
-    with pytest.raises(PredictionsError, match=r"template\.txt:1: the template asks for another challenge"):
+    with pytest.raises(PredictionsError, match=r"template\.txt:1: the template is of another challenge"):
         to_file(tmp_path / "videos", tmp_path / "p.txt", SUBMISSIONS / "va" / "template.txt")
     (tmp_path / "videos" / "w.txt").write_text(f"{VA.header}\n0,0\n")
     with pytest.raises(PredictionsError, match=r"w\.txt:1: has another header; found 'valence,arousal'"):
@@ -112,7 +113,7 @@ def test_rows_that_the_folder_lacks_are_named(tmp_path: Path) -> None:
 
 
 def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r":1: multi-task has no files of a video"):
+    with pytest.raises(TemplateError, match=r":1: multi-task has no files per video"):
         to_folder(SUBMISSIONS / "multi-task" / "predictions.txt", tmp_path / "folder")
     (tmp_path / "p.txt").write_text(f"{EXPR.submission_header}\nv/00002.jpg,0\n")
     with pytest.raises(TemplateError, match=r":2: the frames of v are not 1\.\.1"):
@@ -124,13 +125,13 @@ def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
     [
         (["absent.txt", "--out", "folder"], "absent.txt: is not there"),
         (["p.txt", "--out", "again.txt"], "is one file already. It becomes a folder, or a table"),
-        (["p.txt", "--out", "folder", "--template", "p.txt"], "a flag is of no use here; found '--template'"),
+        (["p.txt", "--out", "folder", "--template", "p.txt"], "a flag has no effect here; found '--template'"),
         (["videos", "--out", "p.txt", "--template", "p.txt"], "is read by this command"),
         (["p.txt", "--out", "t.parquet"], "convert needs one of --like, --videos, --rate"),
         (["p.txt", "--out", "t.parquet", "--rate", "0"], "--rate cannot be used"),
-        (["p.txt", "--out", "folder", "--rate", "30"], "a flag is of no use here; found '--rate'"),
-        (["multi.txt", "--out", "t.parquet", "--rate", "30"], "answers several challenges; found 'va, expr, au'"),
-        (["multi.txt", "--out", "folder"], "multi-task has no files of a video"),
+        (["p.txt", "--out", "folder", "--rate", "30"], "a flag has no effect here; found '--rate'"),
+        (["multi.txt", "--out", "t.parquet", "--rate", "30"], "has predictions of several tasks; found 'va, expr, au'"),
+        (["multi.txt", "--out", "folder"], "multi-task has no files per video"),
         (["p.txt", "--out", "t.parquet", "--rate", "30", "--task", "va"], "has another header"),
         (["videos", "--out", "videos"], "is a folder"),
         (["empty", "--out", "new.txt"], "holds no <video>.txt"),

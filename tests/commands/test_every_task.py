@@ -11,16 +11,16 @@ import pytest
 from sklearn.metrics import f1_score
 
 from abaw_expr.commands.main import main
-from abaw_expr.data.release.clocks import times_of
+from abaw_expr.data.release.frame_times import times_of
 from abaw_expr.data.release.reader import read_annotation_folder
 from abaw_expr.errors import ReleaseError
 from abaw_expr.outputs.decision import Decision, equal_weights
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
+from abaw_expr.tasks.metric_values import mean_ccc, moments
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import AU, VA, Task
-from abaw_expr.tasks.values import mean_ccc, moments
-from tests.data.media.test_decode import write_pictures
+from tests.data.media.test_decode import write_frames
 from tests.helpers.challenges import COMPOUND, make_table, make_video, write_annotations
 from tests.test_challenges import names
 
@@ -109,7 +109,7 @@ def test_times_are_those_of_the_video_files(tmp_path: Path) -> None:
     stamps = {"deep/batch1/1-30-1280x720.mp4": [0, 40, 120, 130], "deep/v2.mkv": [500, 600, 700], "deep/v3.mp4": [0]}
     for name, times in stamps.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write_pictures(tmp_path / name, times)
+        write_frames(tmp_path / name, times)
     frames = {
         "1-30-1280x720": np.arange(1, 7),
         "v2_left": np.array([1, 3]),
@@ -156,13 +156,13 @@ def test_values_in_a_folder_of_arrays(tmp_path: Path) -> None:
     ("task", "change", "flags", "message"),
     [
         (VA, lambda t: t.assign(arousal=t["arousal"] * 3), [], "row has values out of range; .*expected from -1 to 1"),
-        (VA, lambda t: t.rename(columns={"valence": "v"}), [], "does not name the values; .*expected valence,arousal"),
+        (VA, lambda t: t.rename(columns={"valence": "v"}), [], "has no columns with the names.*expected valence,"),
         (VA, lambda t: t, ["--logits"], "valence,arousal cannot be given as logits"),
         (VA, lambda t: t, ["--prior", "2", "0"], "--prior cannot be used; .*2 numbers from -1 to 1"),
         (VA, lambda t: t, ["--task", "au"], "is of another task; found 'va'; expected au"),
         (VA, lambda t: t, ["--rate", "0"], "--rate cannot be used; found 0.0"),
         (AU, lambda t: t.assign(AU26=-1), [], "csv:2: video .*: the row has probabilities out of.*--logits"),
-        (AU, lambda t: t.drop(columns="AU7"), [], "does not name the units"),
+        (AU, lambda t: t.drop(columns="AU7"), [], "has no columns with the names of the units"),
         (COMPOUND, lambda t: t.assign(Sadly_Angry=2), [], "the row does not sum to 1"),
     ],
 )  # fmt: skip
@@ -192,7 +192,7 @@ def test_import_needs_to_know_the_frames_and_their_times(tmp_path: Path, capsys:
     assert "frames a second, or --videos" in fails(capsys, *command, *both[:2])
     (tmp_path / "multi.txt").write_text("image,valence,arousal,expression,aus\nv3/00001.jpg,\n")
     several = [*command, "--template", tmp_path / "multi.txt", "--rate", 20]
-    assert "which --task is meant?; expected one of va, expr, au" in fails(capsys, *several)
+    assert "has no such single task: give --task; expected one of va, expr, au" in fails(capsys, *several)
     assert call(*several, "--task", "va") == 0
     assert read_outputs(tmp_path / "clip.parquet", None).task == VA
 
@@ -242,28 +242,29 @@ def test_score_without_a_decision_gives_all_the_same_vote(
         assert name in shown.out
 
 
+@pytest.mark.slow
 def test_a_tuned_decision_scores_what_tune_says_and_is_compared(
     tmp_path: Path, table: Outputs, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metric, path = metric_of(table.task), tmp_path / "d.json"
-    assert call("tune", "--outputs", outputs, "--out", path, "--pictures", tmp_path / "pictures") == 0
+    assert call("tune", "--outputs", outputs, "--out", path, "--plots", tmp_path / "pictures") == 0
     drawn = {picture.stem for picture in (tmp_path / "pictures").glob("*.png")}
     assert drawn == {"weights", "smoothing", "optimism"} | ({"confusion"} if table.task == COMPOUND else set())
     shown = capsys.readouterr().out
     decision = Decision.load(path, table.task)
-    assert decision.figures is not None
-    assert f"{decision.figures[metric.key]:.4f}" in shown
+    assert decision.scores is not None
+    assert f"{decision.scores[metric.key]:.4f}" in shown
     assert ("prior correction" in shown) == (table.task == COMPOUND)
     assert ("A unit is active from" in shown) == (table.task == AU)
     assert call("score", "--outputs", outputs, "--decision", path, "--out", tmp_path / "s.json") == 0
     found = json.loads((tmp_path / "s.json").read_text())
-    assert found["all annotated frames"][metric.key] == pytest.approx(decision.figures[metric.key])
+    assert found["all annotated frames"][metric.key] == pytest.approx(decision.scores[metric.key])
     capsys.readouterr()
     Decision({"audio": decision.branches["audio"]}, task=table.task).save(tmp_path / "audio.json")
     pair = ["--outputs", outputs, "--decision", path, "--other-outputs", outputs]
     assert call("compare", *pair, "--other-decision", tmp_path / "audio.json") == 0
     shown = capsys.readouterr().out
-    assert f"{decision.figures[metric.key]:.4f}" in shown
+    assert f"{decision.scores[metric.key]:.4f}" in shown
     assert f"{metric.title} on 3 recordings" in shown
 
 
@@ -298,11 +299,12 @@ def test_decisions_and_tables_of_two_challenges_do_not_meet(tmp_path: Path, caps
     assert "au.parquet: is of another task; found 'au'; expected va" in fails(capsys, "score", *both)
     pair = ["--other-outputs", tmp_path / "au.parquet", "--other-decision", tmp_path / "au.json"]
     text = fails(capsys, "compare", *va, "--decision", tmp_path / "va.json", *pair)
-    assert "not of the same annotated frames" in text
+    assert "has other annotated frames" in text
 
 
 def test_annotations_are_read_as_the_table_holds_them(tmp_path: Path, table: Outputs) -> None:
     labels = read_annotation_folder(annotations(tmp_path, table), table.task)
+    assert labels.keys() == {video.name for video in table.videos()}
     for video in table.videos():
         assert labels[video.name].dtype == video.label.dtype
         assert labels[video.name] == pytest.approx(video.label, abs=1e-6)

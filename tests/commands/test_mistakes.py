@@ -74,9 +74,9 @@ def test_a_gpu_that_is_not_there(store: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_numbers_out_of_range(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for interval in ("nan", "-1", "inf"):
-        command = ["predict", "--run", "r", "--store", "s", "--split", "val", "--out", tmp_path / "x", "--interval"]
-        assert "--interval cannot be used; found" in fails(capsys, *command, interval)
+    for stride in ("nan", "-1", "inf"):
+        command = ["predict", "--run", "r", "--store", "s", "--split", "val", "--out", tmp_path / "x", "--stride"]
+        assert "--stride cannot be used; found" in fails(capsys, *command, stride)
     text = fails(capsys, "prepare", "--release", release, "--store", tmp_path / "store", "--workers", "-3")
     assert "--workers cannot be used; found -3" in text
     assert not (tmp_path / "store").exists()
@@ -98,6 +98,7 @@ def test_a_folder_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture
         assert f"{folder}: is not a store; expected a folder that `prepare` made. Check the path." in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_made(tmp_path: Path) -> None:
     release, store = tmp_path / "release", tmp_path / "store"
     for number in range(60):

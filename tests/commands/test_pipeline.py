@@ -19,11 +19,14 @@ from abaw_expr.outputs.table import read_outputs, write_outputs
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.tasks.task import EXPR
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 torch.set_num_threads(1)
 
 RECIPE = """
 precision: 32-true
-data: {interval: 1.0, val_interval: 1.0, neighbours: 4}
+data: {stride: 1.0, val_stride: 1.0, sequence: 4}
 loss: {branch_weight: 0.5}
 optimiser: {name: adamw, learning_rate: 1.0e-3, epochs: 2, batch_size: 8}
 compute: {accelerator: cpu}
@@ -62,7 +65,7 @@ def way(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Way:
     template = next(release.rglob("*_test_set_sample.txt"))
     way = Way(release, template, *(root / name for name in names))
     way.recipe.write_text(RECIPE)
-    predict = ["predict", "--run", way.run, "--store", way.store, "--interval", 0.5, "--accelerator", "cpu"]
+    predict = ["predict", "--run", way.run, "--store", way.store, "--stride", 0.5, "--accelerator", "cpu"]
     submit = ["submit", "--outputs", way.test, "--decision", way.decision, "--template", template]
     for command in (
         ["prepare", "--release", release, "--store", way.store, "--workers", 1],
@@ -134,7 +137,7 @@ def test_validation_scores_as_scikit_learn_says(way: Way, tmp_path: Path) -> Non
     truth, predicted = np.repeat(np.indices((8, 8)).reshape(2, -1), confusion.ravel(), axis=1)
     expected = f1_score(truth, predicted, labels=range(8), average="macro", zero_division=0)
     assert found["all annotated frames"]["macro_f1"] == pytest.approx(expected)
-    assert json.loads(way.decision.read_text())["figures"]["macro_f1"] == pytest.approx(expected)
+    assert json.loads(way.decision.read_text())["scores"]["macro_f1"] == pytest.approx(expected)
     annotated = [line for path in (way.release.rglob("Validation_Set/*.txt")) for line in path.read_text().split()[1:]]
     assert len(truth) == sum(line != "-1" for line in annotated)
 
@@ -169,7 +172,7 @@ def test_the_way_can_be_gone_again(way: Way, capsys: pytest.CaptureFixture[str])
 def test_predictions_appear_whole_or_not_at_all(
     way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict = ["predict", "--run", way.run, "--store", way.store, "--split", "test", "--interval", 5]
+    predict = ["predict", "--run", way.run, "--store", way.store, "--split", "test", "--stride", 5]
     assert call(*predict, "--out", tmp_path) == 2
     assert f"abaw-expr: error: {tmp_path}: is a folder" in capsys.readouterr().err
 
@@ -187,10 +190,10 @@ def test_the_demo_goes_the_whole_way(
 ) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "demo.yaml").write_text(
-        RECIPE.replace("epochs: 2", "epochs: 1").replace(", neighbours: 4", "")
+        RECIPE.replace("epochs: 2", "epochs: 1").replace(", sequence: 4", "")
     )
-    small = partial(corpus.Plan, train_videos=2, val_videos=2, test_videos=1, seconds=4)
-    monkeypatch.setattr(corpus, "Plan", small)
+    small = partial(corpus.CorpusPlan, train_videos=2, val_videos=2, test_videos=1, seconds=4)
+    monkeypatch.setattr(corpus, "CorpusPlan", small)
     monkeypatch.setattr("abaw_expr.settings.RECIPES", tmp_path / "recipes")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.chdir(tmp_path)
@@ -199,8 +202,8 @@ def test_the_demo_goes_the_whole_way(
     out = tmp_path / "demo"
     summary, decision = (json.loads((out / name).read_text()) for name in ("summary.json", "decision.json"))
     assert summary["check"] == "clean"
-    figures = decision["figures"]
-    for name, figure in {**figures["alone"], "equal": figures["equal"], "fused": figures["macro_f1"]}.items():
+    tuned = decision["scores"]
+    for name, figure in {**tuned["alone"], "equal": tuned["equal"], "fused": tuned["macro_f1"]}.items():
         assert summary[name]["macro_f1"] == figure
         assert 0 <= summary[name]["macro_f1"] <= 1
     assert json.loads((out / "run" / "manifest.json").read_text())["epochs"] == 1

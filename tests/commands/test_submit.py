@@ -77,7 +77,7 @@ def test_decisions_that_do_not_fit_are_refused(
     )
     for decisions, message in (
         ([va], "va.json: task cannot be used; found 'va'; expected expr"),
-        ([expr, again], "again.json: is the second decision of its task"),
+        ([expr, again], "again.json: is a second decision for the same task"),
     ):
         assert submit([tables[""]], template, out, "--decision", *decisions) == COULD_NOT_RUN
         assert message in said(capsys)
@@ -105,7 +105,7 @@ def test_template_of_another_challenge_is_refused(
     template = SUBMISSIONS / name / "template.txt"
     assert submit([tables[own] for own in given], template, tmp_path / "p.txt") == COULD_NOT_RUN
     message = said(capsys)
-    assert f"{template}:1: the template asks for another challenge" in message
+    assert f"{template}:1: the template is of another challenge" in message
     assert f"found '{found}" in message
     assert f"expected {expected}" in message
 

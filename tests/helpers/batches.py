@@ -1,8 +1,8 @@
-"""Batches of drawn samples, as tests and benchmarks read them."""
+"""Batches of samples, as tests and benchmarks read them."""
 
-from abaw_expr.data.batches.frames import Draws
+from abaw_expr.data.batches.frame_index import Samples
 
 
-def split_batches(draws: Draws, size: int) -> list[Draws]:
-    """Draws in batches of `size`; the last may be smaller."""
-    return [draws[start : start + size] for start in range(0, len(draws), size)]
+def split_batches(samples: Samples, size: int) -> list[Samples]:
+    """Samples in batches of `size`; the last may be smaller."""
+    return [samples[start : start + size] for start in range(0, len(samples), size)]

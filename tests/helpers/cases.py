@@ -13,8 +13,8 @@ from PIL import Image
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.synthetic.corpus import write_video
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.clips import person, pictures, straight
-from tests.helpers.damage import RATE, remux, write_film
+from tests.helpers.clips import draw_frames, person, straight
+from tests.helpers.damage import RATE, remux, write_test_video
 from tests.helpers.tiny import ANNOTATIONS, annotate, crop, jpeg
 
 ONE = 1 << 16
@@ -29,37 +29,37 @@ def describe(folder: Path, names: Sequence[str]) -> None:
 
 
 def write_release(root: Path, frames: int = FRAMES) -> Path:
-    """A training and a validation video, with crops and films."""
+    """A training and a validation video, with crops and videos."""
     for name, split in (("1-30-64x64", "Train_Set"), ("9-30-64x64", "Validation_Set")):
         annotate(root, name, [i % 8 for i in range(frames)], f"{ANNOTATIONS}/{split}")
         crop(root, name, range(1, frames + 1), data=jpeg())
         (root / "batch1").mkdir(exist_ok=True)
-        write_film(root / f"batch1/{name}.mp4", "mpeg4", "aac", frames / RATE)
+        write_test_video(root / f"batch1/{name}.mp4", "mpeg4", "aac", frames / RATE)
     return root
 
 
 def write_faces(path: Path, flipped: bool = False) -> Path:
     """Two seconds of a drawn face."""
-    shown = pictures([(person(14, 30), straight((20, 30), (60, 60), 30))])
-    turned = (picture[::-1].copy() if flipped else picture for picture in shown)
+    shown = draw_frames([(person(14, 30), straight((20, 30), (60, 60), 30))])
+    turned = (image[::-1].copy() if flipped else image for image in shown)
     write_video(path, Fraction(15), turned, np.zeros(2 * SAMPLE_RATE, np.int16))
     return path
 
 
 def lay(source: Path, target: Path, matrix: Sequence[int]) -> Path:
-    """A copy of an MP4 whose pictures are to be shown by another display matrix (ISO 14496-12, 8.3.2)."""
-    data, place = bytearray(source.read_bytes()), 0
-    while (place := data.find(b"tkhd", place)) >= 0:
-        at = place + 8 + (32 if data[place + 4] else 20) + 16
-        if struct.unpack_from(">I", data, at + 36)[0]:  # the width, which sound has not
+    """A copy of an MP4 whose frames are to be shown by another display matrix (ISO 14496-12, 8.3.2)."""
+    data, position = bytearray(source.read_bytes()), 0
+    while (position := data.find(b"tkhd", position)) >= 0:
+        at = position + 8 + (32 if data[position + 4] else 20) + 16
+        if struct.unpack_from(">I", data, at + 36)[0]:  # the width, which audio has not
             struct.pack_into(">9i", data, at, *matrix)
-        place += 4
+        position += 4
     target.write_bytes(data)
     return target
 
 
 def _bad_packets(folder: Path) -> None:
-    whole = write_film(folder / "whole.avi", "mpeg4", "libmp3lame", 10.0)
+    whole = write_test_video(folder / "whole.avi", "mpeg4", "libmp3lame", 10.0)
     for name, bad in (("first.avi", 0), ("middle.avi", 100)):
         noise = bytes(random.Random(bad).randrange(1, 255) for _ in range(300))
 
@@ -71,15 +71,15 @@ def _bad_packets(folder: Path) -> None:
 
 
 def _slow_stamps(folder: Path) -> None:
-    data = bytearray(write_film(folder / "whole.avi", "mpeg4", "aac", 10.0).read_bytes())
-    sound = data.find(b"strh", data.find(b"strh") + 4)
-    struct.pack_into("<I", data, sound + 8 + 44, 1536)  # dwSampleSize
+    data = bytearray(write_test_video(folder / "whole.avi", "mpeg4", "aac", 10.0).read_bytes())
+    audio = data.find(b"strh", data.find(b"strh") + 4)
+    struct.pack_into("<I", data, audio + 8 + 44, 1536)  # dwSampleSize
     (folder / "blocks.avi").write_bytes(data)
     describe(folder, ["whole.avi", "blocks.avi"])
 
 
 def _joined(folder: Path) -> None:
-    one = write_film(folder / "one.ts", "mpeg2video", "mp2").read_bytes()
+    one = write_test_video(folder / "one.ts", "mpeg2video", "mp2").read_bytes()
     (folder / "joined.ts").write_bytes(one + one)
 
 
@@ -120,26 +120,26 @@ def _table(path: Path, rows: Sequence[str], first: str) -> None:
     path.write_text(f"{first},{EXPR.header}\n" + "".join(f"{row}{numbers}\n" for row in rows))
 
 
-def _two_films(folder: Path) -> None:
+def _two_video_files(folder: Path) -> None:
     root = write_release(folder / "release")
     (root / "old").mkdir()
-    write_film(root / "old/9-30-64x64.mp4", "mpeg4", "aac", 0.5)
+    write_test_video(root / "old/9-30-64x64.mp4", "mpeg4", "aac", 0.5)
     _table(folder / "val.csv", [f"9-30-64x64,{i}" for i in range(1, FRAMES + 1)], "video,frame")
 
 
-def _sound_alone(folder: Path) -> None:
-    write_film(folder / "a.mp4", None, "aac")
-    write_film(folder / "b.webm", None, "libopus")
-    write_film(folder / "c.opus", None, "libopus")
-    write_film(folder / "d.aac", None, "aac")
-    write_film(folder / "e.aiff", None, "pcm_s16be")
-    write_film(folder / "f.wav", None, "pcm_s16le").rename(folder / "f.mov")
-    write_film(folder / "g.m4a", None, "aac")
+def _audio_alone(folder: Path) -> None:
+    write_test_video(folder / "a.mp4", None, "aac")
+    write_test_video(folder / "b.webm", None, "libopus")
+    write_test_video(folder / "c.opus", None, "libopus")
+    write_test_video(folder / "d.aac", None, "aac")
+    write_test_video(folder / "e.aiff", None, "pcm_s16be")
+    write_test_video(folder / "f.wav", None, "pcm_s16le").rename(folder / "f.mov")
+    write_test_video(folder / "g.m4a", None, "aac")
     describe(folder, ["a.mp4", "b.webm", "c.opus", "d.aac", "e.aiff", "f.mov", "g.m4a"])
 
 
 def _stray(folder: Path) -> None:
-    plain = write_film(folder / "plain.mp4", "mpeg4", "aac")
+    plain = write_test_video(folder / "plain.mp4", "mpeg4", "aac")
     remux(plain, folder / "stray.mkv", audio=lambda number: 20 * 3600 if number >= 40 else 0)
     describe(folder, ["stray.mkv"])
 
@@ -157,22 +157,22 @@ def _held(folder: Path) -> None:
 
 
 def _numbers(folder: Path) -> None:
-    for video, place in (("171", "ann"), ("0012", "ann"), ("NA", "na")):
-        annotate(folder, video, [0] * (5 if video == "NA" else 20), place)
+    for video, folder_name in (("171", "ann"), ("0012", "ann"), ("NA", "na")):
+        annotate(folder, video, [0] * (5 if video == "NA" else 20), folder_name)
     _table(folder / "m.csv", [f"{v},{i}" for v in ("171", "0012") for i in range(1, 21)], "video,frame")
     _table(folder / "na.csv", [f"NA,{i}" for i in range(1, 6)], "video,frame")
     _table(folder / "png.csv", [f"171/{i:05d}.png" for i in range(1, 21)], "image_location")
 
 
 def _dollars(folder: Path) -> None:
-    write_film(folder / "film.mp4", "mpeg4", "aac").rename(folder / "a$b{c_$.mp4")
+    write_test_video(folder / "film.mp4", "mpeg4", "aac").rename(folder / "a$b{c_$.mp4")
 
 
 def _no_crops(folder: Path) -> None:
     root = write_release(folder / "release")
     for path in list((root / "cropped_aligned/1-30-64x64").iterdir()):
-        with Image.open(path) as picture:
-            picture.save(path.with_suffix(".png"))
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
         path.unlink()
     for path in (root / "cropped_aligned/9-30-64x64").iterdir():
         path.unlink()
@@ -186,8 +186,8 @@ CASES: dict[str, Callable[[Path], None]] = {
     "06-macosx-folder": _macosx,
     "07-crops-folder-inside-itself": _inside_itself,
     "08-crops-end-early": _end_early,
-    "09-two-films-of-one-name": _two_films,
-    "11-sound-without-pictures": _sound_alone,
+    "09-two-films-of-one-name": _two_video_files,
+    "11-sound-without-pictures": _audio_alone,
     "12-stray-time-stamp": _stray,
     "13-pictures-as-they-are-held": _held,
     "17-dollars-in-the-name": _dollars,

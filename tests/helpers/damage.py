@@ -1,4 +1,4 @@
-"""Tiny films in several containers, and seeded ways to damage them: bits, time stamps, ends cut off, splices."""
+"""Tiny videos in several containers, and seeded ways to damage them: bits, time stamps, ends cut off, splices."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-RATE, PICTURES, SAMPLES = 25, 50, 44_100
-"""Pictures a second, pictures, and samples of sound a second of a film."""
+RATE, FRAMES, SAMPLES = 25, 50, 44_100
+"""Frames a second, frames, and samples of audio a second of a video."""
 FORMS = {
     "a.mp4": ("libx264", "aac"),
     "b.mkv": ("libx264", "aac"),
@@ -18,38 +18,40 @@ FORMS = {
     "e.webm": ("libvpx", "libopus"),
     "f.mkv": ("mpeg4", "flac"),
 }
-"""Codecs of pictures and of sound by the name of a film, which says the container."""
+"""Codecs of frames and of audio by the name of a video, which says the container."""
 Shift = Callable[[int], float]
 """Seconds by which the stamps of a packet are moved, by its number."""
 
 
-def write_films(folder: Path) -> list[Path]:
-    """Writes two seconds of grey pictures and a hum in every container."""
-    return [write_film(folder / name, *codecs) for name, codecs in FORMS.items()]
+def write_videos(folder: Path) -> list[Path]:
+    """Writes two seconds of grey frames and a hum in every container."""
+    return [write_test_video(folder / name, *codecs) for name, codecs in FORMS.items()]
 
 
-def write_film(path: Path, video: str | None, audio: str | None, seconds: float = 2.0, rate: int = SAMPLES) -> Path:
+def write_test_video(
+    path: Path, video: str | None, audio: str | None, seconds: float = 2.0, rate: int = SAMPLES
+) -> Path:
     rate = 48_000 if audio == "libopus" else rate
     format_ = {".ts": "mpegts", ".mkv": "matroska"}.get(path.suffix)
     with av.open(str(path), "w", format=format_) as out:
-        film = out.add_stream(video, rate=Fraction(RATE)) if video is not None else None
-        voice = out.add_stream(audio, rate=rate, layout="mono") if audio is not None else None
-        if isinstance(film, av.VideoStream):
-            film.width = film.height = 64
-            film.pix_fmt = "yuv420p"
-            for packet in _shown(film, round(seconds * RATE)):
+        video_stream = out.add_stream(video, rate=Fraction(RATE)) if video is not None else None
+        audio_stream = out.add_stream(audio, rate=rate, layout="mono") if audio is not None else None
+        if isinstance(video_stream, av.VideoStream):
+            video_stream.width = video_stream.height = 64
+            video_stream.pix_fmt = "yuv420p"
+            for packet in _video_packets(video_stream, round(seconds * RATE)):
                 out.mux(packet)
-        if isinstance(voice, av.AudioStream):
-            out.mux(_spoken(voice, hum(seconds, rate), rate))
+        if isinstance(audio_stream, av.AudioStream):
+            out.mux(_audio_packets(audio_stream, hum(seconds, rate), rate))
     return path
 
 
-def _shown(film: av.VideoStream, pictures: int) -> Iterator[av.Packet]:
-    for i in range(pictures):
+def _video_packets(video_stream: av.VideoStream, count: int) -> Iterator[av.Packet]:
+    for i in range(count):
         frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 60 + i % 100, np.uint8), format="rgb24")
         frame.pts, frame.time_base = i, Fraction(1, RATE)
-        yield from film.encode(frame)
-    yield from film.encode(None)
+        yield from video_stream.encode(frame)
+    yield from video_stream.encode(None)
 
 
 def hum(seconds: float, rate: int = SAMPLES) -> np.ndarray:
@@ -60,14 +62,14 @@ def hum(seconds: float, rate: int = SAMPLES) -> np.ndarray:
     return np.asarray((8000 * (tone + noise)).clip(-32768, 32767), np.int16)
 
 
-def _spoken(voice: av.AudioStream, samples: np.ndarray, rate: int) -> list[av.Packet]:
-    context = voice.codec_context
+def _audio_packets(audio_stream: av.AudioStream, samples: np.ndarray, rate: int) -> list[av.Packet]:
+    context = audio_stream.codec_context
     size = context.frame_size or 1024
     resampler = av.AudioResampler(format=context.format.name, layout="mono", rate=rate, frame_size=size)
     whole = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
     whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
     pieces = resampler.resample(whole) + resampler.resample(None)
-    return [packet for piece in [*pieces, None] for packet in voice.encode(piece)]
+    return [packet for piece in [*pieces, None] for packet in audio_stream.encode(piece)]
 
 
 def remux(
@@ -77,7 +79,7 @@ def remux(
     audio: Shift | None = None,
     replace: Callable[[str, int], bytes | None] = lambda kind, number: None,
 ) -> Path:
-    """Copies a film packet by packet, with stamps moved, and bytes of packets (by kind and number) replaced."""
+    """Copies a video packet by packet, with stamps moved, and bytes of packets (by kind and number) replaced."""
     shifts = {"video": video, "audio": audio}
     format_ = {".ts": "mpegts", ".mkv": "matroska"}.get(target.suffix)
     with av.open(str(source)) as old, av.open(str(target), "w", format=format_) as new:
@@ -91,7 +93,7 @@ def remux(
             shift = shifts[kind]
             ticks = int((shift(count[kind]) if shift else 0.0) / packet.time_base)
             copy = av.Packet(replace(kind, count[kind]) or bytes(packet))
-            # Matroska does not say when the first pictures are decoded
+            # Matroska does not say when the first frames are decoded
             decoded = packet.dts if packet.dts is not None else packet.pts - round(0.1 / packet.time_base)
             copy.pts, copy.dts, copy.duration = packet.pts + ticks, decoded + ticks, packet.duration
             copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
@@ -100,27 +102,27 @@ def remux(
     return target
 
 
-def damage(films: Sequence[Path], folder: Path, seed: int) -> Path:
-    """A damaged copy of one of the films, the same for a seed every time."""
+def damage(sources: Sequence[Path], folder: Path, seed: int) -> Path:
+    """A damaged copy of one of the videos, the same for a seed every time."""
     rng = random.Random(seed)
-    source = films[seed % len(films)]
-    way = (_flip, _restamp, _truncate, _splice)[seed // len(films) % 4]
+    source = sources[seed % len(sources)]
+    way = (_flip, _restamp, _truncate, _splice)[seed // len(sources) % 4]
     target = folder / f"{seed:04d}{source.suffix}"
-    way(rng, source, target, films)
+    way(rng, source, target, sources)
     return target
 
 
-def _flip(rng: random.Random, source: Path, target: Path, films: Sequence[Path]) -> None:
+def _flip(rng: random.Random, source: Path, target: Path, sources: Sequence[Path]) -> None:
     data = bytearray(source.read_bytes())
-    reach = rng.choice((len(data), min(2048, len(data))))  # headers say most
+    reach = rng.choice((len(data), min(2048, len(data))))  # most is in headers
     first = rng.choice((0, len(data) - reach))
     for _ in range(rng.choice((1, 4, 32, 200))):
-        place = first + rng.randrange(reach)
-        data[place] ^= 1 << rng.randrange(8)
+        position = first + rng.randrange(reach)
+        data[position] ^= 1 << rng.randrange(8)
     target.write_bytes(data)
 
 
-def _restamp(rng: random.Random, source: Path, target: Path, films: Sequence[Path]) -> None:
+def _restamp(rng: random.Random, source: Path, target: Path, sources: Sequence[Path]) -> None:
     sizes = (-30.0, -2.0, -0.3, 0.3, 2.0, 30.0, 600.0, 20 * 3600.0)
 
     def moved(packets: int) -> Shift:
@@ -130,22 +132,22 @@ def _restamp(rng: random.Random, source: Path, target: Path, films: Sequence[Pat
         return lambda number: (size if number == first or (not only and number > first) else 0.0) + drift * number
 
     which = rng.choice(("video", "audio", "both"))
-    video = moved(PICTURES) if which != "audio" else None
-    audio = moved(2 * PICTURES) if which != "video" else None
+    video = moved(FRAMES) if which != "audio" else None
+    audio = moved(2 * FRAMES) if which != "video" else None
     try:
         remux(source, target, video, audio)
     except (av.FFmpegError, ValueError, OverflowError):  # the container has no place for such stamps
         target.write_bytes(source.read_bytes()[: rng.randrange(source.stat().st_size)])
 
 
-def _truncate(rng: random.Random, source: Path, target: Path, films: Sequence[Path]) -> None:
+def _truncate(rng: random.Random, source: Path, target: Path, sources: Sequence[Path]) -> None:
     data = source.read_bytes()
     end = rng.randrange(len(data))
     target.write_bytes(rng.choice((data[:end], data[:end] + bytes(len(data) - end), data[end:])))
 
 
-def _splice(rng: random.Random, source: Path, target: Path, films: Sequence[Path]) -> None:
-    data, other = source.read_bytes(), rng.choice(films).read_bytes()
+def _splice(rng: random.Random, source: Path, target: Path, sources: Sequence[Path]) -> None:
+    data, other = source.read_bytes(), rng.choice(sources).read_bytes()
     first, last = sorted(rng.randrange(len(data)) for _ in range(2))
     target.write_bytes(
         rng.choice(

@@ -42,55 +42,55 @@ class Whole:
     name: str
 
     @property
-    def film(self) -> Path:
+    def video_file(self) -> Path:
         return self.root / f"batch1/{self.name}.mp4"
 
     @property
     def crops(self) -> Path:
         return self.root / CROPS / self.name
 
-    def replace_film(self, data: bytes) -> None:
-        self.film.unlink()
-        self.film.write_bytes(data)
+    def replace_video(self, data: bytes) -> None:
+        self.video_file.unlink()
+        self.video_file.write_bytes(data)
 
     def replace_crop(self, data: bytes, frame: int = 3) -> None:
         path = self.crops / crop_name(frame)
         path.unlink()
         path.write_bytes(data)
 
-    def refilm(self, sound: Callable[[float], np.ndarray | None]) -> None:
-        """Other sound, given how long the pictures last, under as many pictures."""
+    def replace_audio(self, audio: Callable[[float], np.ndarray | None]) -> None:
+        """Replaces the audio, given the seconds of the video, under as many frames."""
         frames = len(list(self.crops.iterdir()))
-        self.film.unlink()
-        write_film(self.film, frames, sound(float(frames / RATE)))
+        self.video_file.unlink()
+        write_grey_video(self.video_file, frames, audio(float(frames / RATE)))
 
 
-def write_film(path: Path, frames: int, sound: np.ndarray | None) -> None:
-    """A gray video with this sound, int16 at 16 kHz."""
-    write_video(path, RATE, (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(frames)), sound)
+def write_grey_video(path: Path, frames: int, audio: np.ndarray | None) -> None:
+    """Writes a grey video with this audio, int16 at 16 kHz."""
+    write_video(path, RATE, (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(frames)), audio)
 
 
 def noise(seconds: float, level: int = 9_000) -> np.ndarray:
-    """Sound that passes for a voice, int16."""
+    """Noise, which the detector takes for a voice, int16."""
     drawn = np.random.default_rng(0).normal(0, level, int(seconds * SAMPLE_RATE))
     return np.clip(drawn, -(2**15), 2**15 - 1).astype(np.int16)
 
 
 def hum(seconds: float, level: int = 9_000) -> np.ndarray:
-    """Sound that does not, int16."""
+    """A tone, which it does not, int16."""
     phase = np.arange(int(seconds * SAMPLE_RATE)) * 2 * np.pi * 220 / SAMPLE_RATE
     return (level * np.sin(phase)).astype(np.int16)
 
 
-def picture(mode: str = "RGB", width: int = 112, height: int = 112) -> bytes:
+def image(mode: str = "RGB", width: int = 112, height: int = 112) -> bytes:
     file = io.BytesIO()
     Image.new(mode, (width, height)).save(file, "JPEG")
     return file.getvalue()
 
 
-def _sound_twice(video: Whole) -> None:
-    source = video.film.rename(video.film.with_suffix(".once"))
-    with av.open(str(source)) as once, av.open(str(video.film), "w") as out:
+def _audio_twice(video: Whole) -> None:
+    source = video.video_file.rename(video.video_file.with_suffix(".once"))
+    with av.open(str(source)) as once, av.open(str(video.video_file), "w") as out:
         streams = [out.add_stream_from_template(once.streams[kind]) for kind in (0, 1, 1)]
         for packet in once.demux():
             for stream in streams if packet.size else ():
@@ -102,18 +102,18 @@ def _sound_twice(video: Whole) -> None:
     source.unlink()
 
 
-def _number_last_crop_twice_as_high(video: Whole) -> None:
+def _double_last_crop_number(video: Whole) -> None:
     frames = len(os.listdir(video.crops))
     (video.crops / crop_name(frames)).rename(video.crops / crop_name(2 * frames))
 
 
 def _capitals(video: Whole) -> None:
-    video.film.rename(video.film.with_name(video.film.stem.upper() + ".MP4"))
+    video.video_file.rename(video.video_file.with_name(video.video_file.stem.upper() + ".MP4"))
     video.crops.rename(video.crops.with_name(video.crops.name.title()))
 
 
 def _decomposed(video: Whole) -> None:
-    video.film.rename(video.film.with_name("cafe\u0301.mp4"))
+    video.video_file.rename(video.video_file.with_name("cafe\u0301.mp4"))
 
 
 def _link(path: Path, target: str | Path) -> None:
@@ -121,13 +121,13 @@ def _link(path: Path, target: str | Path) -> None:
     path.symlink_to(target)
 
 
-def _remove_film(video: Whole) -> None:
-    video.film.unlink()
+def _remove_video(video: Whole) -> None:
+    video.video_file.unlink()
 
 
-def _lose_film(video: Whole) -> None:
-    video.film.unlink()
-    video.film.symlink_to("nowhere.mp4")
+def _lose_video(video: Whole) -> None:
+    video.video_file.unlink()
+    video.video_file.symlink_to("nowhere.mp4")
 
 
 def _short_of_crops(video: Whole) -> None:
@@ -147,36 +147,36 @@ def _also_in_the_later_root(video: Whole) -> None:
 
 
 DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
-    "truncated": (lambda v: v.replace_film(v.film.read_bytes()[:1000]), ["unreadable video"]),
-    "unfilmed": (_remove_film, ["no video file"]),
-    "lost film": (_lose_film, ["no video file"]),
-    "filmed twice": (lambda v: write_film(v.root / "batch2" / v.film.name, 5, None), ["two video files"]),
+    "truncated": (lambda v: v.replace_video(v.video_file.read_bytes()[:1000]), ["unreadable video"]),
+    "unfilmed": (_remove_video, ["no video file"]),
+    "lost film": (_lose_video, ["no video file"]),
+    "filmed twice": (lambda v: write_grey_video(v.root / "batch2" / v.video_file.name, 5, None), ["two video files"]),
     "empty crop": (lambda v: v.replace_crop(b""), ["unreadable crops"]),
-    "one pixel": (lambda v: v.replace_crop(picture(width=1, height=1)), ["unreadable crops"]),
-    "other size": (lambda v: v.replace_crop(picture(width=96, height=128)), ["crops of another size"]),
-    "grey": (lambda v: v.replace_crop(picture("L")), ["crops in other colours"]),
-    "cmyk": (lambda v: v.replace_crop(picture("CMYK")), ["crops in other colours"]),
+    "one pixel": (lambda v: v.replace_crop(image(width=1, height=1)), ["unreadable crops"]),
+    "other size": (lambda v: v.replace_crop(image(width=96, height=128)), ["crops of another size"]),
+    "grey": (lambda v: v.replace_crop(image("L")), ["crops in other colours"]),
+    "cmyk": (lambda v: v.replace_crop(image("CMYK")), ["crops in other colours"]),
     "jumping": (_short_of_crops, ["gaps in the crops"]),
     "from zero": (lambda v: (v.crops / "00000.jpg").write_bytes(jpeg()), ["crop of frame 0"]),
-    "beyond": (_number_last_crop_twice_as_high, ["count mismatch", "gaps in the crops"]),
-    "in both roots": (_also_in_the_later_root, ["crops twice"]),
-    "twice by number": (lambda v: (v.crops / "7.jpg").write_bytes(jpeg()), ["crops twice"]),
+    "beyond": (_double_last_crop_number, ["count mismatch", "gaps in the crops"]),
+    "in both roots": (_also_in_the_later_root, ["duplicate crops"]),
+    "twice by number": (lambda v: (v.crops / "7.jpg").write_bytes(jpeg()), ["duplicate crops"]),
     "untidy": (lambda v: (v.crops / "notes.txt").write_bytes(b""), ["unknown files"]),
     "loop inside": (lambda v: _link(v.crops / "self", "."), ["unknown files"]),
-    "capitals": (_capitals, ["name written otherwise", "name written otherwise"]),
-    "caf\u00e9": (_decomposed, ["name written otherwise"]),
-    "two spaces": (lambda v: v.crops.rename(v.crops.with_name("two  spaces ")), ["name written otherwise"]),
+    "capitals": (_capitals, ["name spelled differently", "name spelled differently"]),
+    "caf\u00e9": (_decomposed, ["name spelled differently"]),
+    "two spaces": (lambda v: v.crops.rename(v.crops.with_name("two  spaces ")), ["name spelled differently"]),
     "closed": (_close, ["unreadable folder"]),
     "no crops": (lambda v: shutil.rmtree(v.crops), ["no crops"]),
-    "no sound": (lambda v: v.refilm(lambda seconds: None), ["no sound"]),
-    "two sounds": (_sound_twice, ["several sounds"]),
-    "silent": (lambda v: v.refilm(lambda seconds: hum(seconds, level=0)), ["silent sound"]),
-    "hum": (lambda v: v.refilm(hum), ["hardly a voice"]),
-    "clipped": (lambda v: v.refilm(lambda seconds: noise(seconds, level=20_000)), ["clipped sound"]),
-    "short sound": (lambda v: v.refilm(lambda seconds: noise(seconds / 2)), ["short sound"]),
-    "long sound": (lambda v: v.refilm(lambda seconds: noise(seconds + 2)), ["long sound"]),
+    "no audio": (lambda v: v.replace_audio(lambda seconds: None), ["no audio"]),
+    "two sounds": (_audio_twice, ["several audio streams"]),
+    "silent": (lambda v: v.replace_audio(lambda seconds: hum(seconds, level=0)), ["silent audio"]),
+    "hum": (lambda v: v.replace_audio(hum), ["little voice"]),
+    "clipped": (lambda v: v.replace_audio(lambda seconds: noise(seconds, level=20_000)), ["clipped audio"]),
+    "short audio": (lambda v: v.replace_audio(lambda seconds: noise(seconds / 2)), ["short audio"]),
+    "long audio": (lambda v: v.replace_audio(lambda seconds: noise(seconds + 2)), ["long audio"]),
 }
-"""By the name of the video that gets it: what is done to it, and the kinds of problem that must be told of it."""
+"""By the name of the video that gets it: what is done to it, and the kinds of problem that must be reported of it."""
 LEFT_OUT = {"truncated", "unfilmed", "lost film"}
 ELSEWHERE = {
     "batch1/loop": ["link loop"],
@@ -192,14 +192,14 @@ ELSEWHERE = {
 def write_whole(
     root: Path, names: Sequence[str], frames: int, data: bytes | None = None, most_links: int = _MOST_LINKS
 ) -> None:
-    """Whole videos that share a film and a picture: a disk's worth of names, not of bytes.
+    """Whole videos that share one file and one crop: a disk's worth of names, not of bytes.
 
-    `data` is the picture, and `most_links` how many names a file of it has.
+    `data` is the frame, and `most_links` how many names a file of it has.
     """
     source = root.with_name(f"{root.name}-source")
     source.mkdir(parents=True)
-    film, crop = source / "film.mp4", source / "crop.jpg"
-    write_film(film, frames, noise(float(frames / RATE)))
+    video_file, crop = source / "film.mp4", source / "crop.jpg"
+    write_grey_video(video_file, frames, noise(float(frames / RATE)))
     (root / "batch1").mkdir(parents=True)
     links = most_links
     for number, name in enumerate(names):
@@ -207,7 +207,7 @@ def write_whole(
         if split != "test":
             of_split = {"train": "Train_Set", "val": "Validation_Set"}[split]
             annotate(root, name, [i % 8 for i in range(frames)], f"{ANNOTATIONS}/{of_split}")
-        os.link(film, root / f"batch1/{name}.mp4")
+        os.link(video_file, root / f"batch1/{name}.mp4")
         folder = root / CROPS / name
         folder.mkdir(parents=True)
         for frame in range(1, frames + 1):
@@ -224,14 +224,14 @@ def write_whole(
 
 
 def write_defective(root: Path, whole: Sequence[str], frames: int) -> dict[str, list[str]]:
-    """Those whole videos and one for each defect; returns the kinds of problem that must be told, by what has them."""
+    """Writes those whole videos and one for each defect; returns the kinds of problem to report, by what has them."""
     write_whole(root, [*whole, *DEFECTS], frames)
     for name, (plant, _) in DEFECTS.items():
         plant(Whole(root, name))
     _link(root / "batch1/loop", "..")
     _link(root / "cropped_aligned/loop", root)
     _link(root / "cropped_aligned/lost", "nowhere")
-    write_film(root / "batch1/stranger.mp4", 5, None)
+    write_grey_video(root / "batch1/stranger.mp4", 5, None)
     (root / "secret").mkdir(mode=0)
     return {name: list(kinds) for name, (_, kinds) in DEFECTS.items()} | ELSEWHERE
 
@@ -280,7 +280,7 @@ def kill_three_times(release: Path, store: Path, recordings: int) -> None:
         assert not (store / MANIFEST).exists()
 
 
-def told(store: Path) -> dict[str, list[str]]:
+def reported(store: Path) -> dict[str, list[str]]:
     """Kinds of problem by what has them, out of a store's report; each must have a remedy."""
     problems = json.loads((store / REPORT).read_bytes())["problems"]
     assert len({(p["kind"], p["video"], p["detail"]) for p in problems}) == len(problems)

@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 SETTINGS = Settings(
     precision="32-true",
-    data=DataSettings(interval=1.0, val_interval=1.0, balance=0.5),
+    data=DataSettings(stride=1.0, val_stride=1.0, balance=0.5),
     optimiser=OptimiserSettings("adamw", 1e-3, 1e-3, weight_decay=0.05, schedule="one-cycle", epochs=3, batch_size=16),
     compute=ComputeSettings(accelerator="cpu"),
 )
@@ -34,7 +34,7 @@ AUDIO = replace(
     model=ModelSettings(branches=("audio",)),
     optimiser=replace(SETTINGS.optimiser, epochs=1),
 )
-STEPS = replace(AUDIO, optimiser=replace(AUDIO.optimiser, epochs=2, batch_size=4, average=0.5))
+STEPS = replace(AUDIO, optimiser=replace(AUDIO.optimiser, epochs=2, batch_size=4, ema_decay=0.5))
 """Two epochs of several steps each, with a moving mean: a run to be disturbed."""
 TIMINGS = ["waiting", "seconds"]
 
@@ -50,10 +50,10 @@ def fit(
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    start: Sequence[Path] = (),
+    initial_weights: Sequence[Path] = (),
 ) -> RunFolder:
     run = RunFolder(root)
-    train(store, run, settings, EXPR, resume, on_epoch, progress, start)
+    train(store, run, settings, EXPR, resume, on_epoch, progress, initial_weights)
     return run
 
 
@@ -99,7 +99,7 @@ def scalars(run: RunFolder, name: str = "step/loss") -> list[tuple[int, float]]:
 def assert_same_weights(one: Path, other: Path) -> None:
     """Bit for bit, the moving mean and the optimiser's state too."""
     first, second = load_checkpoint(one), load_checkpoint(other)
-    for mine, theirs in ((first.network, second.network), (first.average, second.average)):
+    for mine, theirs in ((first.network, second.network), (first.ema, second.ema)):
         assert mine.keys() == theirs.keys()
         for name, tensor in mine.items():
             assert torch.equal(tensor, theirs[name]), name
@@ -117,3 +117,20 @@ def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     assert_same_weights(one.last, other.last)
     assert_same_weights(one.best, other.best)
     pd.testing.assert_frame_equal(metrics(one).drop(columns=TIMINGS), metrics(other).drop(columns=TIMINGS))
+
+
+def made_epoch(number: int, f1: float) -> Epoch:
+    """An epoch of a run of the audio branch, whose classes all have this F1."""
+    return Epoch(
+        epoch=number,
+        steps=5,
+        learning_rate=1e-3,
+        train_loss=2.0,
+        val_loss=2.1,
+        audio_f1=0.2,
+        visual_f1=None,
+        fused_f1=0.2,
+        class_f1=[f1] * EXPR.n_columns,
+        waiting=0.0,
+        seconds=1.0,
+    )

@@ -1,4 +1,4 @@
-"""A tiny data set of every kind, of real files through real encoders, and what is to become of it."""
+"""A tiny data set of every kind, of real files through real encoders, and the labels and splits expected of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from abaw_expr.data.datasets.kinds import read_dataset
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
+from abaw_expr.data.datasets.registry import read_dataset
 from abaw_expr.data.store.prepare import Prepared, prepare
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.tiny import ANNOTATIONS, add, add_validation, crop, film
+from tests.helpers.tiny import ANNOTATIONS, add, add_validation, crop, video_file
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,28 @@ class Layout:
     subjects: dict[str, str]
     """Who is in each clip."""
     splits: dict[str, str]
-    """The split that the data set says of a subject; of the others a share validates."""
+    """The split of each subject that the data set gives; of the others a fraction validates."""
     clip: str
-    """A clip to break: the file, or a picture of it, under the folder."""
+    """A clip to break: the file, or an image of it, under the folder."""
     broken: str
-    """What it is called then."""
+    """Its name in the store."""
     mislabel: Callable[[Path], None]
-    """Gives it a class that there is not."""
+    """Gives a clip an unknown class."""
     unknown: str
-    """What is said of that: file, line, what was found; a pattern."""
+    """The error then, as a pattern: file, line, what was found."""
     branches: tuple[str, ...]
     """The modalities that it has."""
     release: str = ""
-    """What is named as the release, under the folder."""
+    """The path of the release, under the folder."""
     crops: tuple[str, ...] = ()
     """Roots of crops under the folder."""
-    pictures_are_faces: bool = False
+    images_are_faces: bool = False
 
     def prepare(self, root: Path, store: Path) -> Prepared:
         options = ClipOptions()
         if self.kind != "aff-wild2":
             folders = tuple(root / name for name in self.crops)
-            options = ClipOptions(None, folders, self.pictures_are_faces, val_share=0.4)
+            options = ClipOptions(None, folders, self.images_are_faces, val_fraction=0.4)
         return prepare_kind(self.kind, root / self.release, store, options)
 
 
@@ -59,7 +59,7 @@ def prepare_kind(kind: DatasetKind, release: Path, store: Path, options: ClipOpt
 
 
 def record(path: Path, seconds: float = 0.6, rate: int = 16_000, channels: int = 1) -> Path:
-    """Writes noise as a sound file, in the encoding of its ending."""
+    """Writes noise as an audio file, in the encoding of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(-9_000, 9_000, (1, int(seconds * rate) * channels)).astype(np.int16)
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as out:
@@ -74,20 +74,20 @@ def record(path: Path, seconds: float = 0.6, rate: int = 16_000, channels: int =
 
 
 def paint(folder: Path, names: Sequence[str], mode: str = "L", size: tuple[int, int] = (48, 48)) -> None:
-    """Writes pictures, each in its own shade."""
+    """Writes images, each in its own shade."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         Image.new(mode, size, 20 * number if mode == "L" else (20 * number,) * 3).save(folder / name)
 
 
-def sequence(root: Path, subject: str, take: str, pictures: int, emotion: str = "", mode: str = "L") -> None:
+def sequence(root: Path, subject: str, take: str, frames: int, emotion: str = "", mode: str = "L") -> None:
     """Writes a sequence of CK+, coded if `emotion` says as what."""
     name = f"{subject}_{take}"
     folder = root / "cohn-kanade-images" / subject / take
-    paint(folder, [f"{name}_{i:08d}.png" for i in range(1, pictures + 1)], mode)
+    paint(folder, [f"{name}_{i:08d}.png" for i in range(1, frames + 1)], mode)
     (root / "Emotion" / subject / take).mkdir(parents=True)
     if emotion:
-        (root / "Emotion" / subject / take / f"{name}_{pictures:08d}_emotion.txt").write_text(f"   {emotion}\n")
+        (root / "Emotion" / subject / take / f"{name}_{frames:08d}_emotion.txt").write_text(f"   {emotion}\n")
 
 
 def _aff_wild2(root: Path) -> None:
@@ -106,7 +106,7 @@ AFEW = {"Train/Angry/1": "1", "Train/Neutral/2": "2", "Val/Happy/3": "3", "Val_A
 
 def _afew(root: Path) -> None:
     for path, name in AFEW.items():
-        film(root / "afew", name, pictures=6, batch=path.rpartition("/")[0])
+        video_file(root / "afew", name, frames=6, batch=path.rpartition("/")[0])
         crop(root, name, (1, 2, 3), "found")
 
 
@@ -131,8 +131,8 @@ def _ravdess(root: Path) -> None:
     record(root / "Actor_01/03-01-02-01-02-01-01.flac")
     record(root / "Actor_02/03-01-08-02-02-01-02.wav")
     record(root / "Actor_03/03-01-07-02-02-01-03.wav")
-    film(root, "01-02-03-01-01-01-04", pictures=6, batch="Actor_04")
-    record(root / "Actor_04/03-02-03-01-01-01-04.wav")  # the same performance, as sound alone
+    video_file(root, "01-02-03-01-01-01-04", frames=6, batch="Actor_04")
+    record(root / "Actor_04/03-02-03-01-01-01-04.wav")  # the same performance, as audio alone
 
 
 def _mislabel_ravdess(root: Path) -> None:
@@ -151,8 +151,8 @@ face.png,,emil,train,,,
 
 
 def _clips(root: Path) -> None:
-    film(root, "a", pictures=6, batch="films")
-    film(root, "b", pictures=6, batch="films")
+    video_file(root, "a", frames=6, batch="films")
+    video_file(root, "b", frames=6, batch="films")
     record(root / "sounds/c.flac", seconds=0.1)
     paint(root / "faces", [f"face{i}.png" for i in range(8, 12)], "RGB", (60, 40))
     paint(root, ["face.png"])
@@ -207,7 +207,7 @@ LAYOUTS = (
         mislabel=_mislabel_ck,
         unknown=r"S005_001_00000010_emotion\.txt:1: has an unknown class; found '8\.0000000e\+00'; expected a number",
         branches=("visual",),
-        pictures_are_faces=True,
+        images_are_faces=True,
     ),
     Layout(
         kind="ravdess",
@@ -246,6 +246,6 @@ LAYOUTS = (
         branches=("audio", "visual"),
         release="clips.csv",
         crops=("found",),
-        pictures_are_faces=True,
+        images_are_faces=True,
     ),
 )

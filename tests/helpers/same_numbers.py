@@ -33,7 +33,7 @@ SEEDS = {"modern": 8, "paper": 7}
 """Of each recipe, one with which no favoured class is so uncertain that rounding changes it, and with it the loss."""
 QUICK = [
     *("--precision", "32-true", "--compute.accelerator", "cpu", "--optimiser.epochs", "2"),
-    *("--optimiser.batch-size", "4", "--data.interval", "1.5", "--data.val-interval", "1.5"),
+    *("--optimiser.batch-size", "4", "--data.stride", "1.5", "--data.val-stride", "1.5"),
 ]
 """Flags of a training of 2 epochs of a few steps each."""
 EVERY = 40

@@ -13,8 +13,8 @@ import torch
 from abaw_expr.settings import Settings
 from abaw_expr.tasks.task import EXPR
 from tuning import heads
-from tuning.features import Features, Samples
-from tuning.penalties import Search, Shared, search_heads
+from tuning.features import Features, HeadSamples
+from tuning.penalties import PenaltySearch, StudyOptions, search_heads
 
 K = EXPR.n_columns
 SHARES = [0.3, 0.05, 0.02, 0.02, 0.2, 0.1, 0.01, 0.3]
@@ -26,7 +26,7 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
     """Random features of both splits, which tell the class a little; some samples lack one modality, none both."""
     rng = np.random.default_rng(seed)
 
-    def split() -> Samples:
+    def split() -> HeadSamples:
         label = torch.from_numpy(rng.integers(K, size=samples))
         lacks = rng.random(samples)
         present = {"audio": torch.from_numpy(lacks > missing / 2), "visual": torch.from_numpy(lacks < 1 - missing / 2)}
@@ -35,7 +35,7 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
             means = np.random.default_rng(width).normal(size=(K, 1, width))
             x = rng.normal(size=(samples, views if name == "visual" else 1, width)) + means[label]
             features[name] = torch.from_numpy(x).float() * present[name][:, None, None]
-        return Samples(features, present, label)
+        return HeadSamples(features, present, label)
 
     trained = {
         name: {
@@ -44,7 +44,7 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
         }
         for name, width in WIDTHS.items()
     }
-    chances = torch.from_numpy(rng.dirichlet(np.ones(samples)))
+    draw_probabilities = torch.from_numpy(rng.dirichlet(np.ones(samples)))
     frames = {
         "videos": list("abcd"),
         "video": torch.arange(samples, dtype=torch.int32) * 4 // samples,
@@ -52,7 +52,7 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
         "time": torch.arange(samples, dtype=torch.float64),
         "crop": torch.ones(samples, dtype=torch.bool),
     }
-    return Features({"seed": seed}, split(), chances, split(), frames, trained, SHARES, SHARES)
+    return Features({"seed": seed}, split(), draw_probabilities, split(), frames, trained, SHARES, SHARES)
 
 
 def few_steps() -> AbstractContextManager[object]:
@@ -68,10 +68,10 @@ def search(
     seed: int = 0,
     batch: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Search:
+) -> PenaltySearch:
     """A search with heads on 200 made-up frames of four recordings, by default on SQLite in that folder."""
     torch.set_num_threads(1)
-    shared = Shared(out, url or f"sqlite:///{out / 'study.db'}", sampler, seed, heartbeat=1)
+    shared = StudyOptions(out, url or f"sqlite:///{out / 'study.db'}", sampler, seed, heartbeat=1)
     with few_steps():
         return search_heads(made_up(200), Settings(), EXPR, shared, trials, batch, progress)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from abaw_expr.data.store.prepare import Prepared, prepare
 from abaw_expr.data.store.store import MANIFEST
-from abaw_expr.data.synthetic.corpus import Plan, write_release, write_video
+from abaw_expr.data.synthetic.corpus import CorpusPlan, write_release, write_video
 from abaw_expr.files import digest, file_digest
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
@@ -22,7 +22,7 @@ ANNOTATIONS = "6th_ABAW_Annotations/EXPR_Recognition_Challenge"
 
 def small_release(root: Path) -> None:
     """Writes the release that many tests share, with all its quirks."""
-    write_release(root, Plan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
+    write_release(root, CorpusPlan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
 
 
 def annotate(root: Path, name: str, labels: Sequence[int], folder: str = f"{ANNOTATIONS}/Train_Set") -> Path:
@@ -34,14 +34,14 @@ def annotate(root: Path, name: str, labels: Sequence[int], folder: str = f"{ANNO
 
 
 def jpeg(shade: int = 128) -> bytes:
-    """A gray crop."""
+    """A grey crop."""
     file = io.BytesIO()
     Image.new("RGB", (112, 112), (shade,) * 3).save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
 def broken_jpeg() -> bytes:
-    """A JPEG whose header and end are good, and whose body no decoder can make sense of."""
+    """A JPEG whose header and end are good, and whose body no decoder can read."""
     data = bytearray(jpeg())
     counts = data.index(b"\xff\xc4") + 5  # of the Huffman codes of each length
     data[counts : counts + 16] = b"\xff" * 16
@@ -51,37 +51,37 @@ def broken_jpeg() -> bytes:
 def crop(
     root: Path, name: str, frames: Iterable[int], crops: str = "cropped_aligned", data: bytes | None = None
 ) -> None:
-    """Writes a video's crops, each frame in its own shade of gray, or `data` for all of them."""
+    """Writes a video's crops, each frame in its own shade of grey, or `data` for all of them."""
     folder = root / crops / name
     folder.mkdir(parents=True, exist_ok=True)
     for frame in frames:
         (folder / crop_name(frame)).write_bytes(data if data is not None else jpeg(10 * frame % 256))
 
 
-def film(
-    root: Path, name: str, pictures: int = 10, rate: Fraction = Fraction(10), sound: float = 1.0, batch: str = "batch1"
+def video_file(
+    root: Path, name: str, frames: int = 10, rate: Fraction = Fraction(10), audio: float = 1.0, batch: str = "batch1"
 ) -> Path:
-    """Writes a gray video with noise for sound, over that share of its length (0: no sound stream)."""
+    """Writes a grey video with noise as audio, over that fraction of its length (0: no audio stream)."""
     path = root / batch / f"{name}.mp4"
-    samples = int(pictures / rate * 16_000 * sound)
+    samples = int(frames / rate * 16_000 * audio)
     noise = np.random.default_rng(0).integers(-9_000, 9_000, samples).astype(np.int16)
-    frames = (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(pictures))
-    write_video(path, rate, frames, noise if samples else None)
+    shades = (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(frames))
+    write_video(path, rate, shades, noise if samples else None)
     return path
 
 
-def add(root: Path, name: str, lines: int = 10, pictures: int = 10, sound: float = 1.0) -> Path:
+def add(root: Path, name: str, lines: int = 10, frames: int = 10, audio: float = 1.0) -> Path:
     """Adds a whole training video: annotation, crops of its first two frames, and the video file that is returned."""
     annotate(root, name, [i % 8 for i in range(lines)])
     crop(root, name, (1, 2))
-    return film(root, name, pictures, sound=sound)
+    return video_file(root, name, frames, audio=audio)
 
 
 def add_validation(root: Path) -> None:
     """Adds one whole validation video, `val`, without which a release is incomplete."""
     annotate(root, "val", [0] * 5, f"{ANNOTATIONS}/Validation_Set")
     crop(root, "val", (1, 2))
-    film(root, "val", pictures=5)
+    video_file(root, "val", frames=5)
 
 
 def run(release: Path, store: Path, workers: int = 1) -> Prepared:

@@ -13,12 +13,12 @@ from torch import Tensor
 from abaw_expr.models.losses import (
     CoarseFineLoss,
     coarse_fine,
-    counts_of,
     cross_entropy,
     fuse_log,
     penalty_table,
-    weighed_shares,
+    sample_counts,
     weight_table,
+    weighted_fractions,
 )
 from abaw_expr.settings import LossSettings
 from abaw_expr.tasks.task import EXPR
@@ -219,7 +219,7 @@ def test_class_weight_is_the_share_to_the_power_of_minus_it(power: float) -> Non
     scale = (torch.tensor(SHARES) * raw).sum()
     torch.testing.assert_close(table, (raw / scale).expand(8, 8))  # by the true class, whatever is favoured
     assert (torch.tensor(SHARES) * table[0]).sum().item() == pytest.approx(1)  # the mean weight stays 1
-    weighed = torch.tensor(weighed_shares(SHARES, power))
+    weighed = torch.tensor(weighted_fractions(SHARES, power))
     torch.testing.assert_close(weighed, torch.tensor(SHARES) * table[0])
     if power == 1:
         assert weighed.tolist() == pytest.approx(EQUAL)
@@ -234,10 +234,10 @@ def test_class_weight_multiplies_the_penalties() -> None:
 
 
 def test_class_without_samples_has_a_weight_all_the_same() -> None:
-    shares = [0.5, 0.5, 0, 0, 0, 0, 0, 0]
-    table = weight_table(replace(NO_MU, class_weight=0.7), shares)
+    fractions = [0.5, 0.5, 0, 0, 0, 0, 0, 0]
+    table = weight_table(replace(NO_MU, class_weight=0.7), fractions)
     assert torch.equal(table, torch.ones(8, 8))
-    assert weighed_shares(shares, 0.7) == pytest.approx(shares)
+    assert weighted_fractions(fractions, 0.7) == pytest.approx(fractions)
 
 
 # Batches in parts
@@ -250,7 +250,7 @@ def test_losses_and_gradients_of_parts_add_up_to_the_whole(branches: tuple[str, 
     present = {"audio": targets(12) < 6, "visual": (targets(12) > 1) & (torch.arange(12) != 9)}
     settings = LossSettings(branch_weight=0.4, every_error=0.1, class_weight=0.5, label_smoothing=0.1)
     loss = CoarseFineLoss(settings, SHARES)
-    counts = counts_of({name: present[name] for name in branches})
+    counts = sample_counts({name: present[name] for name in branches})
     whole = loss(log_p, present, targets(12))
     parts = [
         loss(
@@ -270,4 +270,4 @@ def test_losses_and_gradients_of_parts_add_up_to_the_whole(branches: tuple[str, 
 
 def test_counts_are_those_of_each_modality_and_of_any() -> None:
     present = {"audio": torch.tensor([True, True, False, False]), "visual": torch.tensor([True, False, False, True])}
-    assert {name: int(count) for name, count in counts_of(present).items()} == {"audio": 2, "visual": 2, "any": 3}
+    assert {name: int(count) for name, count in sample_counts(present).items()} == {"audio": 2, "visual": 2, "any": 3}

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,14 +15,12 @@ from abaw_expr.errors import SettingsError
 from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
+from abaw_expr.models.encoders.registry import ENCODERS
 from abaw_expr.models.encoders.rhcnn import RHBlock
 from abaw_expr.models.losses import CoarseFineLoss
-from abaw_expr.models.network import ENCODERS, Branch, Network, build_network, fold_batch_norm, window_means
+from abaw_expr.models.network import Branch, build_network, fold_batch_norm, window_means
 from abaw_expr.settings import LossSettings, ModelSettings
-
-BRANCHES = ("audio", "visual")
-# The encoders are convolutional and pool globally: small inputs run the same code in a tenth of the time.
-SMALL = {"audio": (1, 48, 32), "visual": (3, 48, 48)}
+from tests.helpers.networks import BRANCHES, SMALL, batch, branch, everywhere, network, parameters, run, statistics
 
 MCNN_TABLE = [
     ("temporal", "2 x ConvBlock", [64, 46, 16], 14_880, (11 * 184 * 64 + 7 * 32 * 2 * 92 * 32) * 32),
@@ -50,50 +47,6 @@ RHCNN_TABLE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: threads would wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def batch(samples: int, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(samples, *shape, generator=generator) for name, shape in SMALL.items()}
-
-
-def everywhere(samples: int) -> dict[str, Tensor]:
-    return {name: torch.ones(samples, dtype=torch.bool) for name in BRANCHES}
-
-
-def run(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's answer, every branch given the samples that have its modality."""
-    rows = {name: present[name].nonzero().flatten() for name in net.branches}
-    samples = len(next(iter(present.values())))
-    return net({name: inputs[name][rows[name]] for name in net.branches}, rows, {}, samples)
-
-
-def network(seed: int = 0, branches: tuple[str, ...] = BRANCHES) -> Network:
-    torch.manual_seed(seed)
-    return build_network(ModelSettings(branches=branches, dropout=0.0), n_classes=8)
-
-
-def branch(name: str) -> Branch:
-    built = network(branches=(name,)).branches[name]
-    assert isinstance(built, Branch)
-    return built
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def statistics(module: nn.Module) -> list[Tensor]:
-    return [buffer.clone() for buffer in module.buffers()]
-
-
 def test_description_is_the_tables() -> None:
     described = json.loads(json.dumps(describe(ModelSettings())))
     assert described["parameters"] == {"mcnn": 513_384, "rhcnn": 1_906_024}
@@ -103,6 +56,7 @@ def test_description_is_the_tables() -> None:
         assert described["multiply_adds"][name] == sum(row[4] for row in table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -176,16 +130,6 @@ def test_attention_equals_its_formula(groups: int, training: bool) -> None:
     torch.testing.assert_close(actual, expected)
     seed = torch.randn_like(x)
     torch.testing.assert_close(*(torch.autograd.grad(y, x, seed)[0] for y in (actual, expected)))
-
-
-@pytest.mark.parametrize("name", BRANCHES)
-@pytest.mark.parametrize("views", [1, 2])
-def test_branch_outputs_of_full_size(name: str, views: int) -> None:
-    encoder = ENCODERS[name]
-    output = branch(name).eval()(torch.randn(2, views, *encoder.input_shape))
-    assert output.features.shape == (2, views, encoder.width)
-    assert output.log_p.shape == (2, 8)
-    torch.testing.assert_close(output.log_p.exp().sum(1), torch.ones(2))
 
 
 def test_views_are_averaged_as_probabilities() -> None:
@@ -278,6 +222,7 @@ def test_chunk_of_one_window_is_the_window(attention: bool) -> None:
     torch.testing.assert_close(windowed.log_p, plain.log_p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_probabilities_inside_a_chunk_are_those_of_any_longer_one(dtype: torch.dtype, close: float) -> None:
     net, x = audio(dtype), sound(1600, dtype)
@@ -293,6 +238,7 @@ def test_probabilities_inside_a_chunk_are_those_of_any_longer_one(dtype: torch.d
     assert long.std(0).max() > 100 * close
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 3, 7])
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_sound_beyond_the_context_of_a_window_changes_nothing(dtype: torch.dtype, close: float, step: int) -> None:
@@ -339,18 +285,6 @@ def test_an_empty_batch_moves_nothing() -> None:
     assert all(map(torch.equal, statistics(net), before))
 
 
-@pytest.mark.parametrize("branches", [BRANCHES, ("audio",), ("visual",)])
-def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
-    net, present = network(branches=branches), everywhere(8)
-    loss = CoarseFineLoss(LossSettings(), [1 / 8] * 8)
-    loss(run(net, batch(8), present), present, torch.arange(8)).backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        # BN takes away what a bias adds just before it.
-        assert parameter.grad.any() or name.endswith(("spatial.0.bias", "spatial.3.bias")), name
-
-
 def test_missing_modality_is_seen_by_nothing() -> None:
     net, loss, target = network(), CoarseFineLoss(LossSettings(), [1 / 8] * 8), torch.arange(6)
     inputs, present = batch(6), everywhere(6)
@@ -373,14 +307,6 @@ def test_missing_modality_is_seen_by_nothing() -> None:
     assert gradient.flatten(1).any(1).equal(present["visual"])
 
 
-@pytest.mark.parametrize("name", BRANCHES)
-def test_batch_with_one_present_sample_trains(name: str) -> None:
-    net, present = network(branches=(name,)), torch.arange(4) == 2
-    log_p = run(net, batch(4), {name: present})
-    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, {name: present}, torch.arange(4)).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-
-
 def test_batch_without_a_modality_skips_its_branch() -> None:
     net, present = network(), everywhere(4)
     present["audio"] = ~present["audio"]
@@ -393,14 +319,6 @@ def test_batch_without_a_modality_skips_its_branch() -> None:
         assert any(bool(gradient.any()) for gradient in gradients) == moves
 
 
-def test_permuting_the_batch_permutes_the_output() -> None:
-    net, order = network().eval(), torch.tensor([2, 0, 3, 1])
-    log_p = run(net, batch(4), everywhere(4))
-    permuted = run(net, {name: x[order] for name, x in batch(4).items()}, everywhere(4))
-    for name in BRANCHES:
-        torch.testing.assert_close(permuted[name], log_p[name][order])
-
-
 def test_grouped_blocks_exchange_channels_by_the_shuffle_alone() -> None:
     torch.manual_seed(0)
     blocks = nn.Sequential(RHBlock(16, 16, groups=4), RHBlock(16, 16, groups=4)).eval()
@@ -410,41 +328,6 @@ def test_grouped_blocks_exchange_channels_by_the_shuffle_alone() -> None:
     differs = [(depth(x) != depth(changed)).any(3).any(2).any(0) for depth in (blocks[0], blocks)]
     assert differs[0].nonzero().flatten().tolist() == [0, 4, 8, 12]  # one group of 4, spread over the next 4 groups
     assert differs[1].all()
-
-
-def test_same_seed_same_network() -> None:
-    first, again, other = (run(network(seed), batch(4), everywhere(4)) for seed in (0, 0, 1))
-    for name in BRANCHES:
-        assert torch.equal(first[name], again[name])
-        assert not torch.allclose(first[name], other[name])
-
-
-def test_bfloat16_keeps_probabilities_in_float32() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        present = everywhere(4) | {"visual": torch.arange(4) > 0}
-        log_p = run(network(), batch(4), present)
-    for name in BRANCHES:
-        assert log_p[name].dtype == torch.float32
-        torch.testing.assert_close(log_p[name].exp().sum(1), torch.ones(4))
-
-
-def test_initial_loss_is_that_of_guessing() -> None:
-    net, present, target = network(), everywhere(32), torch.arange(32) % 8
-    log_p = run(net, batch(32), present)
-    losses = [F.nll_loss(log_p[name], target) for name in BRANCHES]
-    assert [loss.item() for loss in losses] == pytest.approx([math.log(8)] * 2, abs=0.15)
-
-
-@pytest.mark.parametrize("name", BRANCHES)
-def test_one_batch_is_learnt_by_heart(name: str) -> None:
-    net, present, target = network(branches=(name,)), everywhere(16), torch.arange(16) % 8
-    optimiser, loss = torch.optim.Adam(net.parameters(), lr=1e-2), CoarseFineLoss(LossSettings(), [1 / 8] * 8)
-    for _ in range(20):
-        current = loss(run(net, batch(16), present), present, target)
-        optimiser.zero_grad()
-        current.backward()
-        optimiser.step()
-    assert current.item() < 0.05
 
 
 def test_folding_batch_norm_changes_nothing_but_the_layers() -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from abaw_expr.commands.main import main
+from abaw_expr.outputs.comparison import compare as compare_decisions
 from abaw_expr.outputs.decision import Decision, Vote
 from abaw_expr.outputs.table import Outputs, label_columns, read_outputs, write_outputs
-from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference
 from abaw_expr.tasks.task import EXPR, VA, Task
 from tests.helpers import challenges
@@ -67,6 +68,19 @@ def test_the_better_is_named_with_the_difference(
     assert "The second is better." in capsys.readouterr().out
 
 
+def test_the_function_gives_what_the_command_prints(
+    good: Path, decision: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare((good, decision), (good, decision)) == 0
+    shown = capsys.readouterr().out
+    side = read_outputs(good), Decision.load(decision)
+    found = compare_decisions(side, side)
+    assert found.first == found.second
+    assert (found.recordings, found.difference, found.better) == (6, (0, 0, 0), None)
+    for number in found.first:
+        assert shown.count(f"{number:.4f}") == 2
+
+
 def test_no_difference_is_said_to_be_none(
     good: Path, decision: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,7 +94,7 @@ def test_other_frames_are_not_compared(
 ) -> None:
     write_outputs(tmp_path / "few.parquet", make_outputs([make_video("a", 200, branches=("visual",))]))
     assert compare((good, decision), (tmp_path / "few.parquet", decision)) == 2
-    assert "not of the same annotated frames" in capsys.readouterr().err
+    assert "has other annotated frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["expr", "va"])
@@ -102,7 +116,10 @@ def test_other_annotations_of_the_same_frames_are_not_compared(
     Decision({"visual": Vote(next(iter(table.branches.values())).prior)}, task=task).save(decision)
     assert compare((paths[0], decision), (paths[1], decision)) == 2
     shown = " ".join(capsys.readouterr().err.split())
-    assert f"video a, frame {swapped['frame'][one]}: the annotation differs from the first's, as on 2 frames" in shown
+    assert (
+        f"video a, frame {swapped['frame'][one]}: the annotation differs from the first file's; 2 frames differ"
+        in shown
+    )
     assert "better" not in shown
 
 
@@ -116,5 +133,5 @@ def test_a_recording_that_one_table_does_not_annotate_is_told(
     for tables in ((good, tmp_path / "lacking.parquet"), (tmp_path / "lacking.parquet", good)):
         assert compare((tables[0], decision), (tables[1], decision)) == 2
         shown = " ".join(capsys.readouterr().err.split())
-        assert "not of the same annotated frames" in shown
+        assert "has other annotated frames" in shown
         assert "such as video c, frame" in shown

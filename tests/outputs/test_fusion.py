@@ -275,7 +275,7 @@ DECISION = Decision(
     smoother="median",
     mu={"mu12": 0.5},
     outputs={"files": [{"file": "outputs.parquet", "digest": None}], "runs": {"audio": "0123"}},
-    figures={"macro_f1": 0.4, "alone": {"visual": None}},
+    scores={"macro_f1": 0.4, "alone": {"visual": None}},
     estimate={"nested_macro_f1": 0.35, "optimism": 0.05, "method": "some"},
 )
 
@@ -295,7 +295,7 @@ def test_the_file_has_the_fields_of_the_contract(tmp_path: Path) -> None:
     DECISION.save(tmp_path / "decision.json")
     value = json.loads((tmp_path / "decision.json").read_text())
     numbers = {"branches", "smoothing", "smoother"}
-    assert value.keys() == {"version", "task", "mu", "outputs", "figures", "estimate"} | numbers
+    assert value.keys() == {"version", "task", "mu", "outputs", "scores", "estimate"} | numbers
     assert (value["task"], value["smoothing"], value["smoother"]) == ("expr", 1.5, "median")
     assert value["branches"]["audio"] == {"weight": 2, "tau": 0.25, "prior": list(PRIOR)}
 
@@ -328,11 +328,11 @@ def without(name: str) -> Callable[[dict[str, Any]], object]:
         (vote(weight=True), "weight cannot be used"),
         (vote(tau=2.1), "tau cannot be used; found '2.1'; expected a number from 0 to 2"),
         (vote(tau="0"), "tau cannot be used"),
-        (vote(prior=[0.5] * C), "audio's prior cannot be used; found .*; expected 8 shares that sum to 1"),
+        (vote(prior=[0.5] * C), "audio's prior cannot be used; found .*; expected 8 fractions that sum to 1"),
         (vote(prior=[1.0]), "prior cannot be used"),
         (vote(prior=None), "audio cannot be used"),
         (vote(prior=[2, -1, 0, 0, 0, 0, 0, 0]), "prior cannot be used"),
-        ({"figures": 0.4}, "figures cannot be used"),
+        ({"scores": 0.4}, "scores cannot be used"),
     ],
 )
 def test_a_file_that_is_no_usable_decision_is_refused(tmp_path: Path, change: Any, message: str) -> None:

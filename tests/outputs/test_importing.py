@@ -74,7 +74,7 @@ def test_every_source_gives_the_same_table(tmp_path: Path, like: Outputs, kind: 
     table = numbers(like)
     mixed = table.sample(frac=1, random_state=1)[["frame", *NAMES[::-1], "video"]]
     made = imported(WRITERS[kind](tmp_path, mixed), like)
-    assert (made.used, made.beyond, made.silent) == (15, 0, 0)
+    assert (made.used, made.unmatched, made.unfilled) == (15, 0, 0)
     assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
     for column in ("video", "frame", "time", "crop", "label"):
         assert made.outputs.table[column].tolist() == like.table[column].tolist()
@@ -98,7 +98,7 @@ def test_what_is_imported_is_what_was_written(tmp_path: Path, seed: int, kind: s
     expected = table[NAMES].to_numpy(np.float32).copy()
     expected[~table.index.isin(kept.index)] = np.nan
     assert made.outputs.branch("clip") == pytest.approx(expected, abs=1e-7, nan_ok=True)
-    assert (made.used, made.silent) == (len(kept), len(table) - len(kept))
+    assert (made.used, made.unfilled) == (len(kept), len(table) - len(kept))
 
 
 def test_logits_become_probabilities(tmp_path: Path, like: Outputs) -> None:
@@ -117,9 +117,9 @@ def test_logits_become_probabilities(tmp_path: Path, like: Outputs) -> None:
 def test_rows_of_other_videos_and_frames_are_left_out(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     others = table.iloc[:3].assign(video="of another split")
-    beyond = table.iloc[:1].assign(frame=700)
-    made = imported(csv(tmp_path, pd.concat([others, table, beyond])), like)
-    assert (made.used, made.beyond, made.silent) == (15, 4, 0)
+    unmatched = table.iloc[:1].assign(frame=700)
+    made = imported(csv(tmp_path, pd.concat([others, table, unmatched])), like)
+    assert (made.used, made.unmatched, made.unfilled) == (15, 4, 0)
 
 
 def change(row: int, **values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -133,22 +133,25 @@ def change(row: int, **values: object) -> Callable[[pd.DataFrame], pd.DataFrame]
 
 
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
-    "sum": (change(7, Fear=0.9), r"csv:9: video b_left, frame 2: the row does not sum to 1; .*Say --logits"),
-    "not a number": (change(3, Anger=float("nan")), "csv:5: video a, frame 4: the row holds what is no number"),
-    "text": (change(3, Anger="high"), "csv:5: video a, frame 4: the row holds what is no number"),
-    "infinite": (change(3, Anger=float("inf")), "csv:5: video a, frame 4: the row holds what is no number"),
+    "sum": (change(7, Fear=0.9), r"csv:9: video b_left, frame 2: the row does not sum to 1; .*Use --logits"),
+    "not a number": (change(3, Anger=float("nan")), "csv:5: video a, frame 4: the row has a cell that is not a number"),
+    "text": (change(3, Anger="high"), "csv:5: video a, frame 4: the row has a cell that is not a number"),
+    "infinite": (change(3, Anger=float("inf")), "csv:5: video a, frame 4: the row has a cell that is not a number"),
     "negative": (change(0, Anger=-1.0, Fear=1.5), "csv:2: video a, frame 1: the row has a negative probability"),
     "twice": (lambda t: pd.concat([t, t.iloc[[4]]]), "csv:17: video a, frame 5: the row occurs twice"),
-    "frame 0": (change(0, frame=0), "csv:2: .*does not say which frame.*a frame counted from 1"),
-    "frame": (change(2, frame="third"), "csv:4: .*does not say which frame"),
-    "half a frame": (change(2, frame=2.5), "csv:4: .*does not say which frame"),
+    "frame 0": (change(0, frame=0), "csv:2: .*does not name a frame.*a frame counted from 1"),
+    "frame": (change(2, frame="third"), "csv:4: .*does not name a frame"),
+    "half a frame": (change(2, frame=2.5), "csv:4: .*does not name a frame"),
     "video": (lambda t: t[t["video"] != "a"], "csv: lacks videos; found '1 missing: a'.*--incomplete"),
     "classes": (
         lambda t: t.rename(columns={name: str(index) for index, name in enumerate(NAMES)}),
-        r"csv: does not name the classes; found \['0', .*; expected Neutral,Anger,.*cannot be guessed",
+        r"csv: has no columns with the names of the classes; found \['0', .*; expected Neutral,Anger,.*is not assumed",
     ),
-    "one class": (lambda t: t.rename(columns={"Fear": "Contempt"}), "csv: does not name the classes"),
-    "no frames": (lambda t: t.drop(columns="frame"), "csv: does not say which frames its rows are of"),
+    "one class": (
+        lambda t: t.rename(columns={"Fear": "Contempt"}),
+        "csv: has no columns with the names of the classes",
+    ),
+    "no frames": (lambda t: t.drop(columns="frame"), "csv: has no columns that name the frames"),
 }
 
 
@@ -181,7 +184,7 @@ def test_names_are_text_whatever_they_look_like(tmp_path: Path, kind: str) -> No
     like = make_outputs([make_video(name, 4) for name in sorted(NAMES_LIKE_OTHER_THINGS)])
     table = numbers(like)
     made = imported(WRITERS[kind](tmp_path, table), like)
-    assert (made.used, made.beyond, made.silent, made.spelt, made.strangers) == (len(table), 0, 0, {}, ())
+    assert (made.used, made.unmatched, made.unfilled, made.respelled, made.extra_videos) == (len(table), 0, 0, {}, ())
     assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
 
 
@@ -189,11 +192,11 @@ def test_numbers_in_a_parquet_are_names_and_fractions_are_not(tmp_path: Path) ->
     like = make_outputs([make_video("171", 4)])
     assert imported(parquet(tmp_path, numbers(like).assign(video=171)), like).used == 4
     with pytest.raises(
-        OutputsError, match=r"names that are no text; found .video, float64.\. Write that column as text"
+        OutputsError, match=r"names that are not text; found .video, float64.\. Write that column as text"
     ):
         imported(parquet(tmp_path, numbers(like).assign(video=171.0)), like)
     lacking = numbers(like).assign(video=["171", None, "171", "171"])
-    with pytest.raises(OutputsError, match=r"parquet:2: the row does not say which frame it is of; found ', 2'"):
+    with pytest.raises(OutputsError, match=r"parquet:2: the row does not name a frame; found ', 2'"):
         imported(parquet(tmp_path, lacking), like)
 
 
@@ -204,7 +207,7 @@ def test_numbers_in_a_parquet_are_names_and_fractions_are_not(tmp_path: Path) ->
 def test_the_location_that_cannot_be_read_is_shown(tmp_path: Path, like: Outputs, location: str, shown: str) -> None:
     source = images(tmp_path, numbers(like))
     source.write_text(source.read_text().replace("a/00003.jpg", location))
-    with pytest.raises(OutputsError, match=rf"csv:4: the row does not say which frame.* found '{shown}'.*VIDEO/00001"):
+    with pytest.raises(OutputsError, match=rf"csv:4: the row does not name a frame.* found '{shown}'.*VIDEO/00001"):
         imported(source, like)
 
 
@@ -215,10 +218,10 @@ SPELLINGS = ["{}.mp4", "{}.AVI", "cropped_aligned/{}", "./batch1/{}.mkv", "{}/",
 @pytest.mark.parametrize("kind", ["csv", "images", "parquet"])
 def test_the_usual_spellings_of_names_are_understood(tmp_path: Path, like: Outputs, kind: str, spelling: str) -> None:
     table = numbers(like)
-    spelt = table.assign(video=[spelling.format(name) for name in table["video"]])
-    made = imported(WRITERS[kind](tmp_path, spelt), like)
+    respelled = table.assign(video=[spelling.format(name) for name in table["video"]])
+    made = imported(WRITERS[kind](tmp_path, respelled), like)
     assert made.used == 15
-    assert set(made.spelt.values()) <= {"a", "b_left"}
+    assert set(made.respelled.values()) <= {"a", "b_left"}
     assert made.outputs.branch("clip") == pytest.approx(table[NAMES].to_numpy(np.float32), abs=1e-7)
 
 
@@ -233,14 +236,14 @@ def test_names_of_which_two_mean_the_same_are_not_guessed(tmp_path: Path, like: 
     table = numbers(like)
     both = pd.concat([table, table[table["video"] == "a"].assign(video="old/a.mp4")])
     made = imported(csv(tmp_path, both), like)
-    assert (made.used, made.beyond, made.strangers) == (15, 6, ("old/a.mp4",))
+    assert (made.used, made.unmatched, made.extra_videos) == (15, 6, ("old/a.mp4",))
 
 
 @pytest.mark.parametrize("incomplete", [True, False])
 def test_a_branch_without_numbers_is_refused(tmp_path: Path, like: Outputs, incomplete: bool) -> None:
     table = numbers(like)
     strange = table.assign(video=[f"clip {name}" for name in table["video"]])
-    message = r"holds no video of the table; found '2 missing: a, b_left'\. It has others: clip a, clip b_left"
+    message = r"holds no video of the table; found '2 missing: a, b_left'\. It has other videos: clip a, clip b_left"
     with pytest.raises(OutputsError, match=message):
         imported(csv(tmp_path, strange), like, incomplete=incomplete)
     with pytest.raises(OutputsError, match=r"has no frame of the table; found '1001 to 1009'; expected 1 to 9"):
@@ -265,14 +268,14 @@ def test_rounded_probabilities_are_made_to_sum_to_1(tmp_path: Path, like: Output
 def test_probabilities_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     for said in (table, table.round(2)):
-        with pytest.raises(OutputsError, match=r"holds probabilities, no logits.*Leave out --logits"):
+        with pytest.raises(OutputsError, match=r"holds probabilities, not logits.*Leave out --logits"):
             imported(csv(tmp_path, said), like, logits=True)
 
 
 def test_percentages_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     table[NAMES] *= 100
-    with pytest.raises(OutputsError, match=r"holds probabilities, no logits.*Leave out --logits"):
+    with pytest.raises(OutputsError, match=r"holds probabilities, not logits.*Leave out --logits"):
         imported(csv(tmp_path, table), like, logits=True)
 
 
@@ -282,13 +285,13 @@ def test_percentages_are_not_taken_for_logits(tmp_path: Path, like: Outputs) -> 
 def test_the_cell_that_is_no_number_is_shown(tmp_path: Path, like: Outputs, cell: str, shown: str) -> None:
     table = numbers(like).astype({"Fear": object})
     table.loc[2, "Fear"] = cell
-    message = rf"csv:4: video a, frame 3: the row holds what is no number; found \"?Fear '{shown}'.*Leave out the rows"
+    message = rf"csv:4: video a, frame 3: the row has a cell that is not a number; found \"?Fear '{shown}'.*Leave out"
     with pytest.raises(OutputsError, match=message):
         imported(csv(tmp_path, table), like)
 
 
 TEXTS: dict[str, tuple[Callable[[str], str], str]] = {
-    "semicolons": (lambda text: text.replace(",", ";"), "is not separated by commas; found ';'.*with commas"),
+    "semicolons": (lambda text: text.replace(",", ";"), "is not separated by commas; found ';'.*by commas"),
     "tabs": (lambda text: text.replace(",", "\t"), "is not separated by commas"),
     "a comma at each end": (
         lambda text: text.replace("\n", ",\n").replace(",\n", "\n", 1),
@@ -315,7 +318,7 @@ def test_columns_that_pandas_wrote_as_an_index_are_columns(tmp_path: Path, like:
 def test_numbers_for_names_may_be_absent_in_a_parquet(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     table["video"] = pd.array([None] + [12] * (len(table) - 1), dtype="Int64")
-    with pytest.raises(OutputsError, match=r"parquet:1: the row does not say which frame it is of; found ', 1'"):
+    with pytest.raises(OutputsError, match=r"parquet:1: the row does not name a frame; found ', 1'"):
         imported(parquet(tmp_path, table), like)
 
 
@@ -331,12 +334,12 @@ EVEN = np.full((6, C), 1 / C)
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "a frame number": ({"frame": 3}, r"frame has another length; found \(\); expected 6"),
     "frames in columns": ({"frame": np.ones((6, 1))}, r"frame has another length; found \(6, 1\); expected 6"),
-    "words for frames": ({"frame": ["first"] * 6}, "frame are no numbers; found '<U5: first"),
-    "times for frames": ({"frame": np.arange(6).astype("datetime64[s]")}, "frame are no numbers"),
-    "one class": ({"classes": "Fear"}, r"does not name the classes; found \['fear'\]"),
+    "words for frames": ({"frame": ["first"] * 6}, "frame are not numbers; found '<U5: first"),
+    "times for frames": ({"frame": np.arange(6).astype("datetime64[s]")}, "frame are not numbers"),
+    "one class": ({"classes": "Fear"}, r"has no columns with the names of the classes; found \['fear'\]"),
     "a class twice": ({"classes": [*NAMES[:-1], NAMES[0]]}, "has a column twice; found 'neutral'"),
-    "words for numbers": ({"probabilities": np.full((6, C), "x")}, "probabilities are no numbers"),
-    "complex numbers": ({"probabilities": EVEN.astype(complex)}, "probabilities are no numbers"),
+    "words for numbers": ({"probabilities": np.full((6, C), "x")}, "probabilities are not numbers"),
+    "complex numbers": ({"probabilities": EVEN.astype(complex)}, "probabilities are not numbers"),
 }
 
 
@@ -381,14 +384,14 @@ def test_a_damaged_npz_is_named(tmp_path: Path, like: Outputs, damage: str) -> N
 def test_rows_that_share_a_fault_are_counted(tmp_path: Path, like: Outputs) -> None:
     table = numbers(like)
     table[NAMES] *= 2
-    with pytest.raises(OutputsError, match=r"csv:2: .*does not sum to 1.* 14 more rows like it. Say --logits"):
+    with pytest.raises(OutputsError, match=r"csv:2: .*does not sum to 1.* 14 more rows have this fault. Use --logits"):
         imported(csv(tmp_path, table), like)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"probabilities": np.full((6, C), 1 / C)}, r"a\.npz: does not name the classes"),
+        ({"probabilities": np.full((6, C), 1 / C)}, r"a\.npz: has no columns with the names of the classes"),
         ({"probabilities": np.full((6, 7), 1 / 7), "classes": NAMES}, r"a\.npz: probabilities has another shape"),
         ({"scores": np.ones((6, C)), "classes": NAMES}, r"a\.npz: has no numbers; found \['classes', 'scores'\]"),
         (
@@ -423,6 +426,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, like: Outputs) -> Non
         imported(tmp_path, like)
 
 
+@pytest.mark.slow
 def test_a_teams_own_network_is_tuned_beside_ours(
     tmp_path: Path, like: Outputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -441,9 +445,9 @@ def test_a_teams_own_network_is_tuned_beside_ours(
     assert "clip alone, nothing tuned" in shown
     decision = Decision.load(tmp_path / "decision.json")
     assert list(decision.branches) == ["audio", "visual", "clip"]
-    assert decision.figures is not None
-    assert decision.figures["alone"]["clip"] == 1.0
-    assert decision.figures["macro_f1"] == 1.0
+    assert decision.scores is not None
+    assert decision.scores["alone"]["clip"] == 1.0
+    assert decision.scores["macro_f1"] == 1.0
     scored = [
         "score",
         "--outputs",

@@ -155,15 +155,17 @@ def test_a_file_can_be_given_another_name(tmp_path: Path) -> None:
         "second-visual",
         "face",
     ]
-    with pytest.raises(OutputsError, match=r"other: holds branches.*found \['clip'\].*NAME=.*other"):
+    with pytest.raises(OutputsError, match=r"other: has branches.*found \['clip'\].*NAME=.*other"):
         read_joined([other, other])
-    with pytest.raises(OutputsError, match="cannot be called that; found '2nd'; expected letters"):
+    with pytest.raises(OutputsError, match="the name of a branch is not valid; found '2nd'; expected letters"):
         read_joined([one, Path(f"2nd={other}")])
 
 
 def test_files_of_other_frames_are_not_joined(tmp_path: Path) -> None:
     one, fewer = written(tmp_path / "one", BRANCHES), written(tmp_path / "fewer", ("clip",), videos="a")
-    with pytest.raises(OutputsError, match=r"fewer: has other rows.*found '0 rows that the first lacks, 6 of"):
+    with pytest.raises(
+        OutputsError, match=r"fewer: has other rows.*found '0 rows that are not in the first file, 6 rows of"
+    ):
         read_joined([one, fewer])
     test = written(tmp_path / "test", ("clip",), split="test")
     with pytest.raises(OutputsError, match="test: is of another split; found 'test'; expected validation"):
@@ -200,14 +202,14 @@ FAULTS = {
     "frames unsorted": (lambda t: t.iloc[[0, 2, 1]], "video a, frame 2: the row is out of order.*sorted by video"),
     "videos unsorted": (lambda t: t.iloc[::-1].sort_values("frame"), "the row is out of order"),
     "video split": (lambda t: pd.concat([t, t[:1]]), "video a, frame 1: the row is out of order"),
-    "time back": (lambda t: edit(t, 7, time=0.0), "video b_left, frame 2: time goes back"),
+    "time back": (lambda t: edit(t, 7, time=0.0), "video b_left, frame 2: time decreases"),
     "time infinite": (lambda t: edit(t, 14, time=np.inf), "frame 9: time is not a number"),
     "label high": (
         lambda t: edit(t, 3, label=8),
         r"video a, frame 4: the label is out of range; expected 0..7, or -1",
     ),
     "label low": (lambda t: edit(t, 3, label=-5), "video a, frame 4: the label is out of range"),
-    "label too wide": (lambda t: t.assign(label=300), "column label cannot be made int8"),
+    "label too wide": (lambda t: t.assign(label=300), "column label cannot be converted to int8"),
     "label empty": (lambda t: t.assign(label=[None] * len(t)), "column label has empty cells; found 15"),
     "partly empty": (
         lambda t: edit(t, 10, **dict.fromkeys(branch_columns("audio", EXPR), 1 / C) | {"audio_3": np.nan}),
@@ -251,16 +253,16 @@ def test_a_table_that_breaks_the_contract_is_neither_written_nor_read(
     [
         ({"task": "va"}, "is of another task; found 'va'; expected expr"),
         ({"class_names": sorted(EXPR.columns)}, r"other classes or another order of them; found \['Anger'"),
-        ({"branches": {}}, "names no branches; found {}"),
-        ({"branches": ["audio"]}, "names no branches"),
-        ({"branches": {"2nd": {}}}, "a branch cannot be called that; found '2nd'; expected letters"),
+        ({"branches": {}}, "has no branches; found {}"),
+        ({"branches": ["audio"]}, "has no branches"),
+        ({"branches": {"2nd": {}}}, "the name of a branch is not valid; found '2nd'; expected letters"),
         (
             {"branches": {"audio": {"run": "x", "prior": [0.5] * C}}},
-            "audio has no usable prior; found .*; expected run, and prior: 8 shares that sum to 1",
+            "audio has no valid prior; found .*; expected run, and prior: 8 fractions that sum to 1",
         ),
-        ({"branches": {"audio": {"run": "x", "prior": [1.0]}}}, "no usable prior"),
-        ({"branches": {"audio": {"prior": [1 / C] * C}}}, "no usable prior"),
-        ({"branches": {"audio": 3}}, "no usable prior"),
+        ({"branches": {"audio": {"run": "x", "prior": [1.0]}}}, "no valid prior"),
+        ({"branches": {"audio": {"prior": [1 / C] * C}}}, "no valid prior"),
+        ({"branches": {"audio": 3}}, "no valid prior"),
     ],
 )
 def test_metadata_of_something_else_is_refused(

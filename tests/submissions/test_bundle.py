@@ -18,6 +18,7 @@ from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.tasks.task import AU, EXPR, VA
 from abaw_expr.version import VERSION
 from submissions.bundle import write_bundle
+from submissions.checking.checker import check_submission
 from submissions.ledger import attempts
 from tests.commands.test_main import Files, call, fails, files, on_test
 from tests.commands.test_submit import TABLES, tables, write_decision
@@ -187,9 +188,7 @@ def test_a_run_that_made_nothing_of_it_is_refused(
     command = ["submit", *on_test(files), "--out", tmp_path / "p.txt", "--bundle", tmp_path / "b.zip", "--runs"]
     other = write_run(tmp_path / "other", "another")
     text = fails(capsys, *command, other)
-    assert (
-        f"{other}: has no part in this submission; found 'another'; expected a run that made the outputs: run" in text
-    )
+    assert f"{other}: made none of the outputs; found 'another'; expected a run that made the outputs: run" in text
     assert f"{tmp_path}: is not a run folder" in fails(capsys, *command, tmp_path)
     (other / "manifest.json").write_text("[]")
     assert f"{other}/manifest.json: has no signature" in fails(capsys, *command, other)
@@ -207,7 +206,10 @@ def test_runs_without_a_bundle_are_a_mistake(files: Files, tmp_path: Path, capsy
 def test_faults_are_in_the_bundle(files: Files, tmp_path: Path) -> None:
     faulty, bundle = tmp_path / "faulty.txt", tmp_path / "b.zip"
     faulty.write_text(files.predictions.read_text().replace("a/00002.jpg", "a/2.jpg"))
-    assert not write_bundle(bundle, faulty, files.template, [files.decision], [read_outputs(files.test)])
+    verdict = check_submission(faulty, files.template)
+    assert not verdict.clean
+    check = verdict.under_names({faulty: "predictions.txt"}).to_json()
+    write_bundle(bundle, faulty, files.template, [files.decision], [read_outputs(files.test)], check)
     found = members(bundle)
     told = json.loads(found["check.json"])
     assert told["verdict"] == "faults"
@@ -244,14 +246,13 @@ def test_a_bundle_overwrites_no_input(files: Files, tmp_path: Path, capsys: pyte
     assert not list(tmp_path.iterdir())
 
 
-def test_predictions_are_streamed(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long a file as that of EXPR's test set, 1,022,655 rows, without the checker, which reads it whole."""
-    monkeypatch.setattr("submissions.bundle.check_predictions", lambda path, template: [])
+def test_predictions_are_streamed(files: Files, tmp_path: Path) -> None:
+    """As long a file as that of EXPR's test set, 1,022,655 rows, which the checker alone reads whole."""
     large, outputs = tmp_path / "large.txt", read_outputs(files.test)
     large.write_bytes(b"14-30-1920x1080/00001.jpg,0\n" * 1_022_655)
     tracemalloc.start()
     try:
-        assert write_bundle(tmp_path / "b.zip", large, files.template, [files.decision], [outputs])
+        write_bundle(tmp_path / "b.zip", large, files.template, [files.decision], [outputs], {})
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

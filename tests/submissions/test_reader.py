@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from abaw_expr.errors import PredictionsError
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.tasks.task import EXPR
-from submissions.reader import align, read_folder, read_predictions
+from submissions.reader import align, read_predictions
 from submissions.template import read_template
 from submissions.writer import VideoLabels, write_per_video
 
@@ -40,7 +40,7 @@ def write(path: Path, *lines: str) -> Path:
 )
 def test_spellings_that_mean_the_same(content: str, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(content.encode())
-    assert as_dicts(read_predictions(tmp_path / "p.txt")) == {"v": {1: 3, 2: 0}}
+    assert as_dicts(read_predictions(tmp_path / "p.txt")[1]) == {"v": {1: 3, 2: 0}}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_spellings_that_mean_the_same(content: str, tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_scored_is_named(line: str, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "p.txt", HEADER, "v/00001.jpg,3", line, "v/00003.jpg,3")
     with pytest.raises(PredictionsError, match=re.escape(f"{path}{message}")):
-        read_predictions(path)
+        read_predictions(path)[1]
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,18 @@ def test_a_line_that_cannot_be_scored_is_named(line: str, message: str, tmp_path
 def test_a_file_that_cannot_be_scored_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(PredictionsError, match=rf"p\.txt.*{message}"):
-        read_predictions(tmp_path / "p.txt")
+        read_predictions(tmp_path / "p.txt")[1]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match=r"p\.txt: cannot be read"):
-        read_predictions(tmp_path / "p.txt")
+        read_predictions(tmp_path / "p.txt")[1]
 
 
 # The folder of the 3rd edition
 
 
+@pytest.mark.slow
 @given(
     labels=st.dictionaries(
         st.sampled_from(["a", "a_left", "7-60"]), st.lists(st.integers(0, 7), min_size=1, max_size=6), min_size=1
@@ -99,7 +100,7 @@ def test_a_folder_that_was_written_is_read(
     template = read_template(write(base / "template.txt", HEADER, *(f"{row}," for row in rows)))
     known = {video: VideoLabels(np.arange(1, len(c) + 1), np.array(c)) for video, c in labels.items()}
     write_per_video(template, {EXPR: known}, base / "out")
-    assert as_dicts(read_folder(base / "out")) == {v: dict(enumerate(c, start=1)) for v, c in labels.items()}
+    assert as_dicts(read_predictions(base / "out")[1]) == {v: dict(enumerate(c, start=1)) for v, c in labels.items()}
 
 
 @pytest.mark.parametrize(
@@ -115,13 +116,13 @@ def test_a_folder_that_was_written_is_read(
 def test_a_line_of_a_folder_that_cannot_be_scored_is_named(lines: list[str], message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "v.txt", *lines)
     with pytest.raises(PredictionsError, match=re.escape(f"{path}{message}")):
-        read_folder(tmp_path)
+        read_predictions(tmp_path)[1]
 
 
 def test_a_file_of_a_folder_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PredictionsError, match=r"v\.txt: is not UTF-8 text"):
-        read_folder(tmp_path)
+        read_predictions(tmp_path)[1]
 
 
 # Alignment with the truth
@@ -138,5 +139,5 @@ def test_frames_without_a_prediction_are_refused() -> None:
         PredictionsError, match=r"no prediction for 2 of the 5 annotation lines of v; found 'none for frame 3'"
     ):
         align(known, "v", 5)
-    with pytest.raises(PredictionsError, match=r"no prediction for the annotated video w\..*annotations of the set"):
+    with pytest.raises(PredictionsError, match=r"no prediction for the annotated video w\..*annotations of the split"):
         align(known, "w", 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from abaw_expr.errors import PredictionsError, TemplateError
 from abaw_expr.tasks.task import AU, EXPR, TASKS, VA, Task
 from submissions.formats import FORMATS, MULTI_TASK, Format, recognise
-from submissions.reader import read_folder, read_predictions
+from submissions.reader import read_predictions
 from submissions.template import Template, read_template
 from submissions.writer import VideoLabels, write_per_video, write_predictions
 from tests.golden.make_golden import ANSWERS
@@ -69,19 +69,21 @@ def test_golden_folder_is_written_and_read(folder: str, tmp_path: Path) -> None:
     write_per_video(read, labels, tmp_path / "new")
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {path.name: path.read_bytes() for path in (SUBMISSIONS / folder / "per_video").iterdir()}
-    one_file = read_predictions(SUBMISSIONS / folder / "predictions.txt", challenge)
-    assert plain(read_folder(SUBMISSIONS / folder / "per_video", challenge)) == plain(one_file)
+    one_file = read_predictions(SUBMISSIONS / folder / "predictions.txt", challenge)[1]
+    assert plain(read_predictions(SUBMISSIONS / folder / "per_video", challenge)[1]) == plain(one_file)
 
 
 @pytest.mark.parametrize("folder", ANSWERS)
 def test_golden_file_is_read(folder: str) -> None:
     read = read_template(SUBMISSIONS / folder / "template.txt")
-    for challenge, labels in golden_labels(SUBMISSIONS / folder, read.format).items():
+    golden = golden_labels(SUBMISSIONS / folder, read.format)
+    assert golden.keys() == set(read.format.tasks)
+    for challenge, labels in golden.items():
         expected = {
             video: {frame: label for frame, label in own.items() if frame in read.videos[video].frames}
             for video, own in plain(labels).items()
         }
-        assert plain(read_predictions(SUBMISSIONS / folder / "predictions.txt", challenge)) == expected
+        assert plain(read_predictions(SUBMISSIONS / folder / "predictions.txt", challenge)[1]) == expected
 
 
 def plain(labels: dict[str, VideoLabels]) -> dict[str, dict[int, Any]]:
@@ -106,6 +108,7 @@ def numbers(challenge: Task) -> st.SearchStrategy[Any]:
     return fields[0] if len(fields) == 1 else st.tuples(*fields).map(list)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @pytest.mark.parametrize("known", ANY_FORMAT, ids=lambda known: known.name)
 @given(keys=KEYS, data=st.data())
@@ -124,7 +127,7 @@ def test_what_is_written_is_read(
     }
     assert write_predictions(template, labels, folder / "p.txt") == {}
     for challenge, by_video in wanted.items():
-        read = read_predictions(folder / "p.txt", challenge)
+        read = read_predictions(folder / "p.txt", challenge)[1]
         assert read.keys() == by_video.keys()
         for video, own in by_video.items():
             assert read[video].frames.tolist() == sorted(own)
@@ -187,7 +190,7 @@ def test_labels_of_another_challenge_are_refused(known: Format, tmp_path: Path) 
     expected = re.escape(known.tasks[0].name)
     with pytest.raises(
         PredictionsError,
-        match=rf"template\.txt:1: the template asks for.*; found '{other.name} \(.*expected {expected}",
+        match=rf"template\.txt:1: the template is of another.*; found '{other.name} \(.*expected {expected}",
     ):
         write_predictions(template, labels, tmp_path / "p.txt")
 
@@ -216,7 +219,7 @@ def test_multi_task_template_asks_for_each_of_its_challenges(challenge: Task) ->
 def test_other_editions_have_no_folder(name: str, tmp_path: Path) -> None:
     template = read_template(SUBMISSIONS / name / "template.txt")
     labels = golden_labels(SUBMISSIONS / name, template.format)
-    with pytest.raises(TemplateError, match=rf":1: {name} has no files of a video\. Submit one predictions\.txt"):
+    with pytest.raises(TemplateError, match=rf":1: {name} has no files per video\. Submit one predictions\.txt"):
         write_per_video(template, labels, tmp_path / "new")
 
 
@@ -237,7 +240,7 @@ def test_line_that_cannot_be_read_is_named(known: Format, answer: str, message: 
     right = f"v/00001.jpg,{','.join('0' for _ in known.fields)}"
     (tmp_path / "p.txt").write_text(f"{known.header}\n{right}\nv/00002.jpg,{answer}\n")
     with pytest.raises(PredictionsError, match=r"p\.txt:3: has no usable label.*" + re.escape(message)):
-        read_predictions(tmp_path / "p.txt", known.tasks[0])
+        read_predictions(tmp_path / "p.txt", known.tasks[0])[1]
 
 
 # Filling
@@ -273,7 +276,7 @@ def test_rows_are_filled_from_the_frames_around_them(
     with pytest.raises(PredictionsError, match=rf":2: {11 - len(labels)} of 12 rows have no prediction: v/00011\.jpg"):
         write_predictions(template, predicted, tmp_path / "p.txt")
     assert write_predictions(template, predicted, tmp_path / "p.txt", fill) == {"v": 11 - len(labels)}
-    read = read_predictions(tmp_path / "p.txt", challenge)["v"]
+    read = read_predictions(tmp_path / "p.txt", challenge)[1]["v"]
     first = read.labels.reshape(11, -1)[:, 0]  # the first field tells enough
     np.testing.assert_allclose(first, expected)
 
@@ -305,7 +308,7 @@ def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "template.txt").write_text(content)
     whole = read_template(tmp_path / "template.txt")
     for block in (1, 7, 50, 51):
-        monkeypatch.setattr("submissions.template.BLOCK", block)
+        monkeypatch.setattr("submissions.template._BLOCK", block)
         template = read_template(tmp_path / "template.txt")
         assert template.rows.to_pylist() == rows
         assert list(template.videos) == ["b", "a", "c"]

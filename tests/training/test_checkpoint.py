@@ -24,7 +24,7 @@ SAVED = Checkpoint(
     waiting=0.1,
     seconds=2.0,
     network={"w": torch.arange(3.0)},
-    average={"w": torch.ones(3)},
+    ema={"w": torch.ones(3)},
     optimiser={"state": {0: {"step": torch.tensor(4.0)}}},
 )
 
@@ -91,7 +91,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.pt", SAVED)
     loaded = asdict(load_checkpoint(tmp_path / "x.pt"))
     expected = asdict(SAVED)
-    for name, key in (("network", "w"), ("average", "w")):
+    for name, key in (("network", "w"), ("ema", "w")):
         assert torch.equal(loaded.pop(name)[key], expected.pop(name)[key])
     assert loaded == expected
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]

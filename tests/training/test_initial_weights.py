@@ -1,4 +1,4 @@
-"""A run that begins with the weights of others."""
+"""A run with initial weights of other runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +20,9 @@ from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import AUDIO, SETTINGS, STEPS, assert_same_run, fit, stopped_train
 from tuning.features import cached_features
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 STILL = replace(SETTINGS, optimiser=OptimiserSettings("sgd", 1e-30, 1e-30, momentum=0.0, epochs=1, batch_size=64))
 """Both branches, one epoch that moves nothing but the statistics of BN."""
 
@@ -38,7 +41,7 @@ def assert_begun(last: Mapping[str, Tensor], begun: Mapping[str, Tensor], settin
 def test_the_branch_of_another_run_is_taken_and_the_other_drawn_from_the_seed(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    made = fit(corpus, tmp_path / "run", STILL, start=[audio.root])
+    made = fit(corpus, tmp_path / "run", STILL, initial_weights=[audio.root])
     last, lent = load_checkpoint(made.last).network, load_checkpoint(audio.best).network
     torch.manual_seed(STILL.seed)
     drawn = build_network(STILL.model, EXPR.n_columns).state_dict()
@@ -48,7 +51,7 @@ def test_the_branch_of_another_run_is_taken_and_the_other_drawn_from_the_seed(
 def test_two_runs_lend_a_branch_each(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
     pictures = replace(AUDIO, model=ModelSettings(branches=("visual",)), seed=5)
     visual = fit(corpus, tmp_path / "visual", pictures)
-    made = fit(corpus, tmp_path / "run", STILL, start=[audio.root, visual.last])
+    made = fit(corpus, tmp_path / "run", STILL, initial_weights=[audio.root, visual.last])
     last = load_checkpoint(made.last).network
     lent = load_checkpoint(audio.best).network | load_checkpoint(visual.last).network
     assert_begun(last, lent, STILL)
@@ -57,14 +60,17 @@ def test_two_runs_lend_a_branch_each(corpus: Store, audio: RunFolder, tmp_path: 
 def test_the_moving_mean_of_a_run_is_what_it_lends(corpus: Store, tmp_path: Path) -> None:
     lender = load_checkpoint(fit(corpus, tmp_path / "lender", STEPS).last)
     made = fit(
-        corpus, tmp_path / "run", replace(STILL, model=AUDIO.model), start=[tmp_path / "lender/checkpoints/last.pt"]
+        corpus,
+        tmp_path / "run",
+        replace(STILL, model=AUDIO.model),
+        initial_weights=[tmp_path / "lender/checkpoints/last.pt"],
     )
     last = load_checkpoint(made.last).network
-    assert_begun(last, lender.average, AUDIO)
+    assert_begun(last, lender.ema, AUDIO)
 
 
 def test_what_it_begins_with_is_part_of_its_identity(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
-    made = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
+    made = fit(corpus, tmp_path / "run", AUDIO, initial_weights=[audio.root])
     found = read_json(made.manifest, RunError, "")["signature"]
     assert found == load_checkpoint(made.last).signature == made.identity(AUDIO, corpus.digest)
     assert found != signature(AUDIO, corpus.digest) == audio.identity(AUDIO, corpus.digest)
@@ -75,10 +81,10 @@ def test_what_it_begins_with_is_part_of_its_identity(corpus: Store, audio: RunFo
 def test_it_is_resumed_as_if_nothing_had_happened(
     corpus: Store, store: Path, audio: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = fit(corpus, tmp_path / "whole", STEPS, start=[audio.root])
+    whole = fit(corpus, tmp_path / "whole", STEPS, initial_weights=[audio.root])
     save_settings(STEPS, tmp_path / "steps.yaml")
     where = ["--store", store, "--run", tmp_path / "cut"]
-    new = [*where, "--settings", tmp_path / "steps.yaml", "--start", audio.root]
+    new = [*where, "--settings", tmp_path / "steps.yaml", "--initial-weights", audio.root]
     assert stopped_train(monkeypatch, 3, new) == 143
     assert main(["train", *map(str, where), "--resume"]) == 0
     assert_same_run(whole, RunFolder(tmp_path / "cut"))
@@ -87,25 +93,25 @@ def test_it_is_resumed_as_if_nothing_had_happened(
 def test_a_run_killed_before_its_first_checkpoint_keeps_what_it_began_with_if_resumed(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    run = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
-    begun = run.begun_with.read_bytes()
+    run = fit(corpus, tmp_path / "run", AUDIO, initial_weights=[audio.root])
+    begun = run.initial_weights.read_bytes()
     for path in (run.last, run.best, run.metrics, run.curves, run.manifest):
         path.unlink()
-    assert fit(corpus, run.root, AUDIO, resume=True, start=[]).begun_with.read_bytes() == begun
+    assert fit(corpus, run.root, AUDIO, resume=True, initial_weights=[]).initial_weights.read_bytes() == begun
     for path in (run.last, run.best, run.metrics, run.curves, run.manifest):
         path.unlink()
-    assert not fit(corpus, run.root, AUDIO, start=[]).begun_with.exists()
+    assert not fit(corpus, run.root, AUDIO, initial_weights=[]).initial_weights.exists()
 
 
 def test_resuming_with_the_same_start_is_fine_and_with_another_is_not(
     corpus: Store, audio: RunFolder, tmp_path: Path
 ) -> None:
-    run = fit(corpus, tmp_path / "run", AUDIO, start=[audio.root])
-    fit(corpus, run.root, AUDIO, resume=True, start=[audio.root])
-    with pytest.raises(RunError, match=r"run: began with other weights\. Resume without --start"):
-        fit(corpus, run.root, AUDIO, resume=True, start=[run.root])
-    with pytest.raises(RunError, match="began with other weights"):
-        fit(corpus, audio.root, AUDIO, resume=True, start=[run.root])
+    run = fit(corpus, tmp_path / "run", AUDIO, initial_weights=[audio.root])
+    fit(corpus, run.root, AUDIO, resume=True, initial_weights=[audio.root])
+    with pytest.raises(RunError, match=r"was started with other initial weights\. Resume without --initial"):
+        fit(corpus, run.root, AUDIO, resume=True, initial_weights=[run.root])
+    with pytest.raises(RunError, match="was started with other initial weights"):
+        fit(corpus, audio.root, AUDIO, resume=True, initial_weights=[run.root])
 
 
 def test_starts_that_do_not_fit(corpus: Store, audio: RunFolder, tmp_path: Path) -> None:
@@ -116,10 +122,10 @@ def test_starts_that_do_not_fit(corpus: Store, audio: RunFolder, tmp_path: Path)
         (AUDIO, [tmp_path / "none"], r"none: cannot be read"),
         (AUDIO, [tmp_path / "empty"], r"best.pt: cannot be read"),
         (AUDIO, [audio.settings], r"settings.yaml: is not a checkpoint"),
-        (AUDIO, [audio.root, audio.last], r"last.pt: has the branch audio, as another start has"),
+        (AUDIO, [audio.root, audio.last], r"last.pt: has the branch audio, which another source of initial weights"),
         (pictures, [audio.root], r"best.pt: has no branch that this run trains.*; expected a run of visual"),
         (grouped, [audio.root], r"best.pt: has other layers than this run.*Give the settings under `model`"),
     ):
         with pytest.raises(RunError, match=message):
-            fit(corpus, tmp_path / "run", settings, start=start)
+            fit(corpus, tmp_path / "run", settings, initial_weights=start)
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -9,21 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from abaw_expr.data.batches.sampling import draw_epoch, usable_frames
+from abaw_expr.data.batches.sampling import sample_epoch, usable_frames
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import ComputeSettings, ModelSettings, OptimiserSettings
 from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.optimiser import Average, build_optimiser, one_cycle, set_learning_rates
+from abaw_expr.training.optimiser import EMA, build_optimiser, one_cycle, set_learning_rates
 from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import AUDIO, STEPS, fit, metrics, opened, scalars
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
 
 def test_one_cycle_goes_up_and_down_by_half_cosines() -> None:
-    shares = [0.0, 0.075, 0.15, 0.3, 0.65, 1.0]
+    fractions = [0.0, 0.075, 0.15, 0.3, 0.65, 1.0]
     quarter = (1 - 2**-0.5) / 2  # of half a cosine, a quarter of the way
     expected = [0.04, 0.04 + 0.96 * quarter, 0.52, 1.0, 0.50005, 1e-4]
-    assert [one_cycle(share) for share in shares] == pytest.approx(expected)
+    assert [one_cycle(fraction) for fraction in fractions] == pytest.approx(expected)
 
 
 def test_learning_rates_follow_the_schedule_from_their_own_peaks() -> None:
@@ -63,8 +65,9 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_metrics_tell_the_learning_rate_of_the_last_step(run: RunFolder, store: Path) -> None:
     frames = usable_frames(opened(store), "train", STEPS)
+    assert len(metrics(run)) == STEPS.optimiser.epochs
     for epoch, rate in enumerate(metrics(run)["learning_rate"]):
-        steps = math.ceil(len(draw_epoch(frames, STEPS, epoch + 1)) / 4)
+        steps = math.ceil(len(sample_epoch(frames, STEPS, epoch + 1)) / 4)
         assert metrics(run)["steps"][epoch] == steps
         assert rate == pytest.approx(1e-3 * one_cycle((epoch + (steps - 1) / steps) / 2))
 
@@ -74,20 +77,20 @@ def test_metrics_tell_the_learning_rate_of_the_last_step(run: RunFolder, store: 
 
 def test_the_moving_mean_is_as_its_formula_says() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = Average(network, 0.7)
+    ema = EMA(network, 0.7)
     expected = {name: value.double() for name, value in network.state_dict().items() if value.is_floating_point()}
     rng = np.random.default_rng(0)
     for steps in range(1, 40):
         with torch.no_grad():
             for value in expected:
                 network.state_dict()[value].copy_(torch.from_numpy(rng.normal(size=expected[value].shape)))
-        average.update(network, steps)
+        ema.update(network, steps)
         decay = min(0.7, (1 + steps) / (10 + steps))
         for name in expected:
             expected[name] = decay * expected[name] + (1 - decay) * network.state_dict()[name].double()
     for name, value in expected.items():
-        assert torch.allclose(average.network.state_dict()[name].double(), value, atol=1e-6), name
-    assert not any(parameter.requires_grad for parameter in average.network.parameters())
+        assert torch.allclose(ema.network.state_dict()[name].double(), value, atol=1e-6), name
+    assert not any(parameter.requires_grad for parameter in ema.network.parameters())
 
 
 def test_a_run_is_judged_by_its_moving_mean(store: Path, tmp_path: Path) -> None:
@@ -95,9 +98,9 @@ def test_a_run_is_judged_by_its_moving_mean(store: Path, tmp_path: Path) -> None
     run = fit(opened(store), tmp_path / "run", one)
     last, best = load_checkpoint(run.last), load_checkpoint(run.best)
     weight = "branches.audio.head.1.weight"
-    assert torch.equal(best.network[weight], last.average[weight])
+    assert torch.equal(best.network[weight], last.ema[weight])
     assert not torch.equal(best.network[weight], last.network[weight])
-    plain = fit(opened(store), tmp_path / "plain", replace(one, optimiser=replace(one.optimiser, average=0.0)))
+    plain = fit(opened(store), tmp_path / "plain", replace(one, optimiser=replace(one.optimiser, ema_decay=0.0)))
     assert torch.equal(load_checkpoint(plain.last).network[weight], last.network[weight]), "the mean moves nothing"
     assert metrics(plain)["val_loss"][0] != metrics(run)["val_loss"][0]
 
@@ -116,11 +119,11 @@ def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
     settings = replace(
         AUDIO,
         model=replace(AUDIO.model, dropout=0.0),
-        data=replace(AUDIO.data, interval=0.3, neighbours=2),  # groups overlap, and some are drawn twice
+        data=replace(AUDIO.data, stride=0.3, sequence=2),  # groups overlap, and some are drawn twice
         optimiser=OptimiserSettings("sgd", 1e-3, 1e-3, epochs=1, batch_size=16),
     )
     whole = fit(opened(store), tmp_path / "whole", settings)
-    parts = fit(opened(store), tmp_path / "parts", replace(settings, compute=ComputeSettings("cpu", part=4)))
+    parts = fit(opened(store), tmp_path / "parts", replace(settings, compute=ComputeSettings("cpu", micro_batch=4)))
     expected = [loss for _, loss in scalars(whole)]
     assert len(expected) == 4
     assert [loss for _, loss in scalars(parts)] == pytest.approx(expected, rel=1e-5)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from abaw_expr.data.batches.sampling import draw_epoch, split_steps, usable_frames
+from abaw_expr.data.batches.sampling import sample_epoch, split_steps, usable_frames
 from abaw_expr.errors import SettingsError
 from abaw_expr.settings import (
     ComputeSettings,
@@ -34,7 +34,7 @@ SHARED = Settings(
     seed=2,
     # In float32 rounding alone, as one thread more makes it, turns a gradient of the picture branch by 1 in 100.
     precision="64-true",
-    data=DataSettings(interval=0.6, val_interval=0.5, balance=0.5),
+    data=DataSettings(stride=0.6, val_stride=0.5, balance=0.5),
     model=ModelSettings(dropout=0.0),
     loss=LossSettings(class_weight=0.5, branch_weight=0.5),
     optimiser=OptimiserSettings("sgd", 1e-4, 1e-3, epochs=2, batch_size=3),
@@ -42,7 +42,7 @@ SHARED = Settings(
 )
 
 SHORT = replace(SHARED, optimiser=replace(SHARED.optimiser, epochs=1))
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "abaw_expr/training/README.md").read_text()
 
 
 def in_processes(
@@ -70,10 +70,11 @@ def in_processes(
     )
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
     frames = usable_frames(opened(store), "train", SHARED)
-    shares = [len(part) for (part,) in split_steps(draw_epoch(frames, SHARED, 1), SHARED, 0, 2)]
-    assert shares == [1] * 10 + [0], "of a batch of 3 the first process takes 1, of the last, of 1, nothing"
+    fractions = [len(part) for (part,) in split_steps(sample_epoch(frames, SHARED, 1), SHARED, 0, 2)]
+    assert fractions == [1] * 10 + [0], "of a batch of 3 the first process takes 1, of the last, of 1, nothing"
     one, two = fit(opened(store), tmp_path / "one", SHARED), RunFolder(tmp_path / "two")
     done = in_processes(2, [store], two, SHARED)
     assert done.returncode == 0, done.stderr
@@ -95,7 +96,7 @@ def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
     apart = np.abs(np.subtract([loss for _, loss in wrong], [loss for _, loss in alone[: len(wrong)]]))
     assert apart.max() > 1e-3, "gradients of half the size would be seen"
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("(macro F1)") == 1, "the first process speaks"
+    assert done.stderr.count("F1 fused") == 1, "the first process speaks"
 
 
 def _line(port: int) -> list[str]:
@@ -131,17 +132,19 @@ def folder(store: Path, tmp_path: Path) -> Path:
 def _assert_one_run(processes: Sequence[subprocess.Popen[str]], folder: Path, store: Path) -> None:
     told = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
-    assert sum(text.count("(macro F1)") for text in told) == 1, "the first process speaks"
+    assert sum(text.count("F1 fused") for text in told) == 1, "the first process speaks"
     together, alone = scalars(RunFolder(folder / "runs/first")), scalars(fit(opened(store), folder / "one", SHORT))
     assert [step for step, _ in together] == [step for step, _ in alone]
     np.testing.assert_allclose([loss for _, loss in together], [loss for _, loss in alone], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_readmes_line_for_several_machines_trains_one_run(store: Path, folder: Path) -> None:
     line = [*_line(_free_port()), "--settings", "short.yaml"]
     _assert_one_run([_start(line, folder) for _ in range(2)], folder, store)
 
 
+@pytest.mark.slow
 def test_tasks_of_slurm_train_one_run(store: Path, folder: Path) -> None:
     line = [sys.executable, "-m", "abaw_expr", "train", "--store", "store", "--run", "runs/first"]
     told = {
@@ -177,7 +180,7 @@ def test_tasks_of_slurm_that_cannot_be_one_run_are_refused(monkeypatch: pytest.M
     with pytest.raises(SettingsError, match=r"different numbers of tasks.*--ntasks-per-node"):
         join_slurm_step()
     monkeypatch.delenv("SLURM_STEP_NODELIST")
-    with pytest.raises(SettingsError, match=r"does not say where the others are; found 'no SLURM_STEP_NODELIST'.*srun"):
+    with pytest.raises(SettingsError, match=r"of the step are not set; found 'no SLURM_STEP_NODELIST'.*srun"):
         join_slurm_step()
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     with pytest.raises(SettingsError, match="one of several tasks of SLURM"):
@@ -201,9 +204,9 @@ def _as_task(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 def test_parts_of_a_batch_need_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=r"--compute\.part needs the number of processes.*--devices"):
-        strategy_of(ComputeSettings(part=4))
-    assert strategy_of(ComputeSettings(part=4, devices=2))["devices"] == 2
+    with pytest.raises(SettingsError, match=r"--compute\.micro-batch needs the number of processes.*--devices"):
+        strategy_of(ComputeSettings(micro_batch=4))
+    assert strategy_of(ComputeSettings(micro_batch=4, devices=2))["devices"] == 2
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [(3, 1), (2, 2)])

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from abaw_expr.data.batches.chunks import cut_for_prediction
-from abaw_expr.data.batches.frames import Draws, FrameIndex
+from abaw_expr.data.batches.audio_chunks import cut_for_prediction
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.loading import load
 from abaw_expr.data.batches.windows import Windows
 from abaw_expr.data.store.store import Store, open_store
@@ -25,10 +25,13 @@ from abaw_expr.training.predict import Wanted, interpolate, predict, wanted_by_n
 from abaw_expr.training.run import RunFolder
 from submissions.template import read_template
 
+pytestmark = pytest.mark.slow  # trainings
+
+
 torch.set_num_threads(1)
 
 SETTINGS = Settings(precision="32-true", compute=ComputeSettings(accelerator="cpu"))
-ONE_PASS = replace(SETTINGS, data=DataSettings(neighbours=4))
+ONE_PASS = replace(SETTINGS, data=DataSettings(sequence=4))
 PRIOR = [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
 CLOSE = 1e-5
 """How far the same frame's probabilities may differ between batches of different sizes."""
@@ -42,7 +45,7 @@ def make_run(root: Path, settings: Settings = SETTINGS) -> RunFolder:
     run = RunFolder(root)
     save_settings(settings, run.settings)
     last, best = weights_of(settings, 5), weights_of(settings, 4)
-    state = Checkpoint("the signature", PRIOR, [], 0, 0.0, 0.0, 0.0, network=best, average={}, optimiser={})
+    state = Checkpoint("the signature", PRIOR, [], 0, 0.0, 0.0, 0.0, network=best, ema={}, optimiser={})
     save_checkpoint(run.best, state)
     save_checkpoint(run.last, replace(state, network=last))
     return run
@@ -124,7 +127,7 @@ def one_by_one(run: RunFolder, opened: Store, settings: Settings, places: np.nda
     windows = Windows(index, settings.data, cut_for_prediction(settings.data, AUDIO_WINDOW))
     found: dict[str, list[np.ndarray]] = {name: [] for name in BRANCHES}
     with torch.inference_mode():
-        for raw in load(windows, [Draws(places[row : row + 1]) for row in range(len(places))], workers=0):
+        for raw in load(windows, [Samples(places[row : row + 1]) for row in range(len(places))], workers=0):
             batch = raw.to(torch.device("cpu"))
             for name, log_p in network(batch.inputs, batch.rows, batch.windows, len(batch)).items():
                 found[name].append(log_p[0].exp().numpy() if batch.present[name] else np.full(8, np.nan))
@@ -157,7 +160,7 @@ def test_the_last_checkpoint_can_be_asked_for(run: RunFolder, opened: Store, tmp
     best, last = (run_on(run, opened, "val", 1.0, checkpoint=name) for name in ("best", "last"))
     averaged = make_run(tmp_path / "run")
     checkpoint = load_checkpoint(averaged.last)
-    save_checkpoint(averaged.last, replace(checkpoint, average=weights_of(SETTINGS, 4)))
+    save_checkpoint(averaged.last, replace(checkpoint, ema=weights_of(SETTINGS, 4)))
     mean = run_on(averaged, opened, "val", 1.0, checkpoint="last")
     for name in BRANCHES:
         np.testing.assert_array_equal(mean.branch(name), best.branch(name))
@@ -259,7 +262,7 @@ def test_the_frames_asked_for_do_not_change_what_they_get(settings: Settings, op
 
 def test_a_video_that_the_store_lacks_is_named(opened: Store) -> None:
     rows = {opened.videos[0].name: np.array([1]), "nobody": np.array([1, 2])}
-    with pytest.raises(StoreError, match=r"/store: the store lacks 1 videos: nobody\. Prepare a release that holds"):
+    with pytest.raises(StoreError, match=r"/store: the store lacks 1 videos: nobody\. Prepare a release that has"):
         wanted_by_name(opened, "test", rows)
 
 

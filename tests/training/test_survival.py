@@ -26,6 +26,9 @@ from tests.helpers.fitting import STEPS, assert_same_run, fit, metrics, next_sec
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny import seal
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 EVERY_STEP = ["--compute.save-every", "0"]
 BOTH = replace(STEPS, model=replace(STEPS.model, branches=("audio", "visual")))
 
@@ -97,7 +100,7 @@ def test_a_stopped_run_is_saved_and_resumes_to_the_same_weights(
     assert stopped_train(monkeypatch, step, arguments, number) == status
     assert signal.getsignal(number) is before
     text = capsys.readouterr().err
-    assert f"{run.root}: was stopped; its state is saved. Go on with it by --resume." in text
+    assert f"{run.root}: was stopped; its state is saved. Resume it with --resume." in text
     assert "Traceback" not in text
     checkpoint = load_checkpoint(run.last)
     assert sum(epoch["steps"] for epoch in checkpoint.history) + checkpoint.step == step
@@ -137,9 +140,9 @@ def with_broken_sound(store: Path, root: Path) -> Store:
     shutil.copytree(store, root)
     broken = opened(root)
     video = broken.split("train")[0]
-    sound = np.load(video.folder / "sound.npy")
-    sound[125:] = np.nan
-    np.save(video.folder / "sound.npy", sound)
+    audio = np.load(video.folder / "sound.npy")
+    audio[125:] = np.nan
+    np.save(video.folder / "sound.npy", audio)
     seal(root)
     return opened(root)
 
@@ -214,6 +217,8 @@ def test_out_of_memory_says_which_setting_to_lower(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(Network, "forward", forward)
-    settings = replace(STEPS, compute=ComputeSettings("cpu", part=part))
-    with pytest.raises(RunError, match=f"out of memory. Lower --compute.part: {part or 4} samples at a time were too"):
+    settings = replace(STEPS, compute=ComputeSettings("cpu", micro_batch=part))
+    with pytest.raises(
+        RunError, match=f"out of memory. Lower --compute.micro-batch .{part or 4} samples at a time are too"
+    ):
         fit(corpus, tmp_path / "run", settings)

@@ -13,8 +13,11 @@ from abaw_expr.files import read_json
 from abaw_expr.settings import ComputeSettings, ModelSettings, OptimiserSettings, Settings, signature
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.run import Epoch, RunFolder
+from abaw_expr.training.loop import train
+from abaw_expr.training.run import Epoch, RunFolder, RunStart
 from tests.helpers.fitting import AUDIO, SETTINGS, assert_same_run, fit, metrics
+
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,20 @@ def test_a_complete_run_is_left_as_it_is(run: RunFolder, corpus: Store) -> None:
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
+def test_a_run_says_what_it_is_about_to_do(corpus: Store, tmp_path: Path) -> None:
+    told: list[RunStart] = []
+    epochs: list[Epoch] = []
+    train(corpus, RunFolder(tmp_path), AUDIO, EXPR, False, epochs.append, on_start=told.append)
+    (start,) = told
+    assert (start.device, start.processes, start.precision) == ("cpu", 1, "32-true")
+    assert (start.train_videos, start.val_videos) == (len(corpus.split("train")), len(corpus.split("val")))
+    assert (start.epochs, start.epochs_done, start.steps_done) == (1, 0, 0)
+    assert start.val_samples > 0
+    assert start.steps == epochs[0].steps == -(-start.train_samples // 16)
+    train(corpus, RunFolder(tmp_path), AUDIO, EXPR, True, on_start=told.append)
+    assert len(told) == 1  # a finished run does nothing
+
+
 # Refusals
 
 
@@ -128,17 +145,21 @@ def test_a_folder_with_a_run_needs_resume(audio: RunFolder, corpus: Store) -> No
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "named"),
     [
-        replace(AUDIO, seed=1),
-        replace(AUDIO, optimiser=replace(AUDIO.optimiser, epochs=2)),
-        replace(AUDIO, model=ModelSettings(branches=("visual",))),
+        (replace(AUDIO, seed=1), "seed: 0 -> 1"),
+        (replace(AUDIO, optimiser=replace(AUDIO.optimiser, batch_size=8)), "optimiser.batch-size: 16 -> 8"),
+        (replace(AUDIO, model=ModelSettings(branches=("visual",))), "model.branches: ['audio'] -> ['visual']"),
+        (replace(AUDIO, compute=ComputeSettings("cpu", workers=1, micro_batch=8)), "compute.micro-batch: 0 -> 8"),
     ],
-    ids=["seed", "epochs", "branches"],
+    ids=["seed", "batch size", "branches", "micro-batch"],
 )
-def test_resuming_with_other_settings_is_refused(other: Settings, audio: RunFolder, corpus: Store) -> None:
-    with pytest.raises(RunError, match=r"settings\.yaml: holds a run of other settings"):
+def test_resuming_with_other_settings_names_them(other: Settings, named: str, audio: RunFolder, corpus: Store) -> None:
+    with pytest.raises(RunError, match=r"settings\.yaml: holds a run of other settings") as error:
         fit(corpus, audio.root, other, resume=True)
+    assert error.value.found == named
+    assert f"`train --run {audio.root} --resume` without these flags continues that run" in str(error.value)
+    assert f"`--initial-weights {audio.root}`" in str(error.value)
 
 
 def test_resuming_on_another_store_is_refused(audio: RunFolder, corpus: Store) -> None:
@@ -147,7 +168,9 @@ def test_resuming_on_another_store_is_refused(audio: RunFolder, corpus: Store) -
 
 
 def test_resuming_elsewhere_is_no_other_run(audio: RunFolder, corpus: Store) -> None:
+    before = audio.last.read_bytes(), audio.metrics.read_bytes()
     fit(corpus, audio.root, replace(AUDIO, compute=ComputeSettings("auto", workers=3)), resume=True)
+    assert (audio.last.read_bytes(), audio.metrics.read_bytes()) == before, "it is complete and left as it is"
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run(corpus: Store, tmp_path: Path) -> None:
@@ -160,7 +183,8 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(corpus: Store, tmp_pat
 
 
 def test_a_store_without_validation_frames_is_refused(corpus: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no val video; found 'train'\..*--val-share above 0.*STORE=SHARE"):
+    message = r"holds no val video; found 'train'\..*--val-fraction above 0.*STORE=FRACTION"
+    with pytest.raises(StoreError, match=message):
         fit(replace(corpus, videos=corpus.split("train")), tmp_path / "a", AUDIO)
     unlabelled = tuple(replace(video, split="val") for video in corpus.split("test"))
     with pytest.raises(StoreError, match="has no annotated val frame with audio input"):

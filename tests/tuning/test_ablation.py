@@ -17,16 +17,19 @@ from abaw_expr.commands.main import main
 from abaw_expr.files import write_json
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
 from abaw_expr.settings import BRANCHES, Settings, load_settings
-from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.paths import ROOT
-from tuning.ablation import ROWS, Job, Row, apply, results, with_needed
+from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, with_needed
 from tuning.grid import confusion_tensor
-from tuning.space import NONE, Space
+from tuning.space import NO_SMOOTHING, Space
+
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
 
 TINY = [
-    *("--seeds", "2", "--jobs", "2", "--rows", "v-gcsa", "--data.interval", "6", "--data.val-interval", "3"),
+    *("--seeds", "2", "--jobs", "2", "--rows", "v-gcsa", "--data.stride", "6", "--data.val-stride", "3"),
     *("--optimiser.epochs", "1", "--optimiser.batch-size", "4", "--compute.accelerator", "cpu"),
 ]
 
@@ -45,9 +48,9 @@ def table(out: Path) -> dict[str, dict[str, str]]:
 
 def test_rows_are_the_papers_and_their_controls() -> None:
     base = load_settings(Path("modern"))
-    settings = {row.name: apply(row.changes, base, 3) for row in ROWS}
+    settings = {row.name: apply(row.changes, base, 3) for row in ABLATION_ROWS}
     assert all(s.seed == 3 for s in settings.values())
-    assert [row.paper for row in ROWS[:6]] == [0.3189, 0.3353, 0.3559, 0.4262, 0.4592, 0.4651]
+    assert [row.paper for row in ABLATION_ROWS[:6]] == [0.3189, 0.3353, 0.3559, 0.4262, 0.4592, 0.4651]
     for metric, branches in (("v", ("visual",)), ("av", ("audio", "visual"))):
         assert settings[f"{metric}-base"].model.branches == branches
         assert [settings[f"{metric}-{name}"].model.attention for name in ("base", "gcsa", "full")] == [
@@ -69,14 +72,14 @@ def test_a_row_brings_what_it_is_held_against() -> None:
     assert [row.name for row in with_needed(["av-equal"])] == ["av-base", "av-gcsa", "av-full", "av-equal"]
 
 
-def invented(out: Path, rows: Sequence[Row], seeds: int) -> None:
+def invented(out: Path, rows: Sequence[AblationRow], seeds: int) -> None:
     """Outputs of trainings that never were: random probabilities that lean towards the truth, three recordings."""
     rng = np.random.default_rng(0)
     frames = 300
     label = rng.integers(8, size=frames).astype(np.int8)
     for row in rows:
         for seed in range(seeds):
-            job = Job(row, seed, out)
+            job = job_of(row, Settings(), seed, out)
             columns: dict[str, object] = {
                 "video": pd.Categorical(np.repeat(["a", "b", "c"], frames // 3)),
                 "frame": np.tile(np.arange(1, frames // 3 + 1, dtype=np.int32), 3),
@@ -90,18 +93,18 @@ def invented(out: Path, rows: Sequence[Row], seeds: int) -> None:
                 p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
                 columns |= dict(zip(branch_columns(name, EXPR), p.T, strict=True))
             write_outputs(job.outputs, Outputs(EXPR, pd.DataFrame(columns | {"label": label}), "val", branches))
-            write_json(job.manifest, {"seconds": 60.0 + seed})
+            write_json(job.run.manifest, {"seconds": 60.0 + seed})
 
 
 def test_figures_are_those_of_the_outputs(tmp_path: Path) -> None:
-    invented(tmp_path, [row for row in ROWS if row.trained_as is None], seeds=2)
-    found = {result.row.name: result for result in results(tmp_path, Settings(), ROWS, 2, EXPR)}
-    assert list(found) == [row.name for row in ROWS]
+    invented(tmp_path, [row for row in ABLATION_ROWS if row.trained_as is None], seeds=2)
+    found = {result.row.name: result for result in results(tmp_path, Settings(), ABLATION_ROWS, 2, EXPR)}
+    assert list(found) == [row.name for row in ABLATION_ROWS]
     for name in ("v-gcsa", "av-full"):
         f1s = []
         for seed in range(2):
             outputs = read_outputs(tmp_path / "runs" / f"{name}-{seed}" / "outputs" / "val.parquet", EXPR)
-            tensor = confusion_tensor(outputs, Space(smoothing=(NONE,), tau=(0.0,)).fitting(outputs))
+            tensor = confusion_tensor(outputs, Space(smoothing=(NO_SMOOTHING,), tau=(0.0,)).restricted_to(outputs))
             f1s.append(macro_f1(tensor.sum(axis=1)).max())
         result = found[name]
         assert result.f1 == pytest.approx(f1s)
@@ -142,7 +145,7 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     command = ["ablate", "--store", str(store), "--out", str(ablation), *TINY]
     assert main([*command, "--optimiser.epochs", "2"]) == 2
-    assert "begun with other settings" in " ".join(capsys.readouterr().err.split())
+    assert "started with other settings" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_training_that_fails_is_named_with_its_reason(
@@ -151,7 +154,7 @@ def test_a_training_that_fails_is_named_with_its_reason(
     command = ["ablate", "--store", str(store), "--out", str(tmp_path), *TINY, "--seeds", "1", "--rows", "v-base"]
     assert main([*command, "--optimiser.branch-learning-rate", "1e30"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "1 trainings failed: v-base (seed 0)" in error
+    assert "1 trainings failed: v-base-0" in error
     assert "the loss of step 2 of epoch 1 is nan" in error
 
 

@@ -14,18 +14,18 @@ from abaw_expr.files import file_digest
 from abaw_expr.outputs.decision import Decision, Vote
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
 from abaw_expr.settings import BRANCHES
-from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.task import EXPR
 from tests.outputs.test_table import PRIOR, make_outputs, make_video
 from tuning import grid
 from tuning.grid import confusion_tensor
 from tuning.selection import Search, decide, default_space, nested_without, search
-from tuning.space import MEANS, NONE, Candidate, Smoothing, Space, neighbours
+from tuning.space import MEANS, NO_SMOOTHING, Candidate, Smoothing, Space, neighbours
 
 C = EXPR.n_columns
 EVEN = (1 / C,) * C
 SMALL = Space(
-    weights=((1, 1), (1, 2), (5, 2)), smoothing=(NONE, Smoothing(0.5), Smoothing(1.0, "median")), tau=(0.0, 1.0)
+    weights=((1, 1), (1, 2), (5, 2)), smoothing=(NO_SMOOTHING, Smoothing(0.5), Smoothing(1.0, "median")), tau=(0.0, 1.0)
 )
 
 
@@ -43,8 +43,8 @@ def outputs() -> Outputs:
 def test_the_default_space_holds_every_combination_once_the_simplest_first() -> None:
     candidates = Space().candidates()
     assert len(candidates) == len(set(candidates)) == 19 * 11 * 9
-    assert candidates[0] == Candidate((1, 1), NONE, (0.0, 0.0))
-    assert candidates[1:3] == (Candidate((1, 2), NONE, (0.0, 0.0)), Candidate((2, 1), NONE, (0.0, 0.0)))
+    assert candidates[0] == Candidate((1, 1), NO_SMOOTHING, (0.0, 0.0))
+    assert candidates[1:3] == (Candidate((1, 2), NO_SMOOTHING, (0.0, 0.0)), Candidate((2, 1), NO_SMOOTHING, (0.0, 0.0)))
     departures = [(len(set(c.weights)) > 1) + (c.smoothing.seconds > 0) + any(c.tau) for c in candidates]
     assert departures == sorted(departures)
 
@@ -107,6 +107,7 @@ def test_the_grid_is_exact_where_branches_are_left_out(branches: tuple[str, ...]
     check_every_decision(outputs, space)
 
 
+@pytest.mark.slow
 def test_a_branch_that_harms_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     """One branch knows the truth, two more are sure of another class on nine of ten frames."""
     rng, videos = np.random.default_rng(0), []
@@ -139,12 +140,13 @@ def test_a_branch_that_harms_is_left_out_and_told(capsys: pytest.CaptureFixture[
     console.print_decision("decision.json", paper)
     shown = " ".join("".join(capsys.readouterr()).split())
     assert "nested without bad 1.0000" in shown
-    assert "Without bad the nested estimate is higher, so it may harm: tune --leave-out tries that." in shown
+    assert "Without bad the nested estimate is higher. `tune --leave-out` tries weight 0." in shown
     free = decide(two, search(two, default_space(two, leave_out=True)))
     assert [vote.weight for vote in free.branches.values()] == [1, 0]
 
 
 def test_every_candidate_is_a_decision(outputs: Outputs) -> None:
+    assert len(Space().candidates()) == 19 * 11 * 9
     for candidate in Space().candidates():
         made = candidate.decision(outputs)
         assert tuple(vote.weight for vote in made.branches.values()) == candidate.weights
@@ -153,11 +155,11 @@ def test_every_candidate_is_a_decision(outputs: Outputs) -> None:
 
 
 def test_a_space_is_without_what_makes_no_difference(outputs: Outputs) -> None:
-    assert SMALL.fitting(outputs) == SMALL
+    assert SMALL.restricted_to(outputs) == SMALL
     silent = outputs.table.assign(**dict.fromkeys([f"audio_{i}" for i in range(C)], np.float32(np.nan)))
-    assert SMALL.fitting(replace(outputs, table=silent)).ratios == ((1, 1),)
+    assert SMALL.restricted_to(replace(outputs, table=silent)).ratios == ((1, 1),)
     three = make_outputs([make_video("a", 5, branches=("a", "b", "c"))], prior=EVEN)
-    assert (len(SMALL.fitting(three).ratios), SMALL.fitting(three).taus) == (115, ((0.0, 0.0, 0.0),))
+    assert (len(SMALL.restricted_to(three).ratios), SMALL.restricted_to(three).taus) == (115, ((0.0, 0.0, 0.0),))
 
 
 @pytest.mark.parametrize(
@@ -196,11 +198,11 @@ def test_neighbours_are_a_step_away_on_one_axis() -> None:
         replace(middle, tau=(0.5, 0.5)),
     }
     first = {candidates[number].smoothing for number in near[0]}
-    assert first == {NONE, Smoothing(0.5), Smoothing(1.0, "median")}
+    assert first == {NO_SMOOTHING, Smoothing(0.5), Smoothing(1.0, "median")}
 
 
 def test_the_plateau_rule_prefers_a_broad_optimum() -> None:
-    space = Space(weights=((1, 1),), tau=(0.0,), smoothing=(NONE, *MEANS))
+    space = Space(weights=((1, 1),), tau=(0.0,), smoothing=(NO_SMOOTHING, *MEANS))
     f1 = np.array([0.1, 0.1, 0.6, 0.1, 0.5, 0.5, 0.5])
     counts = np.zeros((7, 2, C, C), np.int64)
     assert Search(space, counts, "best").choose(f1) == 2
@@ -242,7 +244,7 @@ def test_the_grid_is_exact_for_any_branches(branches: tuple[str, ...]) -> None:
 
 
 def test_the_grid_is_exact_beyond_a_block(outputs: Outputs) -> None:
-    videos = [make_video("a", grid.BLOCK + 40, gaps=0.02)]
+    videos = [make_video("a", grid.FRAMES_AT_A_TIME + 40, gaps=0.02)]
     check_every_decision(make_outputs(videos), replace(SMALL, weights=((3, 4), (1, 1)), smoothing=(Smoothing(0.5),)))
 
 
@@ -260,15 +262,17 @@ def planted(truth: Decision, length: int = 400, names: str = "abcd") -> Outputs:
     return make_outputs(made, prior=priors[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 5), (4, 1), (4, 5)])
 def test_a_planted_ratio_is_found(m: int, n: int) -> None:
     truth = Decision({"audio": Vote(EVEN, m), "visual": Vote(EVEN, n)})
     found = tune(planted(truth), Space())
     assert (found.branches, found.smoothing) == (truth.branches, 0.0)
-    assert found.figures is not None
-    assert found.figures["macro_f1"] == 1.0
+    assert found.scores is not None
+    assert found.scores["macro_f1"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoother", ["mean", "median"])
 def test_a_planted_window_and_shift_of_the_prior_are_found(smoother: str) -> None:
     votes = {"audio": Vote(PRIOR, 2, 0.5), "visual": Vote(PRIOR, 3, 1.0)}
@@ -277,6 +281,7 @@ def test_a_planted_window_and_shift_of_the_prior_are_found(smoother: str) -> Non
     assert (found.branches, found.smoothing, found.smoother) == (votes, 2.0, smoother)
 
 
+@pytest.mark.slow
 def test_a_planted_ratio_of_three_branches_is_found() -> None:
     votes = {"audio": Vote(EVEN, 1), "visual": Vote(EVEN, 3), "clip": Vote(EVEN, 4)}
     assert tune(planted(Decision(votes))).branches == votes
@@ -286,11 +291,11 @@ def test_ties_go_to_the_simpler() -> None:
     p = np.eye(C, dtype=np.float32)[np.arange(40) % C]
     video = make_video("a", 40)
     video = replace(video, p=dict.fromkeys(video.p, p), label=(np.arange(40) % C).astype(np.int8))
-    space = Space(weights=((5, 4), (1, 2), (1, 1)), smoothing=(NONE,), tau=(1.0, 0.5, 0.0))
+    space = Space(weights=((5, 4), (1, 2), (1, 1)), smoothing=(NO_SMOOTHING,), tau=(1.0, 0.5, 0.0))
     tensor = confusion_tensor(make_outputs([video]), space)
     assert np.unique(macro_f1(tensor.sum(axis=1))).tolist() == [1.0]
     assert space.candidates()[int(Search(space, tensor, "best").choose(macro_f1(tensor.sum(axis=1))))] == Candidate(
-        (1, 1), NONE, (0.0, 0.0)
+        (1, 1), NO_SMOOTHING, (0.0, 0.0)
     )
 
 
@@ -300,7 +305,7 @@ def test_the_estimate_scores_each_recording_by_what_the_others_choose() -> None:
     for held in range(5):
         others = np.delete(tensor, held, axis=1).sum(axis=1)
         pooled += tensor[max(range(7), key=lambda candidate: macro_f1(others[candidate])), held]
-    space = Space(weights=((1, 1),), smoothing=(NONE, *MEANS), tau=(0.0,))
+    space = Space(weights=((1, 1),), smoothing=(NO_SMOOTHING, *MEANS), tau=(0.0,))
     made = Search(space, tensor, "best").estimate
     assert made.nested == pytest.approx(macro_f1(pooled))
     tuned = macro_f1(tensor.sum(axis=1)).max()
@@ -308,23 +313,25 @@ def test_the_estimate_scores_each_recording_by_what_the_others_choose() -> None:
     assert made.method == "nested leave-one-recording-out"
 
 
+@pytest.mark.slow
 def test_on_noise_the_tuned_figure_flatters_and_the_nested_does_not() -> None:
     nested, optimism = [], []
     for seed in range(10):
         outputs = make_outputs([make_video(f"{name}", 120, seed, gaps=0) for name in "abcdefgh"], prior=EVEN)
-        decision = tune(outputs, Space(smoothing=(NONE, Smoothing(0.5), Smoothing(1.0, "median"))))
+        decision = tune(outputs, Space(smoothing=(NO_SMOOTHING, Smoothing(0.5), Smoothing(1.0, "median"))))
         assert decision.estimate is not None
-        assert decision.figures is not None
+        assert decision.scores is not None
         nested.append(decision.estimate["nested_macro_f1"])
         optimism.append(decision.estimate["optimism"])
-        assert decision.figures["macro_f1"] == pytest.approx(nested[-1] + optimism[-1])
+        assert decision.scores["macro_f1"] == pytest.approx(nested[-1] + optimism[-1])
     assert np.mean(nested) == pytest.approx(1 / C, abs=0.015)
     assert np.mean(optimism) > 0.01
 
 
+@pytest.mark.slow
 def test_on_noise_of_many_recordings_chance_is_in_the_interval() -> None:
     outputs = make_outputs([make_video(f"{number:02d}", 60, gaps=0) for number in range(60)])
-    estimate = tune(outputs, Space(smoothing=(NONE, Smoothing(0.5)))).estimate
+    estimate = tune(outputs, Space(smoothing=(NO_SMOOTHING, Smoothing(0.5)))).estimate
     assert estimate is not None
     low, high = estimate["interval"]
     assert low < 1 / C < high
@@ -367,11 +374,11 @@ def test_a_decision_says_what_it_was_chosen_on_and_what_it_is_compared_with(tmp_
         return f1_score(truth[kept], predicted[kept], average="macro", labels=range(C), zero_division=0)
 
     annotated = truth >= 0
-    assert decision.figures is not None
-    assert decision.figures["alone"] == pytest.approx(
+    assert decision.scores is not None
+    assert decision.scores["alone"] == pytest.approx(
         {"audio": score(audio, annotated), "visual": score(visual, annotated)}
     )
-    assert {name: f1 for name, f1 in decision.figures.items() if name != "alone"} == pytest.approx(
+    assert {name: f1 for name, f1 in decision.scores.items() if name != "alone"} == pytest.approx(
         {
             "macro_f1": score(chosen, annotated),
             "macro_f1_with_crop": score(chosen, annotated & crop),
@@ -386,11 +393,11 @@ def test_figures_of_what_is_not_there_are_null() -> None:
     video = make_video("a", 40, gaps=0)
     nothing = np.full_like(video.p["visual"], np.nan)
     lone = replace(video, p={**video.p, "visual": nothing}, crop=np.zeros(40, dtype=bool))
-    decision = tune(make_outputs([lone]), Space(smoothing=(NONE,), tau=(0.0,)))
+    decision = tune(make_outputs([lone]), Space(smoothing=(NO_SMOOTHING,), tau=(0.0,)))
     assert [vote.weight for vote in decision.branches.values()] == [1, 1]
-    assert decision.figures is not None
-    assert decision.figures["alone"] == {"audio": decision.figures["macro_f1"], "visual": None}
-    assert [decision.figures[name] for name in ("macro_f1_with_crop", "equal")] == [None] * 2
+    assert decision.scores is not None
+    assert decision.scores["alone"] == {"audio": decision.scores["macro_f1"], "visual": None}
+    assert [decision.scores[name] for name in ("macro_f1_with_crop", "equal")] == [None] * 2
 
 
 def test_a_branch_that_says_nothing_leaves_nothing_to_estimate_without_the_other() -> None:
@@ -404,7 +411,7 @@ def test_a_branch_that_says_nothing_leaves_nothing_to_estimate_without_the_other
 
 
 def test_branches_that_say_nothing_cannot_be_tuned() -> None:
-    with pytest.raises(OutputsError, match=r"no branch says anything of any frame\. Look whether"):
+    with pytest.raises(OutputsError, match=r"all branches are missing on all frames\. Check whether"):
         tune(make_outputs([make_video("a", 30, gaps=1.0), make_video("b", 30, gaps=1.0)]))
 
 

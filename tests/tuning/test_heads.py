@@ -25,6 +25,9 @@ from tuning.features import Features, cached_features
 from tuning.heads import Heads, probabilities, repeat_heads, stacked_loss, train_heads
 from tuning.penalties import CONTROLS
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 K = EXPR.n_columns
 ONCE = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=1))
 MUS = st.lists(st.tuples(*[st.floats(0, 1)] * 6), min_size=1, max_size=4)
@@ -79,6 +82,7 @@ def test_the_stacked_loss_is_each_trials_own(
 def test_heads_are_linear_layers_whose_softmax_is_averaged_over_views(views: int) -> None:
     features = made_up(10, views=views, missing=0)
     log_p = repeat_heads(features.heads, 2).log_p(features.val.features, K)
+    assert features.heads.keys() == WIDTHS.keys()
     for name, head in features.heads.items():
         layer = nn.Linear(WIDTHS[name], K)
         layer.load_state_dict(head)
@@ -90,12 +94,13 @@ def test_heads_are_linear_layers_whose_softmax_is_averaged_over_views(views: int
 def test_training_is_that_of_linear_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against layers, loss and optimiser as training has them, a trial at a time."""
     monkeypatch.setattr(module, "STEPS", 20)
-    monkeypatch.setattr(module, "ROWS", 32)
+    monkeypatch.setattr(module, "SAMPLES_AT_A_TIME", 32)
     features, settings = made_up(100, views=2), LossSettings(label_smoothing=0.1, branch_weight=0.5)
     mus = [*CONTROLS.values(), (1.0,) * 6]
     heads = train_heads(features, mus, settings, 0.05, seed=3)
     for trial, mu in enumerate(mus):
         alone = train_alone(features, settings.with_mu(mu), 0.05, seed=3)
+        assert alone.keys() == WIDTHS.keys()
         for name, layer in alone.items():
             torch.testing.assert_close(heads.weight[name].view(K, len(mus), -1)[:, trial], layer.weight)
             torch.testing.assert_close(heads.bias[name].view(K, len(mus))[:, trial], layer.bias)
@@ -111,9 +116,9 @@ def train_alone(features: Features, settings: LossSettings, decay: float, seed: 
     ]
     optimiser = torch.optim.AdamW(groups, lr=module.LEARNING_RATE)
     criterion, rng = CoarseFineLoss(settings, SHARES), np.random.default_rng(seed)
-    ends, train = features.chances.numpy().cumsum(), features.train
+    ends, train = features.draw_probabilities.numpy().cumsum(), features.train
     for step in range(module.STEPS):
-        rows = torch.from_numpy(np.searchsorted(ends, rng.random(module.ROWS) * ends[-1], side="right"))
+        rows = torch.from_numpy(np.searchsorted(ends, rng.random(module.SAMPLES_AT_A_TIME) * ends[-1], side="right"))
         for group in optimiser.param_groups:
             group["lr"] = module.LEARNING_RATE * (1 - step / module.STEPS)
         log_p = {
@@ -139,7 +144,9 @@ def test_trained_heads_know_more_than_those_they_began_from() -> None:
 
 def test_a_missing_modality_has_no_probabilities() -> None:
     features = made_up(50)
-    for name, p in probabilities(repeat_heads(features.heads, 3), features.val, K).items():
+    found = probabilities(repeat_heads(features.heads, 3), features.val, K)
+    assert found.keys() == WIDTHS.keys()
+    for name, p in found.items():
         absent = ~features.val.present[name].numpy()
         assert absent.any()
         assert np.isnan(p[:, absent]).all()
@@ -151,7 +158,7 @@ def test_a_missing_modality_has_no_probabilities() -> None:
 
 @pytest.fixture(scope="module")
 def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    settings = replace(ONCE, data=DataSettings(interval=1.0, val_interval=1.0, balance=0.5, pictures=2))
+    settings = replace(ONCE, data=DataSettings(stride=1.0, val_stride=1.0, balance=0.5, frames_per_sample=2))
     return fit(opened(store), tmp_path_factory.mktemp("heads") / "run", settings)
 
 
@@ -174,7 +181,7 @@ def test_the_runs_heads_on_its_features_say_what_the_run_says(run: RunFolder, st
         assert outputs.table[column].tolist() == frames[column].tolist()
     for name in WIDTHS:
         np.testing.assert_allclose(p[name][0], outputs.branch(name), atol=1e-5)
-    np.testing.assert_allclose(features.chances.sum(), 1)
+    np.testing.assert_allclose(features.draw_probabilities.sum(), 1)
 
 
 def test_a_cache_is_made_once_and_anew_where_it_is_stale(run: RunFolder, store: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from tests.helpers.searching import K, few_steps, made_up, search
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import heads as module
 from tuning.heads import probabilities, train_heads
-from tuning.penalties import CONTROLS, Shared, confirm, cross_entropy
+from tuning.penalties import CONTROLS, StudyOptions, search_networks, validation_cross_entropy
 
 
+@pytest.mark.slow
 def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_path: Path) -> None:
     found = search(tmp_path, 7)
     assert [row.name for row in found.rows] == [*CONTROLS, *(f"trial {i}" for i in range(3, 7))]
@@ -34,6 +35,7 @@ def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_p
     assert found.nested is not None
 
 
+@pytest.mark.slow
 def test_a_trial_is_worth_its_best_ratio_exactly(tmp_path: Path) -> None:
     found, features = search(tmp_path, 4, batch=4), made_up(200)
     with few_steps():
@@ -58,9 +60,10 @@ def test_a_trial_is_worth_its_best_ratio_exactly(tmp_path: Path) -> None:
         equal = fuse([p["audio"][trial], p["visual"][trial]], (1, 1)).astype(float)
         expected = log_loss(truth, equal / equal.sum(axis=1, keepdims=True), labels=range(K))
         assert row.cross_entropy == pytest.approx(expected, rel=1e-6)
-    assert found.surest.cross_entropy == min(row.cross_entropy or 9.0 for row in found.rows)
+    assert found.lowest_entropy.cross_entropy == min(row.cross_entropy or 9.0 for row in found.rows)
 
 
+@pytest.mark.slow
 def test_the_seed_makes_the_study(tmp_path: Path) -> None:
     for name in ("one", "two", "other"):
         (tmp_path / name).mkdir()
@@ -69,6 +72,7 @@ def test_the_seed_makes_the_study(tmp_path: Path) -> None:
     assert not {row.mu for row in other.rows[3:]} & {row.mu for row in one.rows[3:]}
 
 
+@pytest.mark.slow
 def test_interrupted_and_asked_for_more_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C in the midst of the second batch, then fewer trials and then all of them."""
     for name in ("whole", "parts"):
@@ -98,16 +102,18 @@ def test_cross_entropy_is_that_of_scikit_learn_with_the_weights_of_the_loss(m: i
     p = np.where(np.isnan(p), 1 / K, p / p.sum(axis=1, keepdims=True))
     truth = np.concatenate([video.label for video in videos])
     expected = log_loss(truth[truth >= 0], p[truth >= 0], labels=range(K))
-    found = cross_entropy(make_outputs(videos), LossSettings(m=m, n=n, mu13=1.0))
+    found = validation_cross_entropy(make_outputs(videos), LossSettings(m=m, n=n, mu13=1.0))
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_other_samplers_by_name(sampler: str, tmp_path: Path) -> None:
     rows = search(tmp_path, 8, sampler=sampler).rows
     assert len({row.mu for row in rows}) == 8
 
 
+@pytest.mark.slow
 def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,8 +133,8 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
         "abaw_expr.training.predict.predict", lambda *_: make_outputs([make_video("a", 60), make_video("b", 60)])
     )
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=9))
-    shared = Shared(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1)
-    found = confirm(None, opened(store), settings, EXPR, shared, 5, lambda done, total: None)
+    shared = StudyOptions(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1)
+    found = search_networks(None, opened(store), settings, EXPR, shared, 5, lambda done, total: None)
     assert len(found.rows) == 8
     assert all(row.macro_f1 is not None for row in found.controls)
     assert all(told[sum(row.mu)] == 9 for row in found.controls)
@@ -138,16 +144,17 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     assert all(row.ratio is None and row.nested is None for row in pruned)
 
 
+@pytest.mark.slow
 def test_the_command_searches_confirms_and_writes_settings(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "STEPS", 20)
     run, out = fit(opened(store), tmp_path / "run", AUDIO), tmp_path / "out"
     command = ["penalties", "--store", str(store), "--run", str(run.root), "--out", str(out), "--trials", "6"]
-    command += ["--full", "1", "--batch", "3", "--interval", "1", "--accelerator", "cpu"]
+    command += ["--full", "1", "--batch", "3", "--stride", "1", "--accelerator", "cpu"]
     assert main(command) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for words in ("6 trials of the heads", "4 whole trainings", "no penalty", "uniform", "nested", "Tuned figures"):
+    for words in ("6 trials of the heads", "4 whole trainings", "no penalty", "uniform", "nested", "Tuned scores"):
         assert words in shown
     best = read_json(out / "best.json", UserError, "")
     assert [trial["fidelity"] for trial in best["trials"]] == ["heads"] * 6 + ["full"] * 4
@@ -171,7 +178,7 @@ def test_the_command_searches_confirms_and_writes_settings(
         (["--trials", "0"], "--trials cannot be used; found 0"),
         (["--batch", "0"], "--batch cannot be used"),
         (["--heartbeat", "0"], "--heartbeat cannot be used"),
-        (["--interval", "nan"], "--interval cannot be used"),
+        (["--stride", "nan"], "--stride cannot be used"),
     ],
 )
 def test_flags_out_of_range_are_named(

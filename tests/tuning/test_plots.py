@@ -1,6 +1,7 @@
 """Pictures of a search: what they show is what was counted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,26 @@ from abaw_expr.commands.main import main
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.table import write_outputs
 from abaw_expr.settings import BRANCHES
-from abaw_expr.tasks.classes import macro_f1
+from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.task import EXPR
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import penalties
 from tuning.penalty_plots import draw_parallel, draw_penalties, importance
 from tuning.plots import draw_confusion, draw_optimism, draw_search, draw_smoothing, draw_weights
 from tuning.selection import Search, search
-from tuning.space import MEDIANS, NONE, Candidate, Smoothing, Space
+from tuning.space import MEDIANS, NO_SMOOTHING, Candidate, Smoothing, Space
 
 OUTPUTS = make_outputs([make_video(name, 80) for name in "abc"])
 
 
 @pytest.fixture(scope="module")
 def found() -> Search:
-    return search(OUTPUTS, Space(smoothing=(NONE, Smoothing(0.5), Smoothing(1.0), MEDIANS[0])))
+    return search(OUTPUTS, Space(smoothing=(NO_SMOOTHING, Smoothing(0.5), Smoothing(1.0), MEDIANS[0])))
 
 
 @pytest.fixture
 def chosen(found: Search) -> Candidate:
-    return found.space.candidates()[int(found.choose(found.figures))]
+    return found.space.candidates()[int(found.choose(found.scores))]
 
 
 def test_weights_are_a_map_of_every_pair(found: Search, chosen: Candidate) -> None:
@@ -41,9 +42,20 @@ def test_weights_are_a_map_of_every_pair(found: Search, chosen: Candidate) -> No
     assert np.isfinite(cells).all()
     assert np.diag(cells) == pytest.approx(np.full(5, cells[0, 0]))  # 1:1 is 2:2
     m, n = chosen.weights
-    assert cells[m - 1, n - 1] == pytest.approx(found.figures.max()) == pytest.approx(cells.max())
+    assert cells[m - 1, n - 1] == pytest.approx(found.scores.max()) == pytest.approx(cells.max())
     votes = Candidate((2, 5), chosen.smoothing, chosen.tau).decision(OUTPUTS)
     assert cells[1, 4] == pytest.approx(macro_f1(votes.statistics(OUTPUTS.videos()).sum(axis=0)))
+
+
+def test_the_chosen_weights_are_framed_and_the_edge_is_named(found: Search, chosen: Candidate) -> None:
+    for weights, edge in (((2, 3), False), ((5, 2), True)):
+        figure = Figure()
+        draw_weights(figure, found, replace(chosen, weights=weights), BRANCHES)
+        (frame,) = figure.axes[0].patches
+        m, n = weights
+        assert isinstance(frame, Rectangle)
+        assert (frame.get_x() + 0.5, frame.get_y() + 0.5) == (n - 1, m - 1)
+        assert ("at the edge" in figure.axes[0].get_title()) == edge
 
 
 def test_smoothing_is_a_line_a_smoother(found: Search, chosen: Candidate) -> None:
@@ -52,7 +64,7 @@ def test_smoothing_is_a_line_a_smoother(found: Search, chosen: Candidate) -> Non
     means, medians = (np.asarray(line.get_xydata()) for line in figure.axes[0].lines[:2])
     assert (means[:, 0].tolist(), medians[:, 0].tolist()) == ([0.0, 0.5, 1.0], [0.0, 1.0])
     assert means[0, 1] == medians[0, 1]
-    assert max(*means[:, 1], *medians[:, 1]) == pytest.approx(found.figures.max())
+    assert max(*means[:, 1], *medians[:, 1]) == pytest.approx(found.scores.max())
 
 
 def test_optimism_is_tuned_beside_nested(found: Search) -> None:
@@ -60,18 +72,19 @@ def test_optimism_is_tuned_beside_nested(found: Search) -> None:
     draw_optimism(figure, found)
     estimate = found.estimate
     widths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
-    assert widths == pytest.approx([found.figures[0], found.figures.max(), estimate.nested])
+    assert widths == pytest.approx([found.scores[0], found.scores.max(), estimate.nested])
 
 
 def test_confusion_is_that_of_the_choice(found: Search, chosen: Candidate) -> None:
     figure = Figure()
     draw_confusion(figure, found, chosen, EXPR)
-    shares = np.asarray(figure.axes[0].images[0].get_array())
+    fractions = np.asarray(figure.axes[0].images[0].get_array())
     counts = chosen.decision(OUTPUTS).statistics(OUTPUTS.videos()).sum(axis=0)
-    assert shares == pytest.approx(counts / counts.sum(axis=1, keepdims=True))
+    assert fractions == pytest.approx(counts / counts.sum(axis=1, keepdims=True))
     assert [text.get_text() for text in figure.axes[0].texts] == [f"{count:,}" for count in counts.ravel()]
 
 
+@pytest.mark.slow
 def test_pictures_are_svg_and_png_and_the_same_every_time(found: Search, tmp_path: Path) -> None:
     files = draw_search(found, BRANCHES, tmp_path / "one")
     assert {file.stem for file in files} == {"weights", "smoothing", "optimism", "confusion"}
@@ -81,25 +94,26 @@ def test_pictures_are_svg_and_png_and_the_same_every_time(found: Search, tmp_pat
         assert file.read_bytes().startswith(b"\x89PNG" if file.suffix == ".png" else b"<?xml")
 
 
-def trials(f1: Callable[[tuple[float, ...]], float | None]) -> penalties.Search:
+def trials(f1: Callable[[tuple[float, ...]], float | None]) -> penalties.PenaltySearch:
     mus = [*penalties.CONTROLS.values(), *np.random.default_rng(0).random((60, 6)).round(3).tolist()]
     names = [*penalties.CONTROLS, *map(str, range(60))]
-    return penalties.Search(
+    return penalties.PenaltySearch(
         tuple(
-            penalties.Row(n, "heads", tuple(mu), f1(tuple(mu)), None, (1, 1), 1.8)
+            penalties.TrialRow(n, "heads", tuple(mu), f1(tuple(mu)), None, (1, 1), 1.8)
             for n, mu in zip(names, mus, strict=True)
         ),
         None,
     )
 
 
+@pytest.mark.slow
 def test_the_penalty_that_matters_is_the_important_one(tmp_path: Path) -> None:
     found = trials(lambda mu: 0.3 + 0.1 * mu[4] + 0.01 * mu[0])
-    shares = importance(found.rows)
-    assert [*shares] == [*penalties.NAMES]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert max(shares, key=lambda name: shares[name]) == penalties.NAMES[4]
-    assert shares[penalties.NAMES[4]] > 0.9
+    fractions = importance(found.rows)
+    assert [*fractions] == [*penalties.MU_NAMES]
+    assert sum(fractions.values()) == pytest.approx(1)
+    assert max(fractions, key=lambda name: fractions[name]) == penalties.MU_NAMES[4]
+    assert fractions[penalties.MU_NAMES[4]] > 0.9
     figure = Figure()
     draw_parallel(figure, found.rows)
     lines = figure.axes[0].lines
@@ -115,10 +129,11 @@ def test_trials_that_do_not_differ_give_no_picture(f1: Callable[[object], float 
     assert draw_penalties(trials(f1), tmp_path) == []
 
 
+@pytest.mark.slow
 def test_tune_draws_what_it_decides(tmp_path: Path) -> None:
     alone = make_outputs([make_video(name, 40, branches=("clip",)) for name in "ab"])
     write_outputs(tmp_path / "clip.parquet", alone)
-    words = ["tune", "--outputs", tmp_path / "clip.parquet", "--out", tmp_path / "d.json", "--pictures", tmp_path / "p"]
+    words = ["tune", "--outputs", tmp_path / "clip.parquet", "--out", tmp_path / "d.json", "--plots", tmp_path / "p"]
     assert main([str(word) for word in words]) == 0
     assert {file.name for file in (tmp_path / "p").glob("*.png")} == {"smoothing.png", "optimism.png", "confusion.png"}
     assert list(Decision.load(tmp_path / "d.json").branches) == ["clip"]

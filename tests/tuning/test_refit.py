@@ -17,13 +17,16 @@ from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import SETTINGS, STEPS, fit, opened
 from tuning import heads as module
 from tuning.features import cached_features
-from tuning.heads import repeat_heads, said_of_validation, train_heads
+from tuning.heads import repeat_heads, train_heads, validation_outputs
 from tuning.refit import refit
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 MU = (0.9, 0.1, 0.0, 0.7, 0.3, 1.0)
-ONCE = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=1, average=0.5))
+ONCE = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=1, ema_decay=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +44,14 @@ def predicted(run: Path, store: Path, videos: dict[str, np.ndarray]) -> Outputs:
 def test_the_run_says_what_the_heads_said(run: RunFolder, store: Path, tmp_path: Path) -> None:
     features = cached_features(tmp_path / "f.pt", run, opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
     settings = replace(ONCE, loss=replace(LossSettings(class_weight=0.5), label_smoothing=0.1).with_mu(MU))
-    (said,) = said_of_validation(features, refit(run, features, settings, EXPR, 3, tmp_path / "new"), EXPR)
+    (said,) = validation_outputs(features, refit(run, features, settings, EXPR, 3, tmp_path / "new"), EXPR)
     frames = features.frame_table()
     videos = {str(name): part["frame"].to_numpy() for name, part in frames.groupby("video", observed=True)}
     outputs = predicted(tmp_path / "new", store, videos)
     for name in said.branches:
         np.testing.assert_allclose(outputs.branch(name), said.branch(name), atol=1e-5)
     (prior,) = {source.prior for source in outputs.branches.values()}
-    weighed = np.sqrt(features.shares) * (np.array(features.shares) > 0)
+    weighed = np.sqrt(features.fractions) * (np.array(features.fractions) > 0)
     np.testing.assert_allclose(prior, weighed / weighed.sum())
 
 
@@ -64,10 +67,10 @@ def test_all_but_the_heads_and_the_loss_is_as_it_was(run: RunFolder, store: Path
     assert new.load_settings() == replace(run.load_settings(), loss=STEPS.loss.with_mu(MU))
     assert new.metrics.read_bytes() == run.metrics.read_bytes()
     old, made = load_checkpoint(run.last), load_checkpoint(new.last)
-    assert made.network.keys() == old.average.keys()
-    changed = {name for name, tensor in made.network.items() if not torch.equal(tensor, old.average[name])}
+    assert made.network.keys() == old.ema.keys()
+    changed = {name for name, tensor in made.network.items() if not torch.equal(tensor, old.ema[name])}
     assert changed == {f"branches.{name}.head.1.{part}" for name in ("audio", "visual") for part in ("weight", "bias")}
-    assert all(torch.equal(tensor, made.network[name]) for name, tensor in made.average.items())
+    assert all(torch.equal(tensor, made.network[name]) for name, tensor in made.ema.items())
 
 
 def test_it_is_complete_and_is_not_trained_on(run: RunFolder, store: Path, tmp_path: Path) -> None:
@@ -83,13 +86,13 @@ def test_the_command_tells_what_it_brought(
     run: RunFolder, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--store", str(store), "--run", str(run.root), "--out", str(tmp_path / "new"), "--accelerator", "cpu"]
-    assert main(["refit", *words, "--interval", "1"]) == 0
+    assert main(["refit", *words, "--stride", "1"]) == 0
     shown = capsys.readouterr().out
     features = cached_features(tmp_path / "f.pt", run, opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
-    (said,) = said_of_validation(features, repeat_heads(features.heads, 1), EXPR)
-    figures = search(said, RATIOS_ONLY).figures
+    (said,) = validation_outputs(features, repeat_heads(features.heads, 1), EXPR)
+    scores = search(said, RATIOS_ONLY).scores
     (line,) = [line.split() for line in shown.splitlines() if line.split()[:1] == ["before"]]
-    assert line[1:3] == [f"{figures[0]:.4f}", f"{figures.max():.4f}"]
+    assert line[1:3] == [f"{scores[0]:.4f}", f"{scores.max():.4f}"]
     assert main(["refit", *words]) == 2
     assert "--out cannot be used" in capsys.readouterr().err
 

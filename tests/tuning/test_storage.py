@@ -28,6 +28,9 @@ from tests.helpers.searching import GO, READY, search
 from tuning.penalties import CONTROLS
 from tuning.study import SLOT, WORKER
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 TRIALS = 24
 PATIENCE = 120
 """Seconds that a test waits for what takes a few on a free machine."""

@@ -1,8 +1,9 @@
-"""Random changes of training samples. Masks of frequency are the paper's (S); the rest are our defaults (D).
+"""Augmentation of training samples. Frequency masks are the paper's (S); the rest are our defaults (D).
 
-Nothing here draws: a sample brings its own random numbers, a row of `NOISE` uniform ones, so that the same sample
-changes alike in whichever process, batch or device it turns up. Shapes: b samples, f pictures a sample, h x w pixels,
-g chunks of sound, t steps, m mel bands.
+No function here draws random numbers: each sample brings its own, a row of `NOISE` uniform ones, so that its
+augmentation does not depend on the process, the batch or the device.
+
+Shapes: b samples, f frames of a sample, h x w pixels, g chunks of audio, t steps, m mel bands.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Noise(IntEnum):
 
 NOISE = len(Noise)
 _ASPECT = 1.1
-"""Most that a crop is wider than high, or higher than wide (D)."""
+"""Largest ratio of a random crop's longer side to its shorter one (D)."""
 
 
 def check_masks(settings: AugmentSettings, steps: int) -> None:
@@ -50,61 +51,64 @@ def check_masks(settings: AugmentSettings, steps: int) -> None:
 
 
 class Augment:
-    """Changes samples as the settings say, by the samples' own random numbers."""
+    """Augments samples as the settings say, by the samples' own random numbers."""
 
     def __init__(self, settings: AugmentSettings) -> None:
         self._settings = settings
 
-    def crop(self, pictures: Tensor, noise: Tensor) -> Tensor:
-        """A random part of a sample's pictures, uint8 [f, 3, h, w], at their size, mirrored in half of the samples.
+    def crop(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """Crops a random part of a sample's frames, resizes it to their size, and flips half of the samples.
 
-        All pictures of a sample change alike.
+        `frames` is uint8 [f, 3, h, w], `noise` [NOISE]. All frames of a sample are changed alike.
         """
         u = noise.tolist()
         if self._settings.crop < 1:
-            pictures = self._part(pictures, u)
-        return pictures.flip(-1) if self._settings.flip and u[Noise.FLIP] < 0.5 else pictures
+            frames = self._random_crop(frames, u)
+        return frames.flip(-1) if self._settings.flip and u[Noise.FLIP] < 0.5 else frames
 
-    def _part(self, pictures: Tensor, u: Sequence[float]) -> Tensor:
-        h, w = pictures.shape[-2:]
+    def _random_crop(self, frames: Tensor, u: Sequence[float]) -> Tensor:
+        h, w = frames.shape[-2:]
         area = self._settings.crop + u[Noise.AREA] * (1 - self._settings.crop)
         aspect = _ASPECT ** (2 * u[Noise.ASPECT] - 1)
         height, width = min(round(h * (area / aspect) ** 0.5), h), min(round(w * (area * aspect) ** 0.5), w)
         top, left = round(u[Noise.TOP] * (h - height)), round(u[Noise.LEFT] * (w - width))
-        part = pictures[..., top : top + height, left : left + width]
-        part = part.contiguous(memory_format=torch.channels_last)  # else it is repacked, pixel by pixel, and back
-        return interpolate(part, (h, w), mode="bilinear", antialias=True)
+        cropped = frames[..., top : top + height, left : left + width]
+        cropped = cropped.contiguous(memory_format=torch.channels_last)  # else interpolate repacks it twice
+        return interpolate(cropped, (h, w), mode="bilinear", antialias=True)
 
-    def relight_(self, pictures: Tensor, noise: Tensor) -> Tensor:
-        """Pictures in [-1, 1], float [b, f, 3, h, w], each sample's in another light; in place, a copy costs more."""
-        if not self._settings.light:
-            return pictures
+    def jitter_(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """Brightness and contrast jitter, one per sample, of frames in [-1, 1], float [b, f, 3, h, w].
+
+        `noise` is [b, NOISE]. It works in place, since a copy costs more.
+        """
+        if not self._settings.jitter:
+            return frames
         noise = noise[..., None, None, None, None]  # [b, NOISE, 1, 1, 1, 1]
         brightness, contrast = (
-            1 + self._settings.light * (2 * noise[:, kind] - 1) for kind in (Noise.BRIGHTNESS, Noise.CONTRAST)
+            1 + self._settings.jitter * (2 * noise[:, kind] - 1) for kind in (Noise.BRIGHTNESS, Noise.CONTRAST)
         )
-        mean = pictures.mean(dim=(2, 3, 4), keepdim=True)
-        # Black is -1: brightness scales the distance from it, contrast the distance from the picture's mean.
+        mean = frames.mean(dim=(2, 3, 4), keepdim=True)
+        # Black is -1: brightness scales the distance from it, contrast the distance from the frame's mean.
         scale, shift = brightness * contrast, brightness * (1 - contrast) * mean + brightness - 1
-        return pictures.mul_(scale).add_(shift).clamp_(-1, 1)
+        return frames.mul_(scale).add_(shift).clamp_(-1, 1)
 
-    def mask(self, sound: Tensor, noise: Tensor) -> Tensor:
-        """Sound [g, 1, t, m] with a band of frequencies and a stretch of time at 0, the recording's mean.
+    def mask(self, audio: Tensor, noise: Tensor) -> Tensor:
+        """Masks a band of frequencies and a stretch of time of audio [g, 1, t, m] with 0, the recording's mean.
 
         `noise` is [g, NOISE], a row a chunk.
         """
         bands = _stretch(
-            sound.shape[3], self._settings.frequency_mask, noise[:, Noise.BAND_WIDTH], noise[:, Noise.BAND]
+            audio.shape[3], self._settings.frequency_mask, noise[:, Noise.BAND_WIDTH], noise[:, Noise.BAND]
         )
         steps = _stretch(
-            sound.shape[2], self._settings.time_mask, noise[:, Noise.STRETCH_WIDTH], noise[:, Noise.STRETCH]
+            audio.shape[2], self._settings.time_mask, noise[:, Noise.STRETCH_WIDTH], noise[:, Noise.STRETCH]
         )
-        return sound.masked_fill(bands[:, None, None, :] | steps[:, None, :, None], 0.0)
+        return audio.masked_fill(bands[:, None, None, :] | steps[:, None, :, None], 0.0)
 
 
-def _stretch(size: int, widest: int, width: Tensor, place: Tensor) -> Tensor:
-    """bool [g, size]: a stretch of 0 to `widest` places somewhere in each row."""
+def _stretch(size: int, widest: int, width: Tensor, start: Tensor) -> Tensor:
+    """A mask, bool [g, size], with a stretch of 0 to `widest` positions in each row; `width` and `start` are [g]."""
     widths = (width * (widest + 1)).floor()[:, None]
-    first = (place[:, None] * (size - widths + 1)).floor()
-    places = torch.arange(size, device=width.device)
-    return (places >= first) & (places < first + widths)
+    first = (start[:, None] * (size - widths + 1)).floor()
+    positions = torch.arange(size, device=width.device)
+    return (positions >= first) & (positions < first + widths)

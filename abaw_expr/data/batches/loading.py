@@ -1,4 +1,7 @@
-"""Batches in order, read by worker processes."""
+"""Data loaders: batches in a given order, read by worker processes.
+
+Shapes: k frames of an index.
+"""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -7,33 +10,33 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from abaw_expr.data.batches.chunks import SEGMENT, AudioWindow
-from abaw_expr.data.batches.frames import Draws, FrameIndex
+from abaw_expr.data.batches.audio_chunks import SEGMENT, AudioWindow
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.windows import Windows
 
 _BATCH = 64
-"""Frames, or a few more, that a batch of prediction holds; without gradients it changes speed only."""
+"""Frames in a batch of prediction, or a few more. It changes the speed only, since no gradients are computed."""
 
 
-class Plan(Sampler[Draws]):
-    """What a loader reads next; a new list for every epoch, so that its worker processes can stay."""
+class BatchSampler(Sampler[Samples]):
+    """The batches that a loader reads next. Set a new list for every epoch: the worker processes stay."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[Draws] = ()
+        self.batches: Sequence[Samples] = ()
 
-    def __iter__(self) -> Iterator[Draws]:
+    def __iter__(self) -> Iterator[Samples]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-def build_loader(windows: Windows, plan: Plan, workers: int) -> DataLoader:
-    """Batches of a plan, in order, read and augmented by worker processes (0: by this one)."""
+def build_loader(windows: Windows, sampler: BatchSampler, workers: int) -> DataLoader:
+    """A loader of the sampler's batches, in order, read and augmented by worker processes (0: by this process)."""
     return DataLoader(
         windows,
-        batch_size=None,  # a batch is read as one
-        sampler=plan,
+        batch_size=None,  # an item of the data set is a batch
+        sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -41,27 +44,30 @@ def build_loader(windows: Windows, plan: Plan, workers: int) -> DataLoader:
     )
 
 
-def load(windows: Windows, batches: Sequence[Draws], workers: int) -> DataLoader:
+def load(windows: Windows, batches: Sequence[Samples], workers: int) -> DataLoader:
     """The loader of one list of batches."""
-    plan = Plan()
-    plan.batches = batches
-    return build_loader(windows, plan, workers)
+    sampler = BatchSampler()
+    sampler.batches = batches
+    return build_loader(windows, sampler, workers)
 
 
-def split_segments(index: FrameIndex, places: np.ndarray, window: AudioWindow) -> list[Draws]:
-    """Ascending places in batches of about `_BATCH` that never cut a segment of sound, so that none is heard twice."""
-    segment = index.window_start(places, window.steps) // SEGMENT
-    video = index.video[places]
+def split_segments(frame_index: FrameIndex, indices: np.ndarray, window: AudioWindow) -> list[Samples]:
+    """Splits ascending indices [k] into batches of about `_BATCH`, at edges of audio segments.
+
+    Each segment is then in one batch and is encoded once.
+    """
+    segment = frame_index.window_start(indices, window.steps) // SEGMENT
+    video = frame_index.video[indices]
     edges = 1 + np.flatnonzero((segment[1:] != segment[:-1]) | (video[1:] != video[:-1]))
     batches, start = [], 0
-    for edge in [*edges.tolist(), len(places)]:
-        if edge - start >= _BATCH or edge == len(places):
-            batches.append(Draws(places[start:edge]))
+    for edge in [*edges.tolist(), len(indices)]:
+        if edge - start >= _BATCH or edge == len(indices):
+            batches.append(Samples(indices[start:edge]))
             start = edge
     return [batch for batch in batches if len(batch)]
 
 
 def _ignore_signals(worker: int) -> None:
-    """Who stops a run stops its first process, which saves and then ends its workers."""
+    """A user who stops a run stops its first process, which saves and then ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""Which frames an epoch trains on, in which order, and what each process takes of them.
+"""Which frames an epoch trains on, in which order, and which of them each process reads.
 
-Shapes: n frames of an index, k places of usable ones, s stores, c classes.
+Shapes: n frames of an index, k of them that are usable, s stores, c classes.
 """
 
 from collections.abc import Sequence
@@ -9,190 +9,195 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from abaw_expr.data.batches.frames import Draws, FrameIndex, draw_noise
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import StoreError
 from abaw_expr.settings import DataSettings, Settings
 from abaw_expr.tasks.task import Task
 
 _PHASES = 16
-"""Grids over which shares are averaged where no formula gives them."""
+"""Grids over which class fractions are averaged where no formula gives them."""
 
 
 @dataclass(frozen=True)
-class Frames:
+class UsableFrames:
     """The frames of a split that a run may use: annotated, and with a modality that is trained."""
 
-    index: FrameIndex
+    frame_index: FrameIndex
     usable: np.ndarray
     """bool [n]."""
     extras: tuple[tuple[int, float], ...] = ()
-    """Of each store beside the main one its first place in the index, and its share of an epoch's samples."""
+    """For each store after the main one: the index of its first frame, and its fraction of an epoch's samples."""
 
     @property
-    def shares(self) -> np.ndarray:
-        """[s], each store's share of an epoch's samples, the main one first."""
-        extras = [share for _, share in self.extras]
+    def fractions(self) -> np.ndarray:
+        """float64 [s], each store's fraction of an epoch's samples, the main store first."""
+        extras = [fraction for _, fraction in self.extras]
         return np.array([1 - sum(extras), *extras])
 
-    def store(self, places: np.ndarray) -> np.ndarray:
-        """int [k], which store each place is of."""
-        return np.searchsorted([first for first, _ in self.extras], places, side="right")
+    def store_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [k], the store of each frame, by indices [k]."""
+        return np.searchsorted([first for first, _ in self.extras], indices, side="right")
 
-    def chances(self, data: DataSettings, places: np.ndarray, interval: float) -> np.ndarray:
-        """How likely an epoch draws each of these usable places, which are a grid of this interval (seconds), [k].
+    def probabilities(self, data: DataSettings, indices: np.ndarray, stride: float) -> np.ndarray:
+        """float64 [k], the probability with which an epoch draws each usable frame, by indices [k] at this stride.
 
-        They sum to a store's share over its places. Within it a chance goes by the size of the frame's video to the
-        power of minus `video_balance`, and by that of its class, in all stores together, so that the classes drawn are
-        their sizes to the power of 1 - `balance`, as far as the shares allow. A size is how many frames the epochs'
-        grids hold, as a mean over their phases: a video of many frames a second has no more of them than another. A
-        place counts as much more as the epochs' grids hold it more often than its own grid does.
+        The probabilities of a store's frames sum to the store's fraction. Within a store a frame's probability is
+        proportional to the size of its video to the power of -`video_balance`, times a weight of its class, such that
+        the classes drawn from all stores have the frequency of their size to the power of 1 - `balance`, as far as the
+        fractions allow. Sizes are expected counts in an epoch's grid of `data.stride` seconds, as a mean over its
+        phases, so that the frame rate of a video does not matter. Where the grid of `stride` holds a frame less often
+        than the epochs' grid does, its probability is raised by that ratio.
         """
-        label, video = self.index.label, self.index.video
-        used, held = np.flatnonzero(self.usable), self.index.frequency(self.usable, data.interval)
-        sizes = np.zeros((len(self.shares), label.max() + 1))
-        np.add.at(sizes, (self.store(used), label[used]), held[used])
-        lengths = np.bincount(video, held, len(self.index.videos))
-        store = self.store(places)
-        weights = _evened(sizes, self.shares, data.balance)[store, label[places]]
-        weights *= np.maximum(lengths, 1)[video[places]] ** -data.video_balance
-        weights *= held[places] / self.index.frequency(self.usable, interval)[places]
-        return weights * (self.shares / np.bincount(store, weights, len(self.shares)))[store]
+        label, video = self.frame_index.label, self.frame_index.video
+        used, expected = np.flatnonzero(self.usable), self.frame_index.frequency(self.usable, data.stride)
+        sizes = np.zeros((len(self.fractions), label.max() + 1))
+        np.add.at(sizes, (self.store_of(used), label[used]), expected[used])
+        lengths = np.bincount(video, expected, len(self.frame_index.videos))
+        store = self.store_of(indices)
+        weights = _balanced_weights(sizes, self.fractions, data.balance)[store, label[indices]]
+        weights *= np.maximum(lengths, 1)[video[indices]] ** -data.video_balance
+        weights *= expected[indices] / self.frame_index.frequency(self.usable, stride)[indices]
+        return weights * (self.fractions / np.bincount(store, weights, len(self.fractions)))[store]
 
-    def class_shares(self, data: DataSettings, task: Task) -> list[float]:
-        """Share of each class among the frames that training draws, as a mean over the phases of its grid."""
-        if data.neighbours > 1 and (data.balance or data.video_balance):
-            return self._grouped_shares(data, task)
+    def class_fractions(self, data: DataSettings, task: Task) -> list[float]:
+        """The fraction of each class among the frames that training draws, as a mean over the phases of its grid."""
+        if data.sequence > 1 and (data.balance or data.video_balance):
+            return self._sequence_class_fractions(data, task)
         used = np.flatnonzero(self.usable)
-        chances = self.chances(data, used, interval=0)
-        return np.bincount(self.index.label[used], chances, minlength=task.n_columns).tolist()
+        probabilities = self.probabilities(data, used, stride=0)
+        return np.bincount(self.frame_index.label[used], probabilities, minlength=task.n_columns).tolist()
 
-    def _grouped_shares(self, data: DataSettings, task: Task) -> list[float]:
-        """The same of groups of neighbours: whoever is drawn brings frames that may be of other classes."""
-        size, counts = data.neighbours, np.zeros(task.n_columns)
+    def _sequence_class_fractions(self, data: DataSettings, task: Task) -> list[float]:
+        """The same for sequences: the frame drawn brings consecutive frames, which may be of other classes."""
+        size, counts = data.sequence, np.zeros(task.n_columns)
         for phase in (np.arange(_PHASES) + 0.5) / _PHASES:
-            places = self.index.at_intervals(self.usable, data.interval, phase)
-            chances, video = self.chances(data, places, data.interval), self.index.video[places]
+            indices = self.frame_index.at_stride(self.usable, data.stride, phase)
+            probabilities, video = self.probabilities(data, indices, data.stride), self.frame_index.video[indices]
             begin = np.searchsorted(video, video, side="left")
             for before in range(size):
-                first = np.maximum(np.arange(len(places)) - before, begin)
-                label = self.index.label[places[_groups(video, first, size)]]
-                counts += np.bincount(label, np.repeat(chances, size), task.n_columns)
+                first = np.maximum(np.arange(len(indices)) - before, begin)
+                label = self.frame_index.label[indices[_sequences(video, first, size)]]
+                counts += np.bincount(label, np.repeat(probabilities, size), task.n_columns)
         return (counts / counts.sum()).tolist()
 
 
-def usable_frames(store: Store, split: str, settings: Settings) -> Frames:
-    """The usable frames of a split; of the training split, those of the stores beside it too.
+def usable_frames(store: Store, split: str, settings: Settings) -> UsableFrames:
+    """The usable frames of a split, for training with those of the additional stores.
 
     Raises StoreError where a store has none.
     """
     extras = store.extras if split == "train" else ()
     stores = [store, *(extra.store for extra in extras)]
     videos = [each.split(split) for each in stores]
-    index = FrameIndex([*chain.from_iterable(videos)])
-    usable = (index.label >= 0) & index.present(settings.model.branches)
+    frame_index = FrameIndex([*chain.from_iterable(videos)])
+    usable = (frame_index.label >= 0) & frame_index.present(settings.model.branches)
     edges = np.cumsum([0, *(sum(len(video.frames) for video in own) for own in videos)]).tolist()
     for each, (start, stop) in zip(stores, pairwise(edges), strict=True):
         if not usable[start:stop].any():
             what = " or ".join(settings.model.branches)
             raise StoreError(f"has no annotated {split} frame with {what} input", path=each.root)
-    return Frames(index, usable, tuple((start, e.share) for start, e in zip(edges[1:-1], extras, strict=True)))
+    firsts = zip(edges[1:-1], (extra.fraction for extra in extras), strict=True)
+    return UsableFrames(frame_index, usable, tuple(firsts))
 
 
-def draw_epoch(frames: Frames, settings: Settings, epoch: int) -> Draws:
-    """An epoch's frames in their order, with the random numbers of their augmentation.
+def sample_epoch(frames: UsableFrames, settings: Settings, epoch: int) -> Samples:
+    """The samples of an epoch in their order, with the random numbers of their augmentation.
 
-    One frame an interval of each video, from a grid that moves with the epoch; where classes or videos are balanced,
-    drawn from those with replacement. With neighbours, as many groups of them as the same number of frames makes.
-    The main store's frames are as many as without others; these add as many as makes their shares.
+    An epoch has one frame per stride of each video, from a grid that moves with the epoch. Where classes or videos are
+    balanced, as many frames are drawn from these with replacement. With a sequence length above 1, it has as many
+    sequences as that number of frames makes. The main store keeps its number of samples; the other stores add as many
+    as their fractions ask for.
     """
     data = settings.data
     rng = np.random.default_rng([settings.seed, epoch])
-    places = frames.index.at_intervals(frames.usable, data.interval, rng.random())
+    indices = frames.frame_index.at_stride(frames.usable, data.stride, rng.random())
     balanced = bool(data.balance or data.video_balance)
-    chances = frames.chances(data, places, data.interval) if balanced else None
-    store, size = frames.store(places), data.neighbours
-    groups, pieces = -(-np.count_nonzero(store == 0) // size), []
-    for number, share in enumerate(frames.shares):
-        mine = np.flatnonzero(store == number)
-        count, video = round(groups * share / frames.shares[0]), frames.index.video[places[mine]]
-        if chances is None:
-            first = _in_turns(rng, video, count, size)
+    probabilities = frames.probabilities(data, indices, data.stride) if balanced else None
+    store, size = frames.store_of(indices), data.sequence
+    main_count, pieces = -(-np.count_nonzero(store == 0) // size), []
+    for number, fraction in enumerate(frames.fractions):
+        own = np.flatnonzero(store == number)
+        count, video = round(main_count * fraction / frames.fractions[0]), frames.frame_index.video[indices[own]]
+        if probabilities is None:
+            first = _shuffled_starts(rng, video, count, size)
         else:
-            first = _drawn(rng, video, chances[mine], count, size)
-        pieces.append(places[mine][_groups(video, first, size)])
+            first = _drawn_starts(rng, video, probabilities[own], count, size)
+        pieces.append(indices[own][_sequences(video, first, size)])
     order = np.concatenate(pieces)
     if frames.extras:
         order = rng.permutation(order.reshape(-1, size)).ravel()
-    # What else is in a batch must not change what a group hears, or the number of devices would.
-    return Draws(order, draw_noise(rng, len(order)), np.arange(len(order)) // size)
+    # Audio is shared within a sequence only: else a sample's audio would depend on its batch, and so on the devices.
+    return Samples(order, draw_noise(rng, len(order)), np.arange(len(order)) // size)
 
 
-def _evened(sizes: np.ndarray, shares: np.ndarray, balance: float) -> np.ndarray:
-    """Weight of a frame by store and class, [s, c], from how many frames each has: see `Frames.chances`.
+def _balanced_weights(sizes: np.ndarray, fractions: np.ndarray, balance: float) -> np.ndarray:
+    """Weight of a frame by store and class, [s, c], from expected counts [s, c]: see `UsableFrames.probabilities`.
 
-    By iterative proportional fitting (Deming and Stephan 1940). Where only small stores have a class, it stays below
-    what it should be.
+    By iterative proportional fitting (Deming and Stephan 1940). Where only stores of small fractions have a class, the
+    class stays below its target.
     """
-    fitted = natural = sizes / sizes.sum(axis=1, keepdims=True) * shares[:, None]
+    fitted = natural = sizes / sizes.sum(axis=1, keepdims=True) * fractions[:, None]
     there = natural.sum(axis=0) > 0
     wanted = np.where(there, natural.sum(axis=0), 1.0) ** (1 - balance) * there
     wanted /= wanted.sum()
     for _ in range(100 if balance else 0):
         fitted = fitted * wanted / np.where(there, fitted.sum(axis=0), 1.0)
-        fitted = fitted * (shares / fitted.sum(axis=1))[:, None]
+        fitted = fitted * (fractions / fitted.sum(axis=1))[:, None]
     return np.divide(fitted, sizes, out=np.zeros_like(fitted), where=sizes > 0)
 
 
-def _drawn(rng: np.random.Generator, video: np.ndarray, chances: np.ndarray, count: int, size: int) -> np.ndarray:
-    """int [count], where groups of a store's places [k] begin: around places that are drawn by their chances.
+def _drawn_starts(
+    rng: np.random.Generator, video: np.ndarray, probabilities: np.ndarray, count: int, size: int
+) -> np.ndarray:
+    """int64 [count], starts of sequences around frames drawn by probabilities [k], with the video [k] of each frame.
 
-    The place drawn may be any of its group, and the group lies in its video.
+    The frame drawn has a random position in its sequence, and the sequence lies in its video.
     """
-    drawn = rng.choice(len(video), count, p=chances / chances.sum())
+    drawn = rng.choice(len(video), count, p=probabilities / probabilities.sum())
     begin = np.searchsorted(video, video[drawn], side="left")
     return np.maximum(drawn - rng.integers(size, size=count), begin)
 
 
-def _in_turns(rng: np.random.Generator, video: np.ndarray, count: int, size: int) -> np.ndarray:
-    """int [count], where groups of a store's places [k] begin that cover every video, all once before any again."""
+def _shuffled_starts(rng: np.random.Generator, video: np.ndarray, count: int, size: int) -> np.ndarray:
+    """int64 [count], starts of sequences that cover every video [k], each sequence once before any is repeated."""
     _, begin, length = np.unique(video, return_index=True, return_counts=True)
     first = np.concatenate([start + np.arange(0, n, size) for start, n in zip(begin, length, strict=True)])
-    turns = [rng.permutation(len(first)) for _ in range(max(-(-count // len(first)), 1))]
-    return first[np.concatenate(turns)[:count]]
+    rounds = [rng.permutation(len(first)) for _ in range(max(-(-count // len(first)), 1))]
+    return first[np.concatenate(rounds)[:count]]
 
 
-def _groups(video: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
-    """int [groups x size]: runs of `size` places from each first one, moved so that they end in its video.
+def _sequences(video: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:
+    """int64 [count * size]: `size` consecutive positions from each of `first` [count], moved to end in its video [k].
 
-    In a video of fewer places the last of them is repeated.
+    In a video of fewer frames the last of them is repeated.
     """
     begin, end = (np.searchsorted(video, video[first], side=side) for side in ("left", "right"))
     moved = np.maximum(np.minimum(first, end - size), begin)
     return np.minimum(moved[:, None] + np.arange(size), end[:, None] - 1).ravel()
 
 
-def split_steps(draws: Draws, settings: Settings, process: int, processes: int) -> list[list[Draws]]:
-    """What one process reads of every step: its share of the batch, in parts; each step has as many in all processes.
+def split_steps(samples: Samples, settings: Settings, process: int, processes: int) -> list[list[Samples]]:
+    """The micro-batches that one process reads in each step, as many in every process.
 
-    Neighbours stay together. A process may have nothing of the last step's part.
+    Sequences stay whole. A micro-batch of the last step may be empty.
     """
-    size, group = settings.optimiser.batch_size, settings.data.neighbours
-    share = -(-size // processes)
-    parts = -(-share // (settings.compute.part or share))
+    size, sequence = settings.optimiser.batch_size, settings.data.sequence
+    own = -(-size // processes)
+    count = -(-own // (settings.compute.micro_batch or own))
     return [
-        _parts(draws[start : start + size], group, process * parts, processes * parts, parts)
-        for start in range(0, len(draws), size)
+        _micro_batches(samples[start : start + size], sequence, process * count, processes * count, count)
+        for start in range(0, len(samples), size)
     ]
 
 
-def _parts(batch: Draws, group: int, first: int, pieces: int, count: int) -> list[Draws]:
-    """`count` of the `pieces` that a batch is cut in, from piece `first` on; pieces differ by one group at most."""
-    groups = -(-len(batch) // group)
-    edges = [groups * piece // pieces * group for piece in range(first, first + count + 1)]
+def _micro_batches(batch: Samples, sequence: int, first: int, pieces: int, count: int) -> list[Samples]:
+    """`count` of the `pieces` of a batch, from piece `first` on; pieces differ by one sequence at most."""
+    sequences = -(-len(batch) // sequence)
+    edges = [sequences * piece // pieces * sequence for piece in range(first, first + count + 1)]
     return [batch[start:stop] for start, stop in pairwise(edges)]
 
 
-def flatten(steps: Sequence[Sequence[Draws]]) -> list[Draws]:
-    """All parts of some steps, one after the other."""
-    return [part for parts in steps for part in parts]
+def flatten(steps: Sequence[Sequence[Samples]]) -> list[Samples]:
+    """All micro-batches of some steps, in order."""
+    return [micro_batch for step in steps for micro_batch in step]

@@ -1,4 +1,4 @@
-"""CK+: sequences of pictures from a neutral face to the height of an expression; no sound.
+"""CK+: image sequences from a neutral face to the peak of an expression; no audio.
 
 `cohn-kanade-images/S005/001/S005_001_00000001.png` and on, `Emotion/S005/001/S005_001_00000011_emotion.txt` with one
 number. It has no split of its own.
@@ -8,54 +8,56 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from abaw_expr.data.datasets.clips import Row, folders_in
-from abaw_expr.data.media.sources import NOMINAL_RATE, list_pictures
+from abaw_expr.data.datasets.clips import ClipRow, folders_in
+from abaw_expr.data.discovery import innermost, is_leftover
+from abaw_expr.data.media.sources import NOMINAL_RATE, list_images
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release.reader import read_lines
-from abaw_expr.data.walk import innermost, is_leftover
+from abaw_expr.data.release.reader import read_text_lines
 from abaw_expr.errors import ReleaseError
 
 EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 """By their number, from 0."""
-NEUTRAL_SHARE, CLASS_SHARE = 1 / 5, 1 / 3
-"""Shares of a sequence, its first and its last pictures, that are neutral and have its class, one at least; what lies
-between is on its way and not annotated (D)."""
+_NEUTRAL_FRACTION, _CLASS_FRACTION = 1 / 5, 1 / 3
+"""Fractions of a sequence that are neutral, at its start, and have its class, at its end; one image at least. Images
+between them are not annotated (D)."""
 
 
-def read_rows(root: Path, problems: list[Problem]) -> Iterator[Row]:
-    """The neutral pictures of every sequence, and, where its emotion was coded, those of its class."""
-    pictures, emotions = (_folder(root, name, problems) for name in ("cohn-kanade-images", "Emotion"))
-    for folder in _takes(pictures):
+def read_rows(root: Path, problems: list[Problem]) -> Iterator[ClipRow]:
+    """The neutral images of every sequence, and those of its class where its emotion is coded."""
+    images, emotions = (_folder(root, name, problems) for name in ("cohn-kanade-images", "Emotion"))
+    for folder in _takes(images):
         subject, take = folder.parts[-2:]
-        name, count = f"{subject}_{take}", len(list_pictures(folder))
+        name, count = f"{subject}_{take}", len(list_images(folder))
         if not count:
-            yield Row(folder, "", subject, name=name)  # told as unreadable
+            yield ClipRow(folder, "", subject, name=name)  # reported as unreadable when it is prepared
             continue
         code = _emotion(emotions / subject / take)
         if code is not None and code[0] == 0:
-            yield Row(folder, EMOTIONS[0], subject, name=name, said=(code[1], 1))
+            yield ClipRow(folder, EMOTIONS[0], subject, name=name, source=(code[1], 1))
             continue
-        first = max(1, math.floor(count * NEUTRAL_SHARE))
-        yield Row(folder, EMOTIONS[0], subject, end=_before(first), name=name)
+        first = max(1, math.floor(count * _NEUTRAL_FRACTION))
+        yield ClipRow(folder, EMOTIONS[0], subject, end=_before(first), name=name)
         if code is not None and count > first:
-            last = max(1, math.floor(count * CLASS_SHARE))
-            yield Row(folder, EMOTIONS[code[0]], subject, start=_before(count - last), name=name, said=(code[1], 1))
+            last = max(1, math.floor(count * _CLASS_FRACTION))
+            yield ClipRow(
+                folder, EMOTIONS[code[0]], subject, start=_before(count - last), name=name, source=(code[1], 1)
+            )
 
 
-def _takes(pictures: Path) -> list[Path]:
-    folders = (folder for folder in pictures.glob("*/*/") if not any(map(is_leftover, folder.parts[-2:])))
+def _takes(images: Path) -> list[Path]:
+    folders = (folder for folder in images.glob("*/*/") if not any(map(is_leftover, folder.parts[-2:])))
     return sorted(folders)
 
 
-def _before(picture: int) -> float:
-    """Seconds between the picture of that number, counted from 0, and the one before it."""
-    return (picture - 0.5) / NOMINAL_RATE
+def _before(image: int) -> float:
+    """Seconds halfway between an image, counted from 0, and the one before it."""
+    return (image - 0.5) / NOMINAL_RATE
 
 
 def _emotion(folder: Path) -> tuple[int, Path] | None:
-    """The number in a sequence's one file, and the file; None where it was not coded."""
+    """The number in a sequence's one file, and the file; None where it is not coded."""
     for path in sorted(folder.glob("[!.]*_emotion.txt")):
-        text = "".join(read_lines(path)).strip()
+        text = "".join(read_text_lines(path)).strip()
         for number in range(len(EMOTIONS)):
             if _is(text, number):
                 return number, path
@@ -75,6 +77,6 @@ def _folder(root: Path, name: str, problems: list[Problem]) -> Path:
     found = [here / name for here, folders, _ in folders_in(root, problems) if name in folders]
     found = [folder for folder in found if innermost(folder) == folder]
     if len(found) != 1:
-        remedy = "Unpack pictures and emotion labels under one folder and name that."
+        remedy = "Unpack the images and the emotion labels under one folder, and name that folder."
         raise ReleaseError(f"holds {len(found)} folders {name}", path=root, expected="one, at any depth", remedy=remedy)
     return found[0]

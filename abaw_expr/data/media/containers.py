@@ -1,4 +1,4 @@
-"""Files as FFmpeg reads them, by what is in them: names and endings of files decide nothing, FFmpeg never sees them."""
+"""Opens media files with FFmpeg by their content: FFmpeg never sees a file's name, and no suffix decides anything."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 
-from abaw_expr.errors import of_machine
+from abaw_expr.errors import is_machine_error
 from abaw_expr.files import open_file
 
-INVALID = av.error.tag_to_code(b"INDA")
-"""FFmpeg's number for data that are invalid."""
+_INVALID = av.error.tag_to_code(b"INDA")
+"""FFmpeg's error number for invalid data."""
 
 
 class _Nameless:
-    """A file's bytes and nothing else: FFmpeg takes some names for patterns, protocols or formats."""
+    """A file's bytes without its name: FFmpeg interprets some names as patterns, protocols or formats."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -34,11 +34,11 @@ class _Nameless:
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
-    """Opens a file for FFmpeg, whatever it is called.
+    """Opens a file with FFmpeg, whatever its name.
 
-    Raises av.FFmpegError for what the file is and OSError for what the machine refuses, then and while it is read: the
-    bytes are read by us, so that an error number of FFmpeg's own (a header that asks for too much memory, an end that
-    comes early) is the file's.
+    Raises av.FFmpegError for a file that cannot be decoded and OSError for an error of the machine, on opening and
+    while the file is read. The bytes are read by this process, so an error number of FFmpeg's own (a header that asks
+    for too much memory, an early end) is a fault of the file.
     """
     try:
         descriptor = open_file(path)
@@ -50,31 +50,31 @@ def open_media(path: Path) -> Iterator[InputContainer]:
             os.close(descriptor)
     except (av.FFmpegError, OSError) as error:
         own = isinstance(error, av.FFmpegError)
-        if of_machine(error) != own:
+        if is_machine_error(error) != own:
             raise
         if own:
-            raise av.InvalidDataError(INVALID, str(error.strerror)) from error
-        raise av.InvalidDataError(error.errno or INVALID, error.strerror or str(error)) from error
+            raise av.InvalidDataError(_INVALID, str(error.strerror)) from error
+        raise av.InvalidDataError(error.errno or _INVALID, error.strerror or str(error)) from error
 
 
-def reason(error: Exception) -> str:
-    """What FFmpeg says was wrong, in words: some decoders give numbers of their own."""
-    said = str(getattr(error, "strerror", error))
-    return "damaged data" if said.startswith("Error number") else said
+def error_text(error: Exception) -> str:
+    """FFmpeg's error in words; some decoders return numbers of their own."""
+    text = str(getattr(error, "strerror", error))
+    return "damaged data" if text.startswith("Error number") else text
 
 
-def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The first stream of moving pictures; a cover picture of a piece of music is none."""
+def video_stream(container: InputContainer) -> av.VideoStream | None:
+    """The first video stream, cover images of audio files excepted."""
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
 def can_decode(stream: av.VideoStream | av.AudioStream) -> bool:
-    """Whether there is a decoder: damage makes codecs of streams that nobody knows."""
+    """Whether there is a decoder for a stream: damaged headers name codecs that do not exist."""
     return getattr(stream, "codec_context", None) is not None
 
 
-def begins(container: InputContainer, stream: av.VideoStream | av.AudioStream, packets: int = 50) -> bool:
-    """Whether something of a stream can be decoded, within so many packets from its beginning."""
+def starts_decodable(container: InputContainer, stream: av.VideoStream | av.AudioStream, packets: int = 50) -> bool:
+    """Whether anything can be decoded of the first `packets` packets of a stream."""
     if not can_decode(stream):
         return False
     container.seek(0)
@@ -88,12 +88,12 @@ def begins(container: InputContainer, stream: av.VideoStream | av.AudioStream, p
 
 
 class Packets:
-    """The packets of a stream that hold something, as far as the file can be read."""
+    """The packets of a stream that hold data, as far as the file can be read."""
 
     def __init__(self, container: InputContainer, stream: av.VideoStream | av.AudioStream) -> None:
         self._packets = container.demux(stream)
         self.cut: str | None = None
-        """Why reading ended before the file did, or None."""
+        """The error that ended reading before the end of the file, or None."""
 
     def __iter__(self) -> Iterator[av.Packet]:
         """Raises av.FFmpegError where there is no packet before the damage."""
@@ -106,6 +106,6 @@ class Packets:
         except av.FFmpegError as error:
             if not count:
                 raise
-            self.cut = reason(error)
-        except IndexError:  # PyAV at the end, of a file where streams begin in the middle
+            self.cut = error_text(error)
+        except IndexError:  # raised by PyAV at the end of a file whose streams begin in the middle
             return

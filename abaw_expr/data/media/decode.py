@@ -1,7 +1,9 @@
-"""What is read out of a video file: when each picture is shown, and the sound, both on the file's own clock.
+"""Reads a video file's frame times and audio, both on the clock of its frames.
 
-Time 0 is the moment of the first picture. Frame rates and time stamps are the file's, never assumed; what contradicts
-them is told.
+Time 0 is the first frame. Frame rates and time stamps come from the file and are never assumed; contradictions are
+reported.
+
+Shapes: n samples of audio, T frames.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,61 +16,61 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from abaw_expr.data.media.audio_track import Piece, lay
-from abaw_expr.data.media.containers import Packets, can_decode, open_media, picture_stream, reason
-from abaw_expr.data.media.stamps import Clock, clock_of, stamps_of
+from abaw_expr.data.media.audio_track import Piece, assemble_track
+from abaw_expr.data.media.containers import Packets, can_decode, error_text, open_media, video_stream
+from abaw_expr.data.media.timestamps import Clock, clock_of, time_stamps_of
 
 SAMPLE_RATE = 16_000
-"""Samples a second of the mono sound that is analysed."""
+"""Samples a second of the mono audio that is analysed."""
 MARGIN = 10.0
-"""Seconds after the last picture until which sound is kept: what is heard later is not asked for."""
-GAP_MARGIN = 2.5
-"""Seconds after the last picture until which a gap of the sound may last: real sound ends up to 2.1 s after it."""
+"""Seconds of audio that are kept after the last frame; later audio is not used."""
+_GAP_MARGIN = 2.5
+"""Seconds after the last frame at which a gap in the audio may end: real audio ends up to 2.1 s after it."""
 _ROUNDED = 0.005
-"""Seconds by which stamps of lost sound may be rounded: packets are of one length as a rule."""
+"""Seconds by which the stamps of lost audio may be rounded: packets usually have one length."""
 _SWALLOWED = 1.0
-"""Seconds by which lost sound may be longer than its packets say."""
+"""Seconds by which lost audio may be longer than its packets say."""
 _RATES = range(2_000, 800_000)
-"""Samples a second that sound may have; a damaged header says others, and would make hours of seconds."""
+"""Sample rates of audio; damaged headers give others, which would make hours of seconds."""
 
 
 @dataclass(frozen=True)
-class Sound:
-    """Mono sound of a recording at 16 kHz."""
+class Audio:
+    """Mono audio of a recording at 16 kHz."""
 
     samples: np.ndarray
-    """float32 [N]; sample i is heard at i / 16000 seconds."""
+    """float32 [n]; sample i is at i / 16000 seconds."""
     problem: str | None
-    """What could not be decoded, with how much of the sound that is, or None."""
+    """What could not be decoded, and how much of the audio that is, or None."""
     streams: int = 1
-    """How many streams of sound the file has; the first is this one."""
-    stamps: str | None = None
-    """How time stamps contradict the samples, or None."""
+    """The number of audio streams in the file; this is the first."""
+    stamp_problem: str | None = None
+    """How time stamps contradict the sample counts, or None."""
     cut: bool = False
-    """Whether there is more of it, long after the last picture."""
+    """Whether the audio continues long after the last frame."""
 
 
 def read_clock(path: Path) -> Clock:
-    """When the pictures of a video are shown; reads packets without decoding pictures.
+    """When the frames of a video are shown; reads packets and decodes no frame.
 
     Raises av.FFmpegError for a file that is not a readable video.
     """
     with open_media(path) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         if stream is None:
             return Clock.none()
         assert stream.time_base is not None
         packets = Packets(container, stream)
-        stamps, base = stamps_of(packets), stream.time_base
+        stamps, base = time_stamps_of(packets), stream.time_base
     clock = clock_of(stamps, base)
-    if clock.problem:  # a picture may be shown for as long as there is something to hear
-        as_said = clock_of(stamps, base, still=float("inf"))
-        clock = as_said if as_said.end > clock.end and as_said.end <= _heard(path) + MARGIN else clock
+    if clock.problem:  # a frame may be shown as long as there is audio
+        unbounded = clock_of(stamps, base, most_still=float("inf"))
+        clock = unbounded if unbounded.end > clock.end and unbounded.end <= _audio_seconds(path) + MARGIN else clock
     return replace(clock, cut=packets.cut)
 
 
-def _heard(path: Path) -> float:
-    """Seconds of sound by the packets of a file."""
+def _audio_seconds(path: Path) -> float:
+    """Seconds of audio by the packets of a file."""
     with open_media(path) as container:
         if not container.streams.audio:
             return 0.0
@@ -76,18 +78,18 @@ def _heard(path: Path) -> float:
 
 
 def read_times(path: Path) -> np.ndarray:
-    """When each picture of a video is shown, float64 [frames], in seconds from the first picture, ascending.
+    """When each frame of a video is shown, float64 [T], in seconds from the first frame, ascending.
 
     Raises av.FFmpegError for a file that is not a readable video.
     """
     return read_clock(path).times
 
 
-def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
-    """The first sound stream of a video on the clock of its pictures, read if not given; None where there is no sound.
+def read_audio(path: Path, clock: Clock | None = None) -> Audio | None:
+    """The first audio stream of a video on the clock of its frames, which is read if not given; None without audio.
 
-    Sound before the first picture is dropped, a late start and gaps are filled with silence, as is what cannot be
-    decoded. Where stamps contradict the samples, these go on end to end. Raises av.FFmpegError for a file that is not
+    Audio before the first frame is dropped. A late start, gaps and audio that cannot be decoded become silence. Where
+    stamps contradict the sample counts, samples are placed end to end. Raises av.FFmpegError for a file that is not
     readable.
     """
     clock = read_clock(path) if clock is None else clock
@@ -96,41 +98,43 @@ def read_sound(path: Path, clock: Clock | None = None) -> Sound | None:
             return None
         streams = len(container.streams.audio)
         if not can_decode(container.streams.audio[0]):
-            return Sound(np.zeros(0, np.float32), "there is no decoder for it", streams)
+            return Audio(np.zeros(0, np.float32), "there is no decoder for it", streams)
         decoded = _Decoded(container, container.streams.audio[0])
         limit = clock.end + MARGIN if len(clock.times) else None
         try:
             pieces, cut = _pieces(_mono(decoded), clock.zero, limit)
-        except av.FFmpegError as error:  # not of a packet, which is lost alone
-            return Sound(np.zeros(0, np.float32), reason(error), streams)
+        except av.FFmpegError as error:  # not of one packet, which alone would be lost
+            return Audio(np.zeros(0, np.float32), error_text(error), streams)
     problem = decoded.problem
     if not decoded.good:
-        return Sound(np.zeros(0, np.float32), problem, streams) if problem else None
-    samples, stamps = lay(pieces, clock, clock.end + GAP_MARGIN if limit is not None else None, SAMPLE_RATE)
-    return Sound(samples if limit is None else samples[: round(limit * SAMPLE_RATE)], problem, streams, stamps, cut)
+        return Audio(np.zeros(0, np.float32), problem, streams) if problem else None
+    gap_limit = clock.end + _GAP_MARGIN if limit is not None else None
+    samples, stamp_problem = assemble_track(pieces, clock, gap_limit, SAMPLE_RATE)
+    samples = samples if limit is None else samples[: round(limit * SAMPLE_RATE)]
+    return Audio(samples, problem, streams, stamp_problem, cut)
 
 
-class _StrangeError(Exception):
-    """A frame of sound that only damage can say."""
+class _DamagedFrameError(Exception):
+    """An audio frame with values that only damage explains."""
 
 
 class _Decoded:
-    """The frames of a stream of sound; what cannot be decoded is silent for as long as it would have been heard."""
+    """The frames of an audio stream; what cannot be decoded becomes silence of the same length."""
 
     def __init__(self, container: InputContainer, stream: av.AudioStream) -> None:
         self._packets, self._stream = Packets(container, stream), stream
         self.good = self.lost = 0.0
         """Seconds."""
         self._longest = 0.0
-        """Seconds of the longest frame: of some codecs a packet's length is in its bytes, which damage changes."""
-        self._reason: str | None = None
+        """Seconds of the longest frame: some codecs write a packet's length into its data, which damage changes."""
+        self._error: str | None = None
 
     @property
     def problem(self) -> str | None:
-        cut = f"it ends in damage ({self._packets.cut})" if self._packets.cut else None
-        if not self._reason:
+        cut = f"its end is damaged ({self._packets.cut})" if self._packets.cut else None
+        if not self._error:
             return cut
-        lost = f"{self.lost:.2f} of {self.lost + self.good:.2f} s cannot be decoded ({self._reason})"
+        lost = f"{self.lost:.2f} of {self.lost + self.good:.2f} s cannot be decoded ({self._error})"
         return f"{lost}; {cut}" if cut else lost
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -144,30 +148,30 @@ class _Decoded:
                 yield from self._silences(lost, frames[0], like or frames[0])
                 lost, like = [], frames[-1]
                 yield from frames
-        self.lost += self._seconds(lost)  # at the end that is no sound
+        self.lost += self._seconds(lost)  # at the end it adds no audio
         with suppress(av.FFmpegError):
             yield from self._usable(self._stream.decode(None))
 
     def _decode(self, packet: av.Packet) -> list[av.AudioFrame] | None:
-        """The frames of a packet, if any are ready; None where it is lost."""
+        """The frames of a packet, if any are ready; None where the packet is lost."""
         try:
             return self._usable(self._stream.decode(packet))
-        except (av.FFmpegError, _StrangeError) as error:
-            self._reason = self._reason or reason(error)
+        except (av.FFmpegError, _DamagedFrameError) as error:
+            self._error = self._error or error_text(error)
             return None
 
     def _usable(self, frames: list[av.AudioFrame]) -> list[av.AudioFrame]:
         for frame in frames:
             if frame.sample_rate not in _RATES:
-                raise _StrangeError(f"{frame.sample_rate} samples a second")
+                raise _DamagedFrameError(f"{frame.sample_rate} samples a second")
             seconds = frame.samples / frame.sample_rate
             self.good, self._longest = self.good + seconds, max(self._longest, seconds)
         return frames
 
     def _silences(self, lost: list[av.Packet], then: av.AudioFrame, like: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """Silence in the place of lost packets, to the stamp of what comes then if that is likely.
+        """Silence for lost packets, up to the stamp of the next frame if that is plausible.
 
-        Damage may have swallowed the packets that followed.
+        Damage may have removed the packets after them.
         """
         if not lost:
             return
@@ -183,7 +187,7 @@ class _Decoded:
         yield frame
 
     def _seconds(self, packets: list[av.Packet], default: float = 0.0) -> float:
-        """How long lost packets would have been heard."""
+        """The length of lost packets, in seconds."""
         return sum(min(_seconds(packet, default), self._longest or 1.0) for packet in packets)
 
 
@@ -192,12 +196,12 @@ def _stamp(timed: av.Packet | av.AudioFrame) -> float | None:
 
 
 def _seconds(packet: av.Packet, default: float = 0.0) -> float:
-    """How long a packet is heard, as far as it says so, and a second at most."""
+    """The length of a packet in seconds as it states it, at most one second."""
     return min(float(packet.duration * packet.time_base), 1.0) if packet.duration else default
 
 
 def _silence(like: av.AudioFrame, seconds: float) -> av.AudioFrame:
-    """A silent frame of the form of another."""
+    """A silent frame in the format of another."""
     count = max(1, round(seconds * like.sample_rate))
     array = like.to_ndarray()
     shape = (len(array), count if like.format.is_planar else count * like.layout.nb_channels)
@@ -209,7 +213,7 @@ def _silence(like: av.AudioFrame, seconds: float) -> av.AudioFrame:
 
 
 def _mono(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-    """The same sound as 16 kHz mono; a stream may change its channels or its rate on the way."""
+    """Audio as 16 kHz mono; a stream may change its channels or its rate."""
     for _, alike in groupby(frames, lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
         for frame in alike:
@@ -218,7 +222,7 @@ def _mono(frames: Iterable[av.AudioFrame]) -> Iterator[av.AudioFrame]:
 
 
 def _pieces(frames: Iterable[av.AudioFrame], zero: float, limit: float | None) -> tuple[list[Piece], bool]:
-    """Sound in pieces, until there is as much as can be heard to `limit`, and whether there is more."""
+    """Audio in pieces, until it reaches `limit` seconds, and whether there is more."""
     pieces = list[Piece]()
     left = float("inf")
     for frame in frames:

@@ -1,7 +1,9 @@
-"""The organisers' release, from the 3rd to the 10th edition: what is where, and the labels of every video.
+"""Reads the organisers' release, from the 3rd to the 10th edition: its files, and the labels of every video.
 
-Nothing is decoded here. A folder given as the release may hold, at any depth, one edition's annotations, one or more
-roots of crops (`cropped_aligned*`), videos in any batch folder, and the list of test videos.
+No media file is decoded. A release folder may hold, at any depth, one edition's annotations, one or more roots of crops
+(`cropped_aligned*`), videos in any batch folder, and the list of test videos.
+
+Shapes: L lines of an annotation, T frames of a video.
 """
 
 import math
@@ -15,14 +17,23 @@ from unicodedata import normalize
 
 import numpy as np
 
+from abaw_expr.data.discovery import (
+    Found,
+    VideoFile,
+    crop_folders,
+    crops_of,
+    discover,
+    innermost,
+    is_leftover,
+    video_files_of,
+)
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import list_crops
-from abaw_expr.data.walk import Film, Found, crop_folders, crops_of, films_of, innermost, is_leftover, walk
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name, open_file
 from abaw_expr.tasks.task import TASKS, Field, Task, task_of_columns
 
-SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
+_SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
 _WHOLE = re.compile(r"\s*-?[0-9]{1,9}\s*")
 _DECIMAL = re.compile(r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*")
 
@@ -33,9 +44,9 @@ class Span:
 
     label: int
     start: float = 0.0
-    """Seconds; the frame shown then is in it."""
+    """Seconds; the frame shown then belongs to it."""
     end: float = math.inf
-    """Seconds; the frame shown then is not."""
+    """Seconds; the frame shown then does not belong to it."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +57,22 @@ class Video:
     split: str
     """train, val or test."""
     labels: np.ndarray | None
-    """int8 [lines]; entry i belongs to frame i + 1. None for a test video, and where spans say it."""
+    """int8 [L]; entry i belongs to frame i + 1. None for a test video, and where `spans` hold the labels."""
     crop_folders: tuple[Path, ...]
     """This video's folder in every root of crops that has one."""
     spans: tuple[Span, ...] = ()
-    """Labels by time, of data sets that annotate clips and not frames."""
+    """Labels by time, in data sets that annotate clips instead of frames."""
     faces: Path | None = None
-    """Where it holds pictures, a folder of them or one, these are faces and serve as crops; None: the folders do."""
+    """The images that serve as crops, a folder or one file, if the recording is made of images of faces; else None."""
 
     @property
     def lines(self) -> int:
-        """How many lines its annotation has."""
+        """The number of lines of its annotation."""
         return 0 if self.labels is None else len(self.labels)
 
     def labels_at(self, time: np.ndarray) -> np.ndarray:
-        """Label of each frame, int8, -1 where not annotated; `time` [frames] is in seconds, a line at least each."""
+        """The label of each frame, int8 [T], -1 where not annotated; `time` [T] is in seconds, T at least the number of
+        lines."""
         label = np.full(len(time), -1, np.int8)
         if self.labels is not None:
             label[: self.lines] = self.labels
@@ -71,44 +83,44 @@ class Video:
 
 @dataclass(frozen=True)
 class Recording:
-    """One video file (or sound file, or pictures) and the people in it (`_left` and `_right` share it)."""
+    """One video file (or audio file, or images) and the people in it (`_left` and `_right` share it)."""
 
     name: str
     path: Path | None
-    """What it is made from (see `sources`), or None where the release has none."""
+    """What it is made from (see `sources`), or None where the release has no file."""
     videos: tuple[Video, ...]
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a release folder holds for one task."""
+    """The content of a release folder for one task."""
 
     root: Path
     recordings: tuple[Recording, ...]
     not_annotated: tuple[str, ...]
     """Video files that neither an annotation nor the test list names."""
     has_test_list: bool
-    """Whether a list of test videos is there; before the organisers hand it out there is none."""
+    """Whether the release has a list of test videos; the organisers publish it late."""
     problems: tuple[Problem, ...] = ()
-    """What is wrong with where things lie."""
+    """Defects of folders and file names."""
 
 
 def read_release(root: Path, task: Task) -> Release:
     """Reads a release folder.
 
-    Raises ReleaseError where the folder, its annotations or its lists cannot be used; the error names file and line.
+    Raises ReleaseError where the folder, its annotations or its lists cannot be used, with file and line.
     """
     root = Path(root)
     if not root.is_dir():
         raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the organisers' release.")
-    found = walk(root, task)
+    found = discover(root, task)
     videos: dict[str, Video] = {}
     for name, split, labels in _subjects(found, root, task):
         if name in videos:
             raise ReleaseError(
                 f"{name} is named as a {videos[name].split} video and as a {split} video",
                 path=root,
-                remedy="Leave it in one of the two.",
+                remedy="Remove it from one of the two.",
             )
         videos[name] = Video(name, split, labels, ())
     crops = crops_of(videos, found.crops, root, found.problems)
@@ -116,14 +128,14 @@ def read_release(root: Path, task: Task) -> Release:
 
 
 def read_annotation(path: Path, task: Task) -> np.ndarray:
-    """Labels of one annotation file; entry i belongs to frame i + 1.
+    """The labels of one annotation file; entry i belongs to frame i + 1.
 
-    A class: int8 [lines]; action units: int8 [lines, 12]; valence and arousal: float32 [lines, 2]. Each number by
-    itself may be the mark of what nobody annotated, so that a frame may be annotated in part.
+    A class: int8 [L]; action units: int8 [L, 12]; valence and arousal: float32 [L, 2]. Each number by itself may be the
+    ignore value, so that a frame may be annotated in part.
 
-    A byte-order mark, CRLF and a missing last newline are normal. Raises ReleaseError for any other departure.
+    A byte-order mark, CRLF and a missing last newline are accepted. Raises ReleaseError for any other deviation.
     """
-    lines = read_lines(path)
+    lines = read_text_lines(path)
     if not lines:
         raise ReleaseError("is empty", path=path, expected=task.header, remedy="Unpack the annotations again.")
     if lines[0].strip() != task.header:
@@ -137,7 +149,7 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
         )
     if len(lines) == 1:
         raise ReleaseError("has a header and no label", path=path, line=1, remedy="Unpack the annotations again.")
-    known: dict[str, list[float]] = {}  # lines repeat
+    known: dict[str, list[float]] = {}  # most lines repeat
     for number, text in enumerate(lines[1:], start=2):
         if text not in known:
             known[text] = _label(text, path, number, task)
@@ -147,9 +159,10 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
 
 
 def task_of_folder(folder: Path) -> Task:
-    """The challenge whose annotations a folder holds, by the first file's header. Raises ReleaseError for any other."""
+    """The task of the annotations in a folder, by the first file's header. Raises ReleaseError for an unknown
+    header."""
     path = _annotation_files(folder)[0]
-    header = (read_lines(path) or [""])[0].strip()
+    header = (read_text_lines(path) or [""])[0].strip()
     task = task_of_columns(header.split(","))
     if task is None:
         expected = " or ".join(known.header for known in TASKS)
@@ -158,13 +171,14 @@ def task_of_folder(folder: Path) -> Task:
 
 
 def read_annotation_folder(folder: Path, task: Task) -> dict[str, np.ndarray]:
-    """Labels of every `<video>.txt` in a folder, by video name, as `read_annotation` gives them."""
-    # systems write names of files with accents in two ways; what is in files has the composed one
+    """The labels [L] or [L, fields] of every `<video>.txt` in a folder, by video name, as `read_annotation` returns
+    them."""
+    # systems write accents in file names in two forms; text files have the composed one
     files = dict[str, Path]()
     for path in _annotation_files(folder):
         other = files.setdefault(normalize("NFC", check_name(path.stem, ReleaseError, path)), path)
         if other != path:
-            remedy = "Leave the right one of the two."
+            remedy = "Keep the right one of the two."
             raise ReleaseError("has the name of another file", path=path, found=f"{other.name!a}", remedy=remedy)
     return {name: read_annotation(path, task) for name, path in files.items()}
 
@@ -177,8 +191,8 @@ def _annotation_files(folder: Path) -> list[Path]:
 
 
 def read_test_list(path: Path) -> list[str]:
-    """Names of the test videos, a line each, in the file's order."""
-    names = [line.strip() for line in read_lines(path)]
+    """The names of the test videos, one a line, in the file's order."""
+    names = [line.strip() for line in read_text_lines(path)]
     if not names:
         raise ReleaseError("is empty", path=path, expected="a video name a line")
     for number, name in enumerate(names, start=1):
@@ -193,8 +207,8 @@ def read_test_list(path: Path) -> list[str]:
     return names
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file of the organisers, without byte-order mark, carriage returns and the last newline."""
+def read_text_lines(path: Path) -> list[str]:
+    """The lines of an organisers' text file, without byte-order mark, carriage returns and the last newline."""
     try:
         with os.fdopen(open_file(path), encoding="utf-8-sig") as file:
             text = file.read()
@@ -206,9 +220,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Which annotated lines of each video have a crop in any of the roots, bool [lines]; a video need not have any.
+    """Which annotated lines of each video have a crop in any of the roots, bool [L]; a video may have none.
 
-    Raises ReleaseError where the roots hold none of the videos.
+    `truths` are labels [L] or [L, fields] by video. Raises ReleaseError where the roots hold none of the videos.
     """
     problems = list[Problem]()
     crops = [folders for root in roots for folders in crop_folders(root, root, problems)]
@@ -222,7 +236,7 @@ def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) ->
 def _subjects(found: Found, root: Path, task: Task) -> Iterator[tuple[str, str, np.ndarray | None]]:
     """(name, split, labels) of every video that the task uses."""
     annotations = _only(found.annotations, root, "annotation folder", " or ".join(task.annotation_folders))
-    for folder, split in SPLIT_FOLDERS.items():
+    for folder, split in _SPLIT_FOLDERS.items():
         for name, labels in read_annotation_folder(annotations / folder, task).items():
             yield name, split, labels
     if found.test_lists:
@@ -245,28 +259,28 @@ def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
 
 
 def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
-    people: dict[Film, list[Video]] = defaultdict(list)
-    for name, film in films_of(videos, found.videos, root, found.problems).items():
-        people[film].append(videos[name])
-    recordings = tuple(Recording(film.name, film.path, tuple(people[film])) for film in sorted(people, key=_name))
-    shown = {film.path for film in people}
-    strangers = tuple(sorted(name for name, path in found.videos.items() if path not in shown))
-    return Release(root, recordings, strangers, bool(found.test_lists), tuple(found.problems))
+    people: dict[VideoFile, list[Video]] = defaultdict(list)
+    for name, file in video_files_of(videos, found.videos, root, found.problems).items():
+        people[file].append(videos[name])
+    recordings = tuple(Recording(file.name, file.path, tuple(people[file])) for file in sorted(people, key=_name))
+    used = {file.path for file in people}
+    unknown = tuple(sorted(name for name, path in found.videos.items() if path not in used))
+    return Release(root, recordings, unknown, bool(found.test_lists), tuple(found.problems))
 
 
-def _name(film: Film) -> str:
-    return film.name
+def _name(video_file: VideoFile) -> str:
+    return video_file.name
 
 
 def _label(text: str, path: Path, line: int, task: Task) -> list[float]:
-    """The numbers of a line, one a field."""
+    """The numbers of a line, one per field."""
     parts = text.split(",")
-    # int() and float() alone would take 1_0, +1, nan and the digits of other scripts
+    # int() and float() alone would accept 1_0, +1, nan and the digits of other scripts
     known = len(parts) == len(task.fields) and all(
         (_WHOLE if field.whole else _DECIMAL).fullmatch(part) for part, field in zip(parts, task.fields, strict=True)
     )
     numbers = [float(part) for part in parts] if known else []
-    if known and all(map(_may_stand, numbers, task.fields)):
+    if known and all(map(_is_valid, numbers, task.fields)):
         return numbers
     field, count = task.fields[0], len(task.fields)
     each = f"{field.expected}, or {field.ignore_value} where not annotated"
@@ -279,5 +293,5 @@ def _label(text: str, path: Path, line: int, task: Task) -> list[float]:
     )
 
 
-def _may_stand(number: float, field: Field) -> bool:
+def _is_valid(number: float, field: Field) -> bool:
     return number == field.ignore_value or field.low <= number <= field.high

@@ -1,8 +1,8 @@
-"""Release -> store, recording by recording, in several processes.
+"""Prepares a store from a release, recording by recording, in several processes.
 
-A recording's folder appears whole or not at all, so a run that was killed goes on where it stopped and ends with the
-same bytes. What is wrong with the release is gathered in an integrity report; only what would make labels or row
-counts wrong stops the run.
+A recording's folder is written whole or not at all: a killed run continues where it stopped and ends with the same
+bytes. Defects of the release are collected in an integrity report; only defects that would make labels or row counts
+wrong stop the run.
 """
 
 import os
@@ -17,8 +17,8 @@ from typing import Any
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.reader import Recording, Release, Video, read_release
 from abaw_expr.data.store.recording import prepare_recording
-from abaw_expr.data.store.store import FORMAT, MANIFEST, RECORDING_FILE, RECORDINGS, read_recording
-from abaw_expr.data.workers import share
+from abaw_expr.data.store.store import MANIFEST, RECORDING_FILE, RECORDINGS, STORE_FORMAT, read_recording
+from abaw_expr.data.workers import OnProgress, parallel_map
 from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import clean, digest, file_digest, is_passing, locked, write_json
 from abaw_expr.tasks.task import Task
@@ -29,19 +29,19 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run of `prepare` did."""
+    """The result of a run of `prepare`."""
 
     problems: tuple[Problem, ...]
     left_out: tuple[str, ...]
     """Videos that could not be prepared; each is named in `problems`."""
     videos: dict[str, int]
-    """How many videos the store holds, by split."""
+    """The number of videos in the store, by split."""
     frames: int
     crops: int
     made: int
-    """Recordings made by this run."""
+    """Recordings prepared by this run."""
     kept: int
-    """Recordings that were there already."""
+    """Recordings that were in the store already."""
 
 
 def prepare(
@@ -49,38 +49,36 @@ def prepare(
     store_root: Path,
     task: Task,
     workers: int,
-    progress: Callable[[int, int], None],
+    on_progress: OnProgress,
     read: Callable[[Path, Task], Release] = read_release,
 ) -> Prepared:
-    """Makes or completes a store; `progress(done, total)` is told after every recording, in frames.
+    """Makes or completes a store; `on_progress(frames done, frames in all)` is called after every recording.
 
-    `read` knows the data set that lies at `release_root`. The manifest of a store that is there stays until the new one
-    takes its place; meanwhile `open_store` sees which recordings it does not fit.
+    `read` reads the data set at `release_root`. An existing manifest stays until the new one replaces it; until then
+    `open_store` detects recordings that do not match it.
 
-    Raises ReleaseError for annotations or lists that cannot be used, StoreError where a worker process dies, another
-    process prepares the store, or `store_root` holds anything but a store.
+    Raises ReleaseError for annotations or lists that cannot be used, and StoreError where a worker process dies,
+    another process prepares the store, or `store_root` is neither a store nor a new folder.
     """
     root = Path(store_root)
     _check_store(root)
     with locked(root, StoreError):
-        return _prepare_all(read(release_root, task), root, task, workers, progress)
+        return _prepare_all(read(release_root, task), root, task, workers, on_progress)
 
 
-def _prepare_all(
-    release: Release, root: Path, task: Task, workers: int, progress: Callable[[int, int], None]
-) -> Prepared:
+def _prepare_all(release: Release, root: Path, task: Task, workers: int, on_progress: OnProgress) -> Prepared:
     folders = root / RECORDINGS
     clean(folders)
     sizes = {recording.name: _frames(recording) for recording in release.recordings}
     largest_first = sorted(release.recordings, key=lambda recording: -sizes[recording.name])
     done = made = 0
     try:
-        for recording, fresh in share(partial(_prepare, folders), largest_first, workers):
+        for recording, fresh in parallel_map(partial(_prepare, folders), largest_first, workers):
             made += fresh
             done += sizes[recording.name]
-            progress(done, sum(sizes.values()))
+            on_progress(done, sum(sizes.values()))
     finally:
-        clean(folders)  # after Ctrl-C worker processes may have left something
+        clean(folders)  # a stop by Ctrl-C may leave temporary files of worker processes
     return _finish(release, root, task, made)
 
 
@@ -89,26 +87,26 @@ def _prepare(folders: Path, recording: Recording) -> bool:
 
 
 def _frames(recording: Recording) -> int:
-    """About how many frames a recording has, so how long it takes: label lines are at hand, crops are counted."""
+    """The approximate number of frames of a recording, for its duration: its label lines, or its crops."""
     return 1 + sum(_crops(v) if v.labels is None else len(v.labels) for v in recording.videos)
 
 
 def _crops(video: Video) -> int:
     count = 0
     for folder in video.crop_folders:
-        with suppress(OSError):  # preparing it will tell
+        with suppress(OSError):  # preparing the video reports it
             count += len(os.listdir(folder))
     return count
 
 
 def _check_store(root: Path) -> None:
-    """Refuses a folder that is something else: the release, a run, somebody's papers."""
+    """Refuses a folder that is neither a store nor new, such as a release or a run."""
     if root.exists() and not root.is_dir():
-        raise StoreError("is not a folder", path=root, expected="a new folder, or a store to go on with")
+        raise StoreError("is not a folder", path=root, expected="a new folder, or a store to continue")
     names = {entry.name for entry in root.iterdir()} if root.exists() else set()
     strangers = sorted(name for name in names - {MANIFEST, REPORT, RECORDINGS} if not is_passing(name))
     if strangers:
-        remedy = "Name a new folder, or a store to go on with."
+        remedy = "Name a new folder, or a store to continue."
         raise StoreError("is not a store", path=root, found=shorten(strangers), remedy=remedy)
 
 
@@ -126,7 +124,7 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
     entries = {r.name: read_recording(store_root / RECORDINGS / r.name) for r in release.recordings}
     problems = [Problem(**problem) for entry in entries.values() for problem in entry["problems"]]
     problems += [*release.problems, *_not_annotated(release)]
-    problems.sort(key=lambda problem: problem.remedy.startswith("None needed"))  # what asks for work comes first
+    problems.sort(key=lambda problem: problem.remedy.startswith("None needed"))  # defects that need work come first
     whole = {name: entry for name, entry in entries.items() if entry["videos"]}
     videos = {name: video for entry in whole.values() for name, video in entry["videos"].items()}
     left_out = sorted(v.name for r in release.recordings for v in r.videos if v.name not in videos)
@@ -143,7 +141,7 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
     report["recordings"] = {name: _row(entry) for name, entry in whole.items()}
     write_json(store_root / REPORT, report)
     manifest = {
-        "format": FORMAT,
+        "format": STORE_FORMAT,
         "version": VERSION,
         "task": task.name,
         "class_names": list(task.columns),
@@ -156,7 +154,7 @@ def _finish(release: Release, store_root: Path, task: Task, made: int) -> Prepar
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
-    """A recording in the report: how long it is, and what its sound is like."""
-    sound = entry["sound"] or {}
-    measured = {f"sound_{key}": value for key, value in sound.items() if key not in ("mean", "std")}
+    """A recording's row in the report: its length, and what its audio is like."""
+    audio = entry["sound"] or {}
+    measured = {f"sound_{key}": value for key, value in audio.items() if key not in ("mean", "std")}
     return {"picture_seconds": entry["seconds"], "rate": entry["rate"], **measured}

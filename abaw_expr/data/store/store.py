@@ -1,12 +1,14 @@
-"""The prepared store: what training and prediction read, in files that ordinary tools open.
+"""The prepared store, which training and prediction read; ordinary tools open its files.
 
 manifest.json                       written last: its presence means complete; digests of the recording.json files
 report.json                         the integrity report
 recordings/<recording>/
-    recording.json                  what is in it, what made it, digests of its files
-    sound.npy                       log-mel float16 [steps, 64], time 0 = first picture (absent: no sound)
+    recording.json                  content, origin and digests of the other files
+    sound.npy                       log-mel float16 [steps, 64], time 0 = first frame (missing: no audio)
     <video>.parquet                 a row a frame: frame, time, label, offset and size of its crop in the tar
-    <video>.tar                     the crops' JPEG files as they came, under the organisers' names
+    <video>.tar                     the crops' JPEG files as released, under the organisers' names
+
+Shapes: T frames of a video.
 """
 
 import io
@@ -25,32 +27,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abaw_expr.data.media.logmel import MEL_BANDS
-from abaw_expr.data.store.entries import ManifestEntry, RecordingEntry
+from abaw_expr.data.store.schema import ManifestEntry, RecordingEntry
 from abaw_expr.errors import StoreError, shorten, unreadable
 from abaw_expr.files import bytes_digest, check_name, check_shape, digest, file_digest, parse_json, read_json
-from abaw_expr.tasks.task import Task
+from abaw_expr.tasks.task import EXPR, Task
 
-FORMAT = 2
-"""Number of this layout; a store with another number must be prepared again."""
+STORE_FORMAT = 2
+"""Version of this layout; a store of another version must be prepared again."""
 MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
-SOUND_FILE = "sound.npy"
+AUDIO_FILE = "sound.npy"
 MAPPED_BYTES = 2**30
-"""Of crops that a process maps into memory. Pages of a map once touched count as the process's own, so that the whole
-of a large store would; crops beyond these bytes are read, which takes twice as long."""
+"""Bytes of crops that a process maps into memory. Pages that were read count as the process's memory, so a large store
+is not mapped as a whole; crops beyond this limit are read by system calls, which take twice as long."""
 _WITHOUT = {
     "train": "Is the release complete?",
-    "val": "Is the release complete? Of another data set, prepare it anew with --val-share above 0: a run is validated "
-    "on its first store. Only a store that is mixed into another, as STORE=SHARE, needs none.",
+    "val": "Is the release complete? Prepare another data set with --val-fraction above 0: a run is validated on its "
+    "first store. Only a store that is mixed into another, as STORE=FRACTION, needs no validation video.",
     "test": "Add the organisers' list of test videos to the release and run `prepare` again.",
 }
-"""What to do where a split is empty."""
+"""Remedies for a split without videos."""
 _AGAIN = "Run `prepare` into a new folder."
-_MEND = "Delete its folder and run `prepare` again: it makes what is missing."
-_GO_ON = "Run `prepare` to its end; it goes on where it stopped."
+_REMAKE = "Delete its folder and run `prepare` again: it makes what is missing."
+_CONTINUE = "Run `prepare` to its end; it continues where it stopped."
 _COLUMNS = pa.schema([("time", pa.float64()), ("label", pa.int8()), ("offset", pa.int64()), ("size", pa.int32())])
-"""Of a table of frames, as far as they are read again."""
+"""Columns of a table of frames that are read again."""
 
 
 @dataclass(frozen=True)
@@ -58,69 +60,70 @@ class Frames:
     """A video's frames in columns; row i is frame i + 1."""
 
     time: np.ndarray
-    """float64, seconds on the video's own clock."""
+    """float64 [T], seconds on the video's own clock."""
     label: np.ndarray
-    """int8, -1 where not annotated."""
+    """int8 [T], -1 where not annotated."""
     offset: np.ndarray
-    """int64, where the frame's crop begins in the tar."""
+    """int64 [T], the offset of the frame's crop in the tar."""
     size: np.ndarray
-    """int32, bytes of the crop; 0 where the frame has none."""
+    """int32 [T], bytes of the crop; 0 where the frame has none."""
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
     def has_crop(self) -> np.ndarray:
+        """bool [T]."""
         return self.size > 0
 
 
 @dataclass(frozen=True)
 class StoredVideo:
-    """One video (one person) of a store; its arrays are read when first asked for."""
+    """One video (one person) of a store; its arrays are read on first use."""
 
     name: str
     split: str
     folder: Path
-    sound_mean: np.ndarray | None
-    """float32 [64], mean log-mel of the recording a band; None without sound."""
-    sound_std: np.ndarray | None
+    audio_mean: np.ndarray | None
+    """float32 [64], mean log-mel of the recording per band; None without audio."""
+    audio_std: np.ndarray | None
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Digests of the recording's files, which table and sound are held against when they are opened."""
+    """Digests of the recording's files; table and audio are compared with them when they are opened."""
 
     @cached_property
     def frames(self) -> Frames:
         """Raises StoreError where the table is damaged."""
-        return read_frames(self.folder / f"{self.name}.parquet", self.files.get(f"{self.name}.parquet"))
+        return _read_frame_table(self.folder / f"{self.name}.parquet", self.files.get(f"{self.name}.parquet"))
 
     @cached_property
-    def sound(self) -> np.ndarray | None:
-        """Log-mel float16 [steps, 64], mapped from disk; None without sound. Raises StoreError where it is damaged."""
-        return None if self.sound_mean is None else read_mel(self.folder / SOUND_FILE, self.files.get(SOUND_FILE))
+    def audio(self) -> np.ndarray | None:
+        """Log-mel float16 [steps, 64], mapped from disk; None without audio. Raises StoreError where it is damaged."""
+        return None if self.audio_mean is None else _read_audio(self.folder / AUDIO_FILE, self.files.get(AUDIO_FILE))
 
     @cached_property
     def _tar(self) -> "_Mapped | _Opened":
         return _open_tar(self.folder / f"{self.name}.tar")
 
     @cached_property
-    def _places(self) -> tuple[memoryview, memoryview]:
-        """Offsets and sizes; views give plain numbers in a third of the time that arrays take."""
+    def _crop_places(self) -> tuple[memoryview, memoryview]:
+        """Offsets and sizes; indexing a memoryview takes a third of the time of indexing an array."""
         return self.frames.offset.data, self.frames.size.data
 
     def jpeg(self, row: int) -> bytearray | None:
         """Bytes of a frame's crop; None where it has none."""
-        offset, size = self._places
+        offset, size = self._crop_places
         return self._tar.read(offset[row], size[row]) if size[row] else None
 
     def before_crop(self, row: int) -> bytearray:
-        """The header in the tar before a frame's crop."""
-        return self._tar.read(self._places[0][row] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+        """The tar header before a frame's crop."""
+        return self._tar.read(self._crop_places[0][row] - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
 
 
 class _Mapped:
-    """A tar mapped into memory: once its pages are touched, a crop is a copy and no call of the system."""
+    """A tar mapped into memory: once its pages were read, reading a crop is a copy without a system call."""
 
     bytes_mapped = 0
-    """By all of them in this process."""
+    """The total of this process."""
 
     def __init__(self, file: io.FileIO, length: int) -> None:
         self._view = memoryview(mmap(file.fileno(), length, access=ACCESS_READ))
@@ -137,10 +140,10 @@ class _Mapped:
 
 
 class _Opened:
-    """An open tar."""
+    """A tar read by system calls."""
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file = file  # closed when this goes
+        self._file = file  # closed with this object
         self._descriptor = file.fileno()
 
     def read(self, start: int, size: int) -> bytearray:
@@ -150,7 +153,7 @@ class _Opened:
 
 
 def _open_tar(path: Path) -> _Mapped | _Opened:
-    """Mapped where it fits into what is left of `MAPPED_BYTES`."""
+    """Maps the tar if it fits into the rest of `MAPPED_BYTES`."""
     file = io.FileIO(path)
     length = os.fstat(file.fileno()).st_size
     fits = 0 < length <= MAPPED_BYTES - _Mapped.bytes_mapped
@@ -163,10 +166,10 @@ class Store:
 
     root: Path
     digest: str
-    """Identity of all that training reads, the extras and their shares too."""
+    """Identity of everything that training reads, including the extras and their fractions."""
     videos: tuple[StoredVideo, ...]
     extras: tuple["Extra", ...] = ()
-    """Stores that training draws from too (see `mixture`); validation and prediction do not."""
+    """Stores that training samples from too (see `mixture`); validation and prediction do not."""
 
     def split(self, name: str) -> tuple[StoredVideo, ...]:
         """The videos of train, val or test. Raises StoreError where there is none."""
@@ -182,36 +185,39 @@ class Extra:
     """A store that another one is mixed with."""
 
     store: Store
-    share: float
-    """Share of an epoch's samples that come from it."""
+    fraction: float
+    """Fraction of an epoch's samples that come from it."""
 
 
-def open_store(root: Path, task: Task) -> Store:
-    """Opens a store; raises StoreError where it is incomplete, of another version or of another task, where a recording
-    was made anew since, or changed, and the manifest does not fit it."""
+def open_store(root: Path, task: Task = EXPR) -> Store:
+    """Opens a store.
+
+    Raises StoreError where it is incomplete, of another version or task, or where recordings changed after the manifest
+    was written.
+    """
     manifest = read_manifest(root, task)
     folders = {name: Path(root) / RECORDINGS / name for name in manifest["recordings"]}
     entries = {name: read_recording(folder, manifest["recordings"][name]) for name, folder in folders.items()}
     if not agrees(manifest, entries):
         remedy = "Run `prepare` again: it makes a new manifest."
-        raise StoreError("does not agree with the recordings", path=Path(root) / MANIFEST, remedy=remedy)
+        raise StoreError("does not match the recordings", path=Path(root) / MANIFEST, remedy=remedy)
     videos = (video for name, entry in entries.items() for video in _videos(folders[name], entry))
     return Store(Path(root), manifest["digest"], tuple(videos))
 
 
 def agrees(manifest: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether what a manifest says of all recordings is what they say of themselves."""
+    """Whether a manifest matches the recordings' own entries."""
     videos = {name: video for entry in entries.values() for name, video in entry["videos"].items()}
     whole = digest({name: entry["files"] for name, entry in entries.items()})
     return (manifest["digest"], manifest["videos"]) == (whole, videos)
 
 
 def read_manifest(root: Path, task: Task) -> dict[str, Any]:
-    """What a complete store of this task says of itself; raises StoreError as `open_store` does."""
+    """The manifest of a complete store of this task; raises StoreError as `open_store` does."""
     if not (Path(root) / MANIFEST).exists() and not (Path(root) / RECORDINGS).is_dir():
         raise StoreError("is not a store", path=root, expected="a folder that `prepare` made", remedy="Check the path.")
-    manifest: dict[str, Any] = read_json(Path(root) / MANIFEST, StoreError, _GO_ON, dict)
-    for key, expected in (("format", FORMAT), ("task", task.name), ("class_names", list(task.columns))):
+    manifest: dict[str, Any] = read_json(Path(root) / MANIFEST, StoreError, _CONTINUE, dict)
+    for key, expected in (("format", STORE_FORMAT), ("task", task.name), ("class_names", list(task.columns))):
         if manifest.get(key) != expected:
             raise StoreError(
                 f"the store has another {key.replace('_', ' ')}",
@@ -220,53 +226,57 @@ def read_manifest(root: Path, task: Task) -> dict[str, Any]:
                 expected=expected,
                 remedy=_AGAIN,
             )
-    check_shape(manifest, ManifestEntry, StoreError, Path(root) / MANIFEST, _MEND)
+    check_shape(manifest, ManifestEntry, StoreError, Path(root) / MANIFEST, _REMAKE)
     for name in manifest["recordings"]:
         check_name(name, StoreError, Path(root) / MANIFEST)
     return manifest
 
 
 def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
-    """What `recording.json` of a folder says (`RecordingEntry`). Raises StoreError where it is damaged, or has another
-    digest than the `known` one."""
+    """The `recording.json` of a folder (`RecordingEntry`).
+
+    Raises StoreError where it is damaged, or its digest is not the `known` one.
+    """
     path = folder / RECORDING_FILE
-    data = _read(path, known, _GO_ON)
-    entry: dict[str, Any] = parse_json(data, path, StoreError, _MEND, RecordingEntry)
+    data = _read(path, known, _CONTINUE)
+    entry: dict[str, Any] = parse_json(data, path, StoreError, _REMAKE, RecordingEntry)
     for name in (*entry["videos"], *entry["files"], *entry["bytes"]):
         check_name(name, StoreError, path)
     return entry
 
 
-def read_frames(path: Path, known: str | None = None) -> Frames:
-    """A video's frames as `write_frames` wrote them. Raises StoreError where they are damaged, or the file has another
-    digest than the `known` one."""
+def _read_frame_table(path: Path, known: str | None = None) -> Frames:
+    """A video's frames as `write_frame_table` wrote them.
+
+    Raises StoreError where they are damaged, or the file's digest is not the `known` one.
+    """
     data = _read(path, known)
     try:
         table = pq.read_table(pa.BufferReader(data)).select(_COLUMNS.names)
-    except Exception as error:  # of bytes that are no table, Arrow raises whatever it trips over
-        raise StoreError("is no table of frames", path=path, remedy=_MEND) from error
+    except Exception as error:  # Arrow raises many kinds of errors for bytes that are no table
+        raise StoreError("is no table of frames", path=path, remedy=_REMAKE) from error
     if table.schema.remove_metadata() != _COLUMNS or any(column.null_count for column in table.columns):
-        raise StoreError("has other columns", path=path, found=table.schema.names, remedy=_MEND)
+        raise StoreError("has other columns", path=path, found=table.schema.names, remedy=_REMAKE)
     return Frames(*(column.to_numpy() for column in table.columns))
 
 
-def read_mel(path: Path, known: str | None = None) -> np.ndarray:
-    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `read_frames` does."""
+def _read_audio(path: Path, known: str | None = None) -> np.ndarray:
+    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `_read_frame_table` does."""
     if known is not None:
         _check_digest(path, known, file_digest(path))
     try:
         mel: np.ndarray = np.load(path, mmap_mode="r")
     except OSError as error:
-        raise unreadable(StoreError, path, error, _MEND) from error
-    except Exception as error:  # of bytes that are no array, NumPy raises whatever it trips over
-        raise StoreError("is no array of sound", path=path, remedy=_MEND) from error
+        raise unreadable(StoreError, path, error, _REMAKE) from error
+    except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
+        raise StoreError("is no array of log-mel audio", path=path, remedy=_REMAKE) from error
     if mel.ndim != 2 or mel.shape[1] != MEL_BANDS or mel.dtype != np.float16:
         found, expected = f"{mel.shape} {mel.dtype}", f"(steps, {MEL_BANDS}) float16"
-        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=_MEND)
+        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=_REMAKE)
     return mel
 
 
-def _read(path: Path, known: str | None, remedy: str = _MEND) -> bytes:
+def _read(path: Path, known: str | None, remedy: str = _REMAKE) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -276,52 +286,54 @@ def _read(path: Path, known: str | None, remedy: str = _MEND) -> bytes:
     return data
 
 
-def _check_digest(path: Path, known: str, found: str, remedy: str = _MEND) -> None:
+def _check_digest(path: Path, known: str, found: str, remedy: str = _REMAKE) -> None:
     if known != found:
-        raise StoreError("is not the file that `prepare` ended with", path=path, remedy=remedy)
+        raise StoreError("was changed since `prepare` wrote it", path=path, remedy=remedy)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raises StoreError where a recording's folder is to be replaced that holds anything but what `prepare` makes."""
+def check_replaceable_recording(folder: Path) -> None:
+    """Raises StoreError where a recording's folder would be replaced but holds files that `prepare` did not make."""
     names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
     try:
         made = {RECORDING_FILE, *read_recording(folder)["files"]} if names else names
     except StoreError:
-        made = {name for name in names if name == SOUND_FILE or name.endswith((".parquet", ".tar"))} | {RECORDING_FILE}
+        made = {name for name in names if name == AUDIO_FILE or name.endswith((".parquet", ".tar"))} | {RECORDING_FILE}
     if names and (RECORDING_FILE not in names or names - made):
         found = shorten(sorted(names - made)) or f"no {RECORDING_FILE}"
-        remedy = "Move it elsewhere, or delete it to have the recording made anew."
-        raise StoreError("would be replaced, but is not as prepare made it", path=folder, found=found, remedy=remedy)
+        remedy = "Move it elsewhere, or delete it to have the recording prepared again."
+        raise StoreError(
+            "would be replaced, but holds files that prepare did not make", path=folder, found=found, remedy=remedy
+        )
 
 
-def write_frames(path: Path, frames: Frames) -> None:
-    """Writes a video's frames as Parquet, with the frame number beside them."""
+def write_frame_table(path: Path, frames: Frames) -> None:
+    """Writes a video's frames as Parquet, with the frame numbers."""
     columns = {"frame": np.arange(1, len(frames) + 1, dtype=np.int32), **asdict(frames)}
-    with open(path, "wb") as file:  # pyarrow takes UTF-8 paths only
+    with open(path, "wb") as file:  # pyarrow opens UTF-8 paths only
         pq.write_table(pa.table(columns), file, compression="zstd")
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
-    """Packs files into a tar without changing them; returns where each one's bytes begin and how many they are.
+    """Packs files into a tar without changing them; returns each file's offset and size in bytes.
 
     Names are ASCII, at most 100 characters. The tar is what `tarfile` would write, at many times its speed.
     """
-    places = []
+    packed = []
     end = 0
     with open(path, "wb", buffering=2**20) as tar:
         for name, data in files:
-            places.append((end + tarfile.BLOCKSIZE, len(data)))
+            packed.append((end + tarfile.BLOCKSIZE, len(data)))
             padding = -len(data) % tarfile.BLOCKSIZE
             end += tar.write(tar_header(name, len(data)) + data + bytes(padding))
         end += tar.write(bytes(2 * tarfile.BLOCKSIZE))
         tar.write(bytes(-end % tarfile.RECORDSIZE))
-    return places
+    return packed
 
 
 _BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
-"""The header of a nameless, empty file."""
+"""The header of an empty file without a name."""
 _OWNER, _TIME, _KIND = _BLANK[100:124], _BLANK[136:148], _BLANK[156:]
-"""What is the same in every header, around its name, size and sum of bytes (POSIX.1-1988, ustar)."""
+"""The constant parts of every header, around its name, size and checksum (POSIX.1-1988, ustar)."""
 _BLANK_SUM = int(_BLANK[148:154], 8) - sum(_BLANK[124:136])
 
 
@@ -339,6 +351,6 @@ def stored_videos(folder: Path) -> list[StoredVideo]:
 
 
 def _videos(folder: Path, entry: Mapping[str, Any]) -> list[StoredVideo]:
-    sound, files = entry["sound"], entry["files"]
-    mean, std = (None if sound is None else np.array(sound[key], np.float32) for key in ("mean", "std"))
+    audio, files = entry["sound"], entry["files"]
+    mean, std = (None if audio is None else np.array(audio[key], np.float32) for key in ("mean", "std"))
     return [StoredVideo(name, video["split"], folder, mean, std, files) for name, video in entry["videos"].items()]

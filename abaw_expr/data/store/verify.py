@@ -1,7 +1,7 @@
-"""Reads a whole store again and holds it against what it says of itself."""
+"""Reads a whole store and compares it with its own manifest and entries."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import jpeg_shape
 from abaw_expr.data.store.store import (
+    AUDIO_FILE,
     MANIFEST,
     RECORDING_FILE,
     RECORDINGS,
@@ -22,21 +23,20 @@ from abaw_expr.data.store.store import (
     read_recording,
     tar_header,
 )
-from abaw_expr.data.workers import share
-from abaw_expr.errors import StoreError, of_machine, shorten
+from abaw_expr.data.workers import OnProgress, parallel_map
+from abaw_expr.errors import StoreError, is_machine_error, shorten
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import Task
 
 
-def verify(
-    root: Path, task: Task, decode: bool, workers: int, progress: Callable[[int, int], None]
-) -> tuple[Problem, ...]:
-    """What is damaged in a store, a problem a recording; `progress(done, total)` is told after each, in megabytes.
+def verify(root: Path, task: Task, decode: bool, workers: int, on_progress: OnProgress) -> tuple[Problem, ...]:
+    """The damage of a store, one problem a recording.
 
-    Compared are the digests of all files, the place of every crop in its tar and the length of the sound; with
-    `decode` every crop is decoded as well. Raises StoreError for a store that is incomplete, of another version or of
-    another task, or where a worker process dies.
+    It compares the digests of all files, the position of every crop in its tar and the length of the audio; with
+    `decode` it decodes every crop as well. `on_progress(megabytes done, megabytes in all)` is called after each
+    recording. Raises StoreError for a store that is incomplete or of another version or task, and where a worker
+    process dies.
     """
     root = Path(root)
     manifest = read_manifest(root, task)
@@ -45,20 +45,20 @@ def verify(
     largest_first = sorted(recordings.items(), key=lambda item: -sizes[item[0]])
     problems: list[Problem] = []
     done = 0
-    for (name, _), damage in share(partial(_check, root / RECORDINGS, decode), largest_first, workers):
+    for (name, _), damage in parallel_map(partial(_check, root / RECORDINGS, decode), largest_first, workers):
         if damage:
             remedy = "Delete this folder and run prepare again: it makes what is missing."
             problems.append(Problem("damaged recording", f"{RECORDINGS}/{name}", shorten(damage), remedy))
         done += sizes[name]
-        progress(done, sum(sizes.values()))
+        on_progress(done, sum(sizes.values()))
     if not problems and not _manifest_agrees(root, manifest):
         remedy = "Run prepare again: it makes a new manifest."
-        problems.append(Problem("damaged manifest", MANIFEST, "it does not agree with the recordings", remedy))
+        problems.append(Problem("damaged manifest", MANIFEST, "it does not match the recordings", remedy))
     return tuple(sorted(problems, key=lambda problem: problem.video))
 
 
 def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]:
-    """What is damaged in one recording, given its name and the digest of its recording.json."""
+    """The damage of one recording, given its name and the digest of its recording.json."""
     name, expected = recording
     folder = folders / name
     try:
@@ -67,7 +67,7 @@ def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]
     except StoreError as error:
         return [f"{RECORDING_FILE} {error.problem}"]
     except OSError as error:
-        if of_machine(error):
+        if is_machine_error(error):
             raise
         return [str(error)]
 
@@ -76,22 +76,22 @@ def _damaged_files(folder: Path, expected: str) -> Iterator[str]:
     entry = read_recording(folder)
     if file_digest(folder / RECORDING_FILE) != expected:
         yield f"{RECORDING_FILE} was changed"
-        return  # what it says of the others is not to be trusted
+        return  # its entries for the other files cannot be trusted
     there = set(os.listdir(folder)) - {RECORDING_FILE}
-    yield from (f"{name} does not belong there" for name in sorted(there - entry["files"].keys()))
+    yield from (f"{name} was not made by prepare" for name in sorted(there - entry["files"].keys()))
     for name, known in entry["files"].items():
         if name not in there:
             yield f"{name} is missing"
         elif file_digest(folder / name) != known:
             size = (folder / name).stat().st_size
-            yield f"{name} has other bytes ({size:,} of them, {entry['bytes'][name]:,} when it was made)"
+            yield f"{name} was changed (it has {size:,} bytes, and had {entry['bytes'][name]:,})"
 
 
 def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
-    """What whole files hold that does not fit together."""
+    """Contradictions between the contents of undamaged files."""
     entry = read_recording(folder)
     if entry["sound"] is not None:
-        yield from _damaged_sound(folder / "sound.npy", entry["sound"]["seconds"])
+        yield from _damaged_audio(folder / AUDIO_FILE, entry["sound"]["seconds"])
     for name, counts in entry["videos"].items():
         video = StoredVideo(name, counts["split"], folder, None, None)
         rows = np.flatnonzero(video.frames.has_crop).tolist()
@@ -101,7 +101,7 @@ def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
         yield from (f"{name}.tar: {what}" for row in rows if (what := _damaged_crop(video, row, decode)))
 
 
-def _damaged_sound(path: Path, seconds: float) -> Iterator[str]:
+def _damaged_audio(path: Path, seconds: float) -> Iterator[str]:
     from abaw_expr.data.media.logmel import HOP
 
     mel = np.load(path, mmap_mode="r")
@@ -113,12 +113,12 @@ def _damaged_sound(path: Path, seconds: float) -> Iterator[str]:
 def _damaged_crop(video: StoredVideo, row: int, decode: bool) -> str | None:
     name, size = crop_name(row + 1), int(video.frames.size[row])
     if video.before_crop(row) != tar_header(name, size):
-        return f"{name} is not where the table says"
+        return f"{name} is not where the table says it is"
     data = video.jpeg(row)
     if data is None or jpeg_shape(data) is None:
-        return f"{name} is no picture"
+        return f"{name} is no image"
     if decode:
-        from abaw_expr.data.store.decoding import decode_crop
+        from abaw_expr.data.store.stored_crops import decode_crop
 
         if decode_crop(video, row) is None:
             return f"{name} cannot be decoded"
@@ -133,5 +133,5 @@ def _megabytes(folder: Path) -> int:
     try:
         with os.scandir(folder) as entries:
             return 1 + sum(entry.stat().st_size for entry in entries) // 10**6
-    except OSError:  # checking it will tell
+    except OSError:  # checking the folder reports it
         return 1

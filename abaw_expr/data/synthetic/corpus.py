@@ -1,13 +1,15 @@
-"""A made-up corpus in the layout of the organisers' 6th release, for the demonstration and the tests.
+"""A synthetic corpus in the layout of the organisers' 6th release, for the demonstration and the tests.
 
-Its faces are drawn and its voices computed (`drawing`, `voice`: what a class looks and sounds like, and the knobs that
-make it hard). Two classes are told apart by the face alone and two by the voice alone, so that fusing both branches
-must beat either. The real release's quirks are in it on purpose: odd frame rates, label lines that differ from the
-frame count, stretches nobody annotated, frames without a crop, two crop roots, two faces in one recording, a
-recording without sound and one whose sound ends early, a list with a byte-order mark and CRLF.
+Its faces are drawn (`drawing`) and its speech is synthesised (`speech`); these modules say how classes look and sound,
+and how hard they are. Two classes can be told apart by the face only and two by the voice only, so that fusing both
+branches must beat either. It has the real release's irregularities: odd frame rates, label lines that differ from the
+frame count, stretches without annotation, frames without a crop, two roots of crops, two faces in one recording, a
+recording without audio and one whose audio ends early, a list with a byte-order mark and CRLF.
+
+Shapes: T frames of a video, n samples of audio.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,34 +20,35 @@ from PIL import Image
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.images import CROP_SIDE
-from abaw_expr.data.synthetic.drawing import film
-from abaw_expr.data.synthetic.speech import speak
+from abaw_expr.data.synthetic.drawing import draw_video
+from abaw_expr.data.synthetic.speech import synthesise_speech
+from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import ReleaseError
 from abaw_expr.files import atomic
 from abaw_expr.tasks.names import crop_name, frame_name
 from abaw_expr.tasks.task import EXPR
 
-DECK = (0, 0, 1, 2, 3, 4, 5, 6, 7, 7)
-"""Classes are dealt from this deck, shuffled anew when it is empty: each comes up, Neutral and Other more often."""
-SEGMENT_SECONDS = (1.5, 4.0)
+_DECK = (0, 0, 1, 2, 3, 4, 5, 6, 7, 7)
+"""Classes are dealt from this deck, shuffled again when it is empty: each occurs, Neutral and Other more often."""
+_SEGMENT_SECONDS = (1.5, 4.0)
 """The shortest and the longest stretch of one class."""
-UNANNOTATED_SHARE = 0.1
-"""The share of a video's frames, in one stretch, that nobody annotated."""
-MISSING_CROPS = 0.02
-"""The share of frames without a crop; every video has one at least."""
-EARLY_END = 0.8
-"""The share of the picture's length that the shortened sound has."""
+_UNANNOTATED_FRACTION = 0.1
+"""The fraction of a video's frames, in one stretch, that are not annotated."""
+_MISSING_CROPS = 0.02
+"""The fraction of frames without a crop, one frame at least per video."""
+_EARLY_END = 0.8
+"""The audio's length as a fraction of the video's, in the recording whose audio ends early."""
 
-# Quirks go by a recording's number, so that small plans have them too.
+# Irregularities go by a recording's number, so that small plans have them too.
 RATES = tuple(map(Fraction, ("10", "15/2", "30000/1001", "309/20", "25/2", "15/2", "10", "24000/1001", "10", "25/2")))
 """Frames a second."""
-MOST_FRAMES_A_SECOND = 12.5
-"""Recordings at a higher rate are cut to the frames that this one would give: they cost no more than the others."""
+_MOST_RATE = 12.5
+"""Recordings at a higher rate get as many frames as at this one, and are shorter, so that they cost no more."""
 EXTRA_LINES = (1, 0, 1, -1, 1, 0, 1, 2)
 """Label lines minus frames."""
 
-CELL = (128, 160)
-"""Height and width of a face's part of the picture, pixels."""
+_CELL = (128, 160)
+"""Height and width of one face's part of the frame, pixels."""
 LABEL_FOLDERS = {
     "train": f"6th_ABAW_Annotations/{EXPR.annotation_folders[-1]}/Train_Set",
     "val": f"6th_ABAW_Annotations/{EXPR.annotation_folders[-1]}/Validation_Set",
@@ -56,15 +59,15 @@ TEMPLATE = "prediction_files_format/CVPR_6th_ABAW_Expr_test_set_sample.txt"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How large the corpus is. Each recording has its own people, so validation and test show unseen ones."""
+class CorpusPlan:
+    """The size of the corpus. Each recording has its own people, so validation and test show unseen ones."""
 
     train_videos: int = 12
     """Training recordings; the second has two faces, so two label files."""
     val_videos: int = 5
     """Validation recordings."""
     test_videos: int = 3
-    """Test recordings; the last has no sound."""
+    """Test recordings; the last has no audio."""
     seconds: float = 35.0
     """Length of a recording; those at a high frame rate are shorter."""
 
@@ -77,24 +80,24 @@ class _Recording:
     frames: int
     people: tuple[str, ...]
     """Suffixes of the faces' names, the speaker first."""
-    sounding: float
-    """The share of its length that has sound."""
+    audio_fraction: float
+    """The fraction of its length that has audio."""
 
     @property
     def name(self) -> str:
-        return f"{self.number + 1}-{float(self.rate):.0f}-{CELL[1] * len(self.people)}x{CELL[0]}"
+        return f"{self.number + 1}-{float(self.rate):.0f}-{_CELL[1] * len(self.people)}x{_CELL[0]}"
 
 
-def write_release(root: Path, plan: Plan, seed: int, progress: Callable[[int, int], None] | None = None) -> None:
+def write_release(root: Path, plan: CorpusPlan, seed: int, on_progress: OnProgress | None = None) -> None:
     """Writes the corpus to `root`, whole or not at all; the same plan and seed give the same bytes.
 
-    `progress` is told how many recordings are done, and of how many. Raises ReleaseError where `root` exists and is
-    not an empty folder.
+    `on_progress(recordings done, recordings in all)` is called after each. Raises ReleaseError where `root` exists and
+    is not an empty folder.
     """
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise ReleaseError("exists already", path=root, expected="an empty or a new folder", remedy="Name another.")
     recordings = _recordings(plan)
-    decks = {split: _dealt(np.random.default_rng([seed, 0, i])) for i, split in enumerate(LABEL_FOLDERS)}
+    decks = {split: _shuffled_decks(np.random.default_rng([seed, 0, i])) for i, split in enumerate(LABEL_FOLDERS)}
     rows: dict[str, int] = {}
     with atomic(root) as folder:
         for done, recording in enumerate(recordings, start=1):
@@ -102,101 +105,101 @@ def write_release(root: Path, plan: Plan, seed: int, progress: Callable[[int, in
             lines = _write_recording(folder, recording, decks[recording.split], rng)
             if recording.split == "test":
                 rows |= lines
-            if progress:
-                progress(done, len(recordings))
+            if on_progress:
+                on_progress(done, len(recordings))
         _write_test_set(folder, rows)
 
 
-def write_video(path: Path, rate: Fraction, frames: Iterable[np.ndarray], sound: np.ndarray | None) -> None:
-    """Writes one MP4 (H.264, AAC) whose clock keeps `rate`, frames a second, exactly.
+def write_video(path: Path, rate: Fraction, frames: Iterable[np.ndarray], audio: np.ndarray | None) -> None:
+    """Writes one MP4 (H.264, AAC) with `rate` frames a second exactly.
 
-    `frames` are [height, width, 3] uint8 of one even size; `sound` is [samples] int16, 16 kHz mono, or None for a
-    video without a sound stream. One thread and bit-exact headers: the same input gives the same bytes.
+    `frames` are uint8 [height, width, 3] of one even size; `audio` is int16 [n], 16 kHz mono, or None for a video
+    without an audio stream. One thread and bit-exact headers: the same input gives the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as out:
         video = out.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "28"})
         video.codec_context.thread_count = 1
-        voice = None if sound is None else out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        if voice is not None:
-            voice.bit_rate = 64_000
+        audio_stream = None if audio is None else out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        if audio_stream is not None:
+            audio_stream.bit_rate = 64_000
         for number, pixels in enumerate(frames):
             if number == 0:
                 video.height, video.width = pixels.shape[:2]
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            picture.pts, picture.time_base = number, 1 / rate
-            out.mux(video.encode(picture))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, 1 / rate
+            out.mux(video.encode(frame))
         out.mux(video.encode())
-        if voice is not None and sound is not None:
-            samples = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+        if audio_stream is not None and audio is not None:
+            samples = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
             samples.sample_rate, samples.pts, samples.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-            out.mux(voice.encode(samples))
-            out.mux(voice.encode())
+            out.mux(audio_stream.encode(samples))
+            out.mux(audio_stream.encode())
 
 
-def _recordings(plan: Plan) -> list[_Recording]:
+def _recordings(plan: CorpusPlan) -> list[_Recording]:
     """Every recording of a plan, numbered through the splits."""
     splits = ["train"] * plan.train_videos + ["val"] * plan.val_videos + ["test"] * plan.test_videos
     last_test = len(splits) - 1 if plan.test_videos else None
     recordings = []
     for number, split in enumerate(splits):
         rate = RATES[number % len(RATES)]
-        frames = round(plan.seconds * min(float(rate), MOST_FRAMES_A_SECOND))
+        frames = round(plan.seconds * min(float(rate), _MOST_RATE))
         people = ("_left", "_right") if (number, split) == (1, "train") else ("",)
-        sounding = {0: EARLY_END, last_test: 0.0}.get(number, 1.0)
-        recordings.append(_Recording(number, split, rate, frames, people, sounding))
+        audio_fraction = {0: _EARLY_END, last_test: 0.0}.get(number, 1.0)
+        recordings.append(_Recording(number, split, rate, frames, people, audio_fraction))
     return recordings
 
 
-def _dealt(rng: np.random.Generator) -> Iterator[int]:
+def _shuffled_decks(rng: np.random.Generator) -> Iterator[int]:
     """Classes without end, deck after deck."""
     while True:
-        yield from rng.permutation(DECK).tolist()
+        yield from rng.permutation(_DECK).tolist()
 
 
 def _write_recording(
     folder: Path, recording: _Recording, deck: Iterator[int], rng: np.random.Generator
 ) -> dict[str, int]:
-    """Writes a recording's video, crops and labels; says how many label lines each of its people got."""
+    """Writes a recording's video, crops and labels; returns the number of label lines of each of its people."""
     number, rate = recording.number, float(recording.rate)
     times = np.arange(recording.frames) / rate
-    scripts = [_script(deck, recording.frames / rate, rng) for _ in recording.people]
+    segments = [_segments(deck, recording.frames / rate, rng) for _ in recording.people]
     faces, lines = [], {}
-    for suffix, (classes, seconds) in zip(recording.people, scripts, strict=True):
+    for suffix, (classes, seconds) in zip(recording.people, segments, strict=True):
         segment = np.searchsorted(np.cumsum(seconds)[:-1], times, side="right")
-        crops = _with_gaps(list(film(classes, segment, rate, rng)), rng)
+        crops = _with_gaps(list(draw_video(classes, segment, rate, rng)), rng)
         labels = _annotated(np.array(classes)[segment], EXTRA_LINES[number % len(EXTRA_LINES)], rng)
         video = recording.name + suffix
         _write_crops(folder / ("cropped_aligned_new_50_vids" if number % 4 == 3 else "cropped_aligned") / video, crops)
         _write_labels(folder / LABEL_FOLDERS[recording.split] / f"{video}.txt", labels, last_newline=number % 2 == 0)
         faces.append(crops)
         lines[video] = len(labels)
-    sound = speak(*scripts[0], rng) if recording.sounding else None
-    heard = None if sound is None else sound[: int(len(sound) * recording.sounding)]
+    audio = synthesise_speech(*segments[0], rng) if recording.audio_fraction else None
+    kept = None if audio is None else audio[: int(len(audio) * recording.audio_fraction)]
     path = folder / "videos" / ("batch2" if number % 3 == 2 else "batch1") / f"{recording.name}.mp4"
-    write_video(path, recording.rate, _pictures(faces, rng), heard)
+    write_video(path, recording.rate, _frames(faces, rng), kept)
     return lines
 
 
-def _script(deck: Iterator[int], seconds: float, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+def _segments(deck: Iterator[int], seconds: float, rng: np.random.Generator) -> tuple[list[int], list[float]]:
     """The classes of a recording's segments, and their lengths, which sum to `seconds`."""
     classes, lengths, left = [], [], seconds
     while left > 0:
         classes.append(next(deck))
-        lengths.append(min(rng.uniform(*SEGMENT_SECONDS), left))
+        lengths.append(min(rng.uniform(*_SEGMENT_SECONDS), left))
         left -= lengths[-1]
     return classes, lengths
 
 
 def _with_gaps(crops: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray | None]:
-    """The crops, None where no face was found."""
-    lost = set(rng.choice(len(crops), max(1, round(MISSING_CROPS * len(crops))), replace=False).tolist())
+    """The crops [T] of [height, width, 3], None where a frame has no crop."""
+    lost = set(rng.choice(len(crops), max(1, round(_MISSING_CROPS * len(crops))), replace=False).tolist())
     return [None if i in lost else crop for i, crop in enumerate(crops)]
 
 
 def _annotated(labels: np.ndarray, extra: int, rng: np.random.Generator) -> list[int]:
-    """The label lines of frames of these classes: one stretch not annotated, `extra` lines more than frames."""
-    stretch = max(1, round(UNANNOTATED_SHARE * len(labels)))
+    """The label lines of frames of classes [T]: one stretch not annotated, `extra` lines more than frames."""
+    stretch = max(1, round(_UNANNOTATED_FRACTION * len(labels)))
     start = rng.integers(len(labels) - stretch + 1)
     labels = labels.copy()
     labels[start : start + stretch] = EXPR.ignore_value
@@ -216,22 +219,22 @@ def _write_labels(path: Path, labels: list[int], last_newline: bool) -> None:
     path.write_text("\n".join([EXPR.header, *map(str, labels)]) + "\n" * last_newline)
 
 
-def _pictures(faces: list[list[np.ndarray | None]], rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """A recording's frames: its faces side by side in front of a wall; a lost face is out of the picture."""
-    height, width = CELL
+def _frames(faces: list[list[np.ndarray | None]], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """A recording's frames [height, width, 3]: its faces side by side on a wall; a missing crop shows no face."""
+    height, width = _CELL
     wall = rng.integers(60, 120, (height, width * len(faces), 3), dtype=np.uint8)
     top, left = (height - CROP_SIDE) // 2, (width - CROP_SIDE) // 2
     for crops in zip(*faces, strict=True):
-        picture = wall.copy()
-        for place, crop in enumerate(crops):
+        frame = wall.copy()
+        for i, crop in enumerate(crops):
             if crop is not None:
-                start = place * width + left
-                picture[top : top + CROP_SIDE, start : start + CROP_SIDE] = crop
-        yield picture
+                start = i * width + left
+                frame[top : top + CROP_SIDE, start : start + CROP_SIDE] = crop
+        yield frame
 
 
 def _write_test_set(folder: Path, rows: dict[str, int]) -> None:
-    """The list of test videos and the template, a row for every label line of theirs."""
+    """Writes the list of test videos, and the template with a row for each of their label lines."""
     for name in (TEST_LIST, TEMPLATE):
         (folder / name).parent.mkdir(parents=True)
     (folder / TEST_LIST).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())

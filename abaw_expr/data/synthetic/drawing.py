@@ -1,8 +1,10 @@
-"""Faces drawn with a pen: the pictures of the synthetic corpus.
+"""Draws the faces of the synthetic corpus.
 
-A face is a handful of polygons whose mouth, brows and eyes follow a *look*, seven numbers of which 0 is a face at
-rest. Each person has their own proportions, colours, resting look, pose and light. No real face is involved; the
-corpus shows that the pipeline learns, and nothing about people.
+A face is a few polygons whose mouth, brows and eyes follow a *look*, seven numbers of which 0 is a face at rest. Each
+person has their own proportions, colours, resting look, pose and light. No real face is involved; the corpus shows that
+the pipeline learns, and nothing about people.
+
+Shapes: T frames, s segments, p points of a polygon.
 """
 
 from collections.abc import Iterator
@@ -13,26 +15,26 @@ from PIL import Image, ImageDraw
 
 from abaw_expr.data.media.images import CROP_SIDE
 
-# How hard it is to read a face. Larger values bring every class's F1 down.
-LOOK_SPREAD = 0.08
+# The difficulty of the faces. Larger values lower every class's F1.
+_LOOK_SPREAD = 0.08
 """Standard deviation of a segment's look around its class's (units of the table below)."""
-REST_SPREAD = 0.03
+_REST_SPREAD = 0.03
 """Standard deviation of a person's resting look around the mean person's."""
-INTENSITY = (0.9, 1.2)
+_INTENSITY = (0.9, 1.2)
 """Range of the factor by which a segment shows its class's look."""
-FLICKER = 0.06
+_FLICKER = 0.06
 """Standard deviation of the look within a segment, as it changes over half a second."""
-TALKING = 0.12
+_TALKING = 0.12
 """How far speech opens the mouth beyond the look."""
-PIXEL_NOISE = 4.0
+_PIXEL_NOISE = 4.0
 """Standard deviation of the camera's noise, grey levels of 255."""
-TRANSITION = 0.3
+_TRANSITION = 0.3
 """Seconds from one expression to the next."""
 
 # One row a class, in the order of tasks.EXPR. Fear and Sadness look nearly alike on purpose (their voices do not);
 # Happiness and Surprise look like nothing else (their voices are nearly alike).
 #   mouth: corners up, opening, width; brows: height, inner ends up; eyes: opening; nose: wrinkles
-LOOKS = np.array(
+CLASS_LOOKS = np.array(
     [
         (0.00, 0.00, 0.0, 0.0, 0.0, 0.0, 0.0),  # Neutral
         (-0.45, 0.05, 0.5, -0.8, -1.1, 0.0, 0.2),  # Anger
@@ -52,20 +54,20 @@ _ACROSS = np.linspace(-1, 1, 9)  # along the mouth, left to right
 _BOW = 1 - _ACROSS**2
 _GRID_Y, _GRID_X = np.mgrid[-1 : 1 : CROP_SIDE * 1j, -1 : 1 : CROP_SIDE * 1j].astype(np.float32)
 
-Colour = tuple[int, int, int]
-Shape = tuple[np.ndarray, Colour]
-"""A polygon, [points, 2] in face units (x right, y down; the crop spans -1 to 1 both ways), and its fill."""
+_Colour = tuple[int, int, int]
+_Shape = tuple[np.ndarray, _Colour]
+"""A polygon, [p, 2] in face units (x right, y down; the crop spans -1 to 1 in both), and its fill."""
 
 
 @dataclass(frozen=True)
-class Person:
-    """What stays the same through a video: proportions, colours, habits and the room's light."""
+class _Person:
+    """What is constant in a video: proportions, colours, resting look [7] and light."""
 
-    skin: Colour
-    hair: Colour
-    iris: Colour
-    lips: Colour
-    room: Colour
+    skin: _Colour
+    hair: _Colour
+    iris: _Colour
+    lips: _Colour
+    room: _Colour
     width: float
     jaw: float
     hairline: float
@@ -80,11 +82,11 @@ class Person:
     light: tuple[float, float]
 
 
-def person(rng: np.random.Generator) -> Person:
+def _random_person(rng: np.random.Generator) -> _Person:
     """A new person in a new room."""
     skin = np.array([236, 196, 170]) * rng.uniform(0.5, 1.05) * rng.uniform(0.94, 1.06, 3)
     side, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
-    return Person(
+    return _Person(
         skin=_colour(skin),
         hair=_colour(np.array([150, 110, 80]) * rng.uniform(0.15, 1.3)),
         iris=_colour(rng.uniform(20, 110, 3)),
@@ -99,53 +101,53 @@ def person(rng: np.random.Generator) -> Person:
         brow_thickness=rng.uniform(0.03, 0.06),
         nose_length=rng.uniform(0.2, 0.32),
         glasses=bool(rng.random() < 0.25),
-        rest=REST_SPREAD * rng.standard_normal((LOOKS.shape[1],)),
+        rest=_REST_SPREAD * rng.standard_normal((CLASS_LOOKS.shape[1],)),
         gain=rng.uniform(0.75, 1.1),
         light=(strength * np.cos(side), strength * np.sin(side)),
     )
 
 
-def film(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """One new person's frames, [112, 112, 3] uint8 each.
+def draw_video(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """One new person's frames, uint8 [112, 112, 3] each.
 
-    `classes` [segments] is the class of each segment, `segment` [frames] the segment of each frame, `rate` frames a
-    second.
+    `classes` [s] is the class of each segment, `segment` [T] the segment of each frame, `rate` frames a second.
     """
-    who = person(rng)
-    looks = _looks(classes, segment, rate, rng) + who.rest
+    person = _random_person(rng)
+    looks = _looks(classes, segment, rate, rng) + person.rest
     # slow head movement: shift x, shift y, rotation, log scale
     poses = wander(len(segment), 4, 1.5 * rate, rng) * [0.05, 0.05, 0.07, 0.05]
     for look, pose in zip(looks, poses, strict=True):
-        yield _exposed(_drawn(_shapes(who, look), who.room, pose), who, rng)
+        yield _exposed(_drawn(_shapes(person, look), person.room, pose), person, rng)
 
 
 def wander(frames: int, columns: int, every: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise that moves slowly, [frames, columns]: standard normal knots, one in `every` frames, and lines between."""
+    """Noise that changes slowly, [frames, columns]: linear interpolation of standard normal knots, one every `every`
+    frames."""
     at = np.arange(frames) / every
     left = at.astype(int)
     knots = rng.standard_normal((left.max(initial=0) + 2, columns))
-    share = (at - left)[:, None]
-    return knots[left] * (1 - share) + knots[left + 1] * share
+    weight = (at - left)[:, None]
+    return knots[left] * (1 - weight) + knots[left + 1] * weight
 
 
 def _looks(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """The look of every frame, [frames, 7]: a segment's own, with soft transitions, flicker and speech."""
-    intensity = rng.uniform(*INTENSITY, (len(classes), 1))
-    own = LOOKS[classes] * intensity + rng.normal(0, LOOK_SPREAD, (len(classes), LOOKS.shape[1]))
-    looks = _smooth(own[segment], max(1, round(TRANSITION * rate)))
-    looks += FLICKER * wander(len(segment), LOOKS.shape[1], 0.5 * rate, rng)
-    looks[:, 1] += TALKING * np.abs(wander(len(segment), 1, 0.15 * rate, rng)[:, 0])
+    """The look of every frame, [T, 7]: a segment's own, with soft transitions, flicker and speech."""
+    intensity = rng.uniform(*_INTENSITY, (len(classes), 1))
+    own = CLASS_LOOKS[classes] * intensity + rng.normal(0, _LOOK_SPREAD, (len(classes), CLASS_LOOKS.shape[1]))
+    looks = _smooth(own[segment], max(1, round(_TRANSITION * rate)))
+    looks += _FLICKER * wander(len(segment), CLASS_LOOKS.shape[1], 0.5 * rate, rng)
+    looks[:, 1] += _TALKING * np.abs(wander(len(segment), 1, 0.15 * rate, rng)[:, 0])
     return looks
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """The moving mean over `width` frames, [frames, columns]; the ends are repeated."""
+    """The moving mean over `width` frames, [T, columns]; the ends are repeated."""
     padded = np.pad(values, ((width // 2, width - 1 - width // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, width, axis=0).mean(axis=-1)
 
 
-def _drawn(shapes: list[Shape], room: Colour, pose: np.ndarray) -> np.ndarray:
-    """Shapes in a pose (shift x, shift y, rotation, log scale), painted in their order; [112, 112, 3] uint8."""
+def _drawn(shapes: list[_Shape], room: _Colour, pose: np.ndarray) -> np.ndarray:
+    """Shapes in a pose [4] (shift x, shift y, rotation, log scale), painted in their order; uint8 [112, 112, 3]."""
     image = Image.new("RGB", (CROP_SIDE * _SCALE, CROP_SIDE * _SCALE), room)
     pen = ImageDraw.Draw(image)
     points = np.concatenate([points for points, _ in shapes])
@@ -160,97 +162,97 @@ def _drawn(shapes: list[Shape], room: Colour, pose: np.ndarray) -> np.ndarray:
     return np.asarray(image.reduce(_SCALE))
 
 
-def _exposed(picture: np.ndarray, who: Person, rng: np.random.Generator) -> np.ndarray:
-    """The picture in the room's light (a gain and a gradient from one side), with the camera's noise."""
-    light = who.gain * (1 + who.light[0] * _GRID_X + who.light[1] * _GRID_Y)
-    noise = rng.standard_normal((CROP_SIDE, CROP_SIDE), dtype=np.float32) * PIXEL_NOISE
-    return np.clip(picture * light[..., None] + noise[..., None], 0, 255).astype(np.uint8)
+def _exposed(image: np.ndarray, person: _Person, rng: np.random.Generator) -> np.ndarray:
+    """The image [112, 112, 3] in the room's light (a gain and a gradient from one side), with the camera's noise."""
+    light = person.gain * (1 + person.light[0] * _GRID_X + person.light[1] * _GRID_Y)
+    noise = rng.standard_normal((CROP_SIDE, CROP_SIDE), dtype=np.float32) * _PIXEL_NOISE
+    return np.clip(image * light[..., None] + noise[..., None], 0, 255).astype(np.uint8)
 
 
-def _shapes(who: Person, look: np.ndarray) -> list[Shape]:
-    """The whole face in painting order, back to front."""
+def _shapes(person: _Person, look: np.ndarray) -> list[_Shape]:
+    """The whole face for a look [7], in painting order, back to front."""
     corners, opening, wide, brow, tilt, eyes, wrinkle = look.tolist()
-    shapes = _head(who) + _nose(who, wrinkle)
+    shapes = _head(person) + _nose(person, wrinkle)
     for side in (-1, 1):
-        shapes += [*_eye(who, side, eyes), _brow(who, side, brow, tilt)]
-    return shapes + _mouth(who, corners, opening, wide)
+        shapes += [*_eye(person, side, eyes), _brow(person, side, brow, tilt)]
+    return shapes + _mouth(person, corners, opening, wide)
 
 
-def _head(who: Person) -> list[Shape]:
+def _head(person: _Person) -> list[_Shape]:
     """Hair behind, the face with its jaw, and the fringe over the forehead."""
-    face = _DISC * [who.width, 0.9] + [0, 0.06]
-    face[:, 0] *= np.where(face[:, 1] > 0.2, who.jaw + (1 - who.jaw) * (0.96 - face[:, 1]) / 0.76, 1)
-    crown = _DISC * [who.width + 0.06, 0.94]
-    fringe = crown[crown[:, 1] < who.hairline]
+    face = _DISC * [person.width, 0.9] + [0, 0.06]
+    face[:, 0] *= np.where(face[:, 1] > 0.2, person.jaw + (1 - person.jaw) * (0.96 - face[:, 1]) / 0.76, 1)
+    crown = _DISC * [person.width + 0.06, 0.94]
+    fringe = crown[crown[:, 1] < person.hairline]
     return [
-        (_DISC * [who.width + 0.1, 0.95] - [0, 0.12], who.hair),
-        (face, who.skin),
-        (fringe, who.hair),
+        (_DISC * [person.width + 0.1, 0.95] - [0, 0.12], person.hair),
+        (face, person.skin),
+        (fringe, person.hair),
     ]
 
 
-def _nose(who: Person, wrinkle: float) -> list[Shape]:
+def _nose(person: _Person, wrinkle: float) -> list[_Shape]:
     """The nose's shadow, and wrinkles beside its root which grow with `wrinkle`."""
-    shadow = _shade(who.skin, 0.8)
-    tip = -0.05 + who.nose_length
-    shapes: list[Shape] = [(np.array([(0.0, -0.1), (0.09, tip), (-0.09, tip)]), shadow)]
+    shadow = _shade(person.skin, 0.8)
+    tip = -0.05 + person.nose_length
+    shapes: list[_Shape] = [(np.array([(0.0, -0.1), (0.09, tip), (-0.09, tip)]), shadow)]
     depth = 0.04 * max(wrinkle, 0)
     for side in (-1, 1):
         for height in (-0.02, 0.08):
             line = [(0.06, height), (0.19, height - 0.07), (0.19, height - 0.07 + depth), (0.06, height + depth)]
-            shapes.append((np.array(line) * [side, 1], _shade(who.skin, 0.6)))
+            shapes.append((np.array(line) * [side, 1], _shade(person.skin, 0.6)))
     return shapes
 
 
-def _eye(who: Person, side: int, eyes: float) -> list[Shape]:
+def _eye(person: _Person, side: int, eyes: float) -> list[_Shape]:
     """Glasses' frame if any, the white, and an iris that the lids cover."""
-    centre = np.array([side * who.eye_distance, -0.14])
-    height = who.eye_size * 0.085 * max(1 + 0.75 * eyes, 0.1)
-    radius = who.eye_size * 0.07
-    shapes: list[Shape] = [
-        (_DISC * [who.eye_size * 0.155, height + 0.025] + centre, _shade(who.skin, 0.65)),
-        (_DISC * [who.eye_size * 0.14, height] + centre, (240, 238, 232)),
-        (_DISC * [radius, min(radius, height)] + centre, who.iris),
+    centre = np.array([side * person.eye_distance, -0.14])
+    height = person.eye_size * 0.085 * max(1 + 0.75 * eyes, 0.1)
+    radius = person.eye_size * 0.07
+    shapes: list[_Shape] = [
+        (_DISC * [person.eye_size * 0.155, height + 0.025] + centre, _shade(person.skin, 0.65)),
+        (_DISC * [person.eye_size * 0.14, height] + centre, (240, 238, 232)),
+        (_DISC * [radius, min(radius, height)] + centre, person.iris),
     ]
-    if who.glasses:
-        rim = [(_DISC * 0.215 + centre, (25, 25, 30)), (_DISC * 0.195 + centre, _shade(who.skin, 0.95))]
+    if person.glasses:
+        rim = [(_DISC * 0.215 + centre, (25, 25, 30)), (_DISC * 0.195 + centre, _shade(person.skin, 0.95))]
         return rim + shapes
     return shapes
 
 
-def _brow(who: Person, side: int, brow: float, tilt: float) -> Shape:
+def _brow(person: _Person, side: int, brow: float, tilt: float) -> _Shape:
     """A bar over the eye, raised by `brow`, its inner end raised by `tilt`."""
     height = -0.34 - 0.1 * brow
     inner, outer = height - 0.08 * tilt, height + 0.06 * tilt
-    thick = who.brow_thickness
-    left, right = who.eye_distance - 0.16, who.eye_distance + 0.17
+    thick = person.brow_thickness
+    left, right = person.eye_distance - 0.16, person.eye_distance + 0.17
     bar = [(left, inner - thick), (right, outer - thick / 2), (right, outer + thick / 2), (left, inner + thick)]
-    return np.array(bar) * [side, 1], _shade(who.hair, 0.8)
+    return np.array(bar) * [side, 1], _shade(person.hair, 0.8)
 
 
-def _mouth(who: Person, corners: float, opening: float, wide: float) -> list[Shape]:
+def _mouth(person: _Person, corners: float, opening: float, wide: float) -> list[_Shape]:
     """Lips whose corners rise by `corners`, around an opening that shows teeth above and the dark below."""
     across = _ACROSS * 0.27 * (1 + 0.3 * wide)
-    middle = who.mouth_height + 0.13 * corners * (_BOW - 0.5)
+    middle = person.mouth_height + 0.13 * corners * (_BOW - 0.5)
     gap = 0.26 * max(opening, 0) * _BOW
     lip = 0.02 + 0.035 * _BOW
     upper, lower = middle - 0.35 * gap, middle + 0.65 * gap
     return [
-        (_band(across, upper - lip, lower + lip), who.lips),
+        (_band(across, upper - lip, lower + lip), person.lips),
         (_band(across * 0.93, upper, lower), (50, 18, 22)),
         (_band(across * 0.8, upper, upper + 0.3 * gap), (232, 228, 220)),
     ]
 
 
 def _band(across: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The outline of what lies between two curves, [2 points, 2]."""
+    """The outline of the area between two curves [p], [2 p, 2]."""
     return np.concatenate([np.stack([across, upper], axis=1), np.stack([across, lower], axis=1)[::-1]])
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
+def _shade(colour: _Colour, factor: float) -> _Colour:
     return _colour(np.array(colour) * factor)
 
 
-def _colour(values: np.ndarray) -> Colour:
+def _colour(values: np.ndarray) -> _Colour:
     red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
     return red, green, blue

@@ -1,8 +1,10 @@
-"""Voices made of harmonics: the sound of the synthetic corpus.
+"""Synthesises the speech of the synthetic corpus from harmonics.
 
 Speech is a row of syllables; each is one vowel, a periodic wave (harmonics shaped by a spectral tilt and three
 formants) on a gliding pitch, with breath noise and an envelope. A class sets the *manner*, six numbers; a speaker sets
 pitch, vocal tract, pace and level. No real voice is involved.
+
+Shapes: n samples.
 """
 
 from dataclasses import dataclass
@@ -11,20 +13,20 @@ import numpy as np
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
 
-# How hard it is to read a voice. Larger values bring every class's F1 down.
-MANNER_SPREAD = 0.6
-"""A segment's manner around its class's, in units of `SPREAD_UNITS`."""
-SPEAKER_SPREAD = 0.4
+# The difficulty of the voices. Larger values lower every class's F1.
+_MANNER_SPREAD = 0.6
+"""A segment's manner around its class's, in units of `_SPREAD_UNITS`."""
+_SPEAKER_SPREAD = 0.4
 """A speaker's own manner around the mean speaker's, in the same units."""
-SPREAD_UNITS = np.array([2.0, 0.8, 0.6, 2.0, 1.5, 0.06])
+_SPREAD_UNITS = np.array([2.0, 0.8, 0.6, 2.0, 1.5, 0.06])
 """One unit of spread for each column of the table below."""
-ROOM_NOISE = 0.004
+_ROOM_NOISE = 0.004
 """Standard deviation of a room's noise, full scale 1; a room has half to twice of it."""
 
 # One row a class, in the order of tasks.EXPR. Happiness and Surprise sound nearly alike on purpose (their faces do
 # not); Anger, Fear and Sadness sound like nothing else (the faces of the last two are nearly alike).
 #   pitch (semitones over the speaker's), its range (semitones), syllables a second, level (dB), tilt (dB an octave),
-#   breath (share of noise)
+# breath (fraction of noise)
 MANNERS = np.array(
     [
         (0.0, 1.0, 4.0, 0.0, -9.0, 0.05),  # Neutral
@@ -38,17 +40,17 @@ MANNERS = np.array(
     ]
 )
 
-VOWELS = np.array([(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240)])
+_VOWELS = np.array([(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240)])
 """The first three formants of five vowels, Hz."""
-LEVEL = 0.05
+_LEVEL = 0.05
 """Root mean square of a syllable at 0 dB, full scale 1."""
 
 _TABLE = 1024  # samples of the table that holds one period of a vowel
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """What stays the same through a recording."""
+class _Speaker:
+    """What is constant in a recording: pitch in Hz, formant factor, gain, noise level, own manner [6]."""
 
     pitch: float
     tract: float
@@ -57,58 +59,60 @@ class Speaker:
     manner: np.ndarray
 
 
-def speaker(rng: np.random.Generator) -> Speaker:
-    """A new speaker in a new room: pitch in Hz, formant factor, gain, noise, own manner."""
+def _random_speaker(rng: np.random.Generator) -> _Speaker:
+    """A new speaker in a new room."""
     depth = rng.uniform(0, 1)
-    return Speaker(
+    return _Speaker(
         pitch=210 - 100 * depth + rng.normal(0, 8),
         tract=1.12 - 0.22 * depth + rng.normal(0, 0.02),
         gain=10 ** (rng.normal(0, 2) / 20),
-        room=ROOM_NOISE * 2 ** rng.uniform(-1, 1),
-        manner=SPEAKER_SPREAD * SPREAD_UNITS * rng.standard_normal(MANNERS.shape[1]),
+        room=_ROOM_NOISE * 2 ** rng.uniform(-1, 1),
+        manner=_SPEAKER_SPREAD * _SPREAD_UNITS * rng.standard_normal(MANNERS.shape[1]),
     )
 
 
-def speak(classes: list[int], seconds: list[float], rng: np.random.Generator) -> np.ndarray:
-    """One new speaker's sound, [samples] int16 at 16 kHz, for segments of these classes and lengths."""
-    who = speaker(rng)
+def synthesise_speech(classes: list[int], seconds: list[float], rng: np.random.Generator) -> np.ndarray:
+    """One new speaker's audio, int16 [n] at 16 kHz, for segments of these classes and lengths in seconds."""
+    speaker = _random_speaker(rng)
     ends = np.round(np.cumsum(seconds) * SAMPLE_RATE).astype(int)
     starts = np.concatenate([[0], ends[:-1]])
-    sound = rng.standard_normal(ends[-1]) * who.room
+    audio = rng.standard_normal(ends[-1]) * speaker.room
     for label, start, end in zip(classes, starts, ends, strict=True):
-        manner = MANNERS[label] + who.manner + MANNER_SPREAD * SPREAD_UNITS * rng.standard_normal(MANNERS.shape[1])
-        sound[start:end] += who.gain * _phrase(who, manner, end - start, rng)
-    return (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        manner = (
+            MANNERS[label] + speaker.manner + _MANNER_SPREAD * _SPREAD_UNITS * rng.standard_normal(MANNERS.shape[1])
+        )
+        audio[start:end] += speaker.gain * _phrase(speaker, manner, end - start, rng)
+    return (np.clip(audio, -1, 1) * 32767).astype(np.int16)
 
 
-def _phrase(who: Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Syllables of one manner until `samples` are full."""
+def _phrase(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Syllables of one manner [6], [n] for n = `samples`."""
     rate = max(manner[2], 1.0)
     syllables, total = [], 0
     while total < samples:
         length = int(SAMPLE_RATE / rate * rng.uniform(0.8, 1.2))
-        syllables.append(_syllable(who, manner, length, rng))
+        syllables.append(_syllable(speaker, manner, length, rng))
         total += length
     return np.concatenate(syllables)[:samples]
 
 
-def _syllable(who: Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """One vowel and the pause after it, [samples]."""
+def _syllable(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """One vowel of a manner [6] and the pause after it, [n] for n = `samples`."""
     pitch, span, _, level, tilt, breath = manner.tolist()
     first, last = pitch + max(span, 0.2) * rng.standard_normal(2)
-    hertz = who.pitch * 2 ** (np.linspace(first, last, samples) / 12)
-    formants = VOWELS[rng.integers(len(VOWELS))] * who.tract
+    hertz = speaker.pitch * 2 ** (np.linspace(first, last, samples) / 12)
+    formants = _VOWELS[rng.integers(len(_VOWELS))] * speaker.tract
     period = _period(hertz.mean(), tilt, formants)
     phase = np.cumsum(hertz) / SAMPLE_RATE
     voiced = period[(phase % 1 * _TABLE).astype(int)]
     noise = np.diff(rng.standard_normal(samples + 1)) / np.sqrt(2)  # breath is brighter than white noise
-    share = np.clip(breath, 0, 0.8)
-    wave = (1 - share) * voiced + share * noise
-    return LEVEL * 10 ** (level / 20) * wave * _envelope(samples)
+    noise_fraction = np.clip(breath, 0, 0.8)
+    wave = (1 - noise_fraction) * voiced + noise_fraction * noise
+    return _LEVEL * 10 ** (level / 20) * wave * _envelope(samples)
 
 
 def _period(pitch: float, tilt: float, formants: np.ndarray) -> np.ndarray:
-    """One period of a vowel at a pitch (Hz), [1024], root mean square 1."""
+    """One period of a vowel at a pitch (Hz) with formants [3], [1024], root mean square 1."""
     harmonics = np.arange(1, max(int(7000 / pitch), 2))
     away = (harmonics[:, None] * pitch - formants) / (60 + 0.06 * formants)
     shaped = 10 ** (tilt * np.log2(harmonics) / 20) * (0.15 + (1 / (1 + away**2)).sum(axis=1))
@@ -119,6 +123,6 @@ def _period(pitch: float, tilt: float, formants: np.ndarray) -> np.ndarray:
 
 
 def _envelope(samples: int) -> np.ndarray:
-    """Rises and falls over the first three quarters, silent after."""
+    """An envelope [n] that rises and falls over the first three quarters and is 0 after them."""
     voiced = int(0.75 * samples)
     return np.pad(np.sin(np.linspace(0, np.pi, voiced)) ** 0.7, (0, samples - voiced))

@@ -1,6 +1,6 @@
 """Global channel-spatial attention.
 
-Shapes: B batch, C channels, H x W positions (for sound T x F: time by mel row).
+Shapes: B batch, C channels, H x W positions (for audio T x F: time by mel row).
 """
 
 from torch import Tensor, nn

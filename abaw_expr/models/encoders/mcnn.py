@@ -1,10 +1,10 @@
-"""The sound branch's encoder. Shapes: B batch, T x F time by mel row."""
+"""The audio branch's encoder. Shapes: B batch, T x F time by mel row."""
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from abaw_expr.data.batches.chunks import AudioWindow
+from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.models.encoders.gcsa import GCSA
 
@@ -24,7 +24,7 @@ class ConvBlock(nn.Sequential):
 
 
 class MCNN(nn.Module):
-    """Multi-branch convolutional network, log-mel sound [B, 1, T, 64] to a feature map [B, 128, T/8, 8].
+    """Multi-branch convolutional network, log-mel audio [B, 1, T, 64] to a feature map [B, 128, T/8, 8].
 
     T is 184 for one window; a longer stretch gives the maps of all windows in it at once.
 

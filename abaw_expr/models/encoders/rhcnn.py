@@ -1,4 +1,4 @@
-"""The picture branch's encoder. Shapes: B batch, C channels, H x W pixels."""
+"""The visual branch's encoder. Shapes: B batch, C channels, H x W pixels."""
 
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
@@ -9,7 +9,7 @@ from abaw_expr.models.encoders.gcsa import GCSA, SHUFFLE_GROUPS
 INPUT_SHAPE = (3, CROP_SIDE, CROP_SIDE)
 """One RGB face crop."""
 WIDTH = 256
-"""Features of a picture (D)."""
+"""Features of an image (D)."""
 
 
 class RHBlock(nn.Module):
@@ -42,7 +42,7 @@ class RHBlock(nn.Module):
 
 
 class RHCNN(nn.Module):
-    """Residual hybrid convolutional network, pictures [B, 3, 112, 112] to a feature map [B, 256, 7, 7].
+    """Residual hybrid convolutional network, images [B, 3, 112, 112] to a feature map [B, 256, 7, 7].
 
     S (arXiv 2503.11935, section 3.2): two N x N convolution blocks, then residual blocks with channel mixing. D: N = 3,
     widths and strides.

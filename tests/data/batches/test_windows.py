@@ -1,4 +1,4 @@
-"""Frames at equal intervals, the chunks of sound and the pictures around them, and batches of both."""
+"""Frames at a stride, the chunks of audio and the images around them, and batches of both."""
 
 import io
 import tempfile
@@ -17,14 +17,22 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from abaw_expr.data.batches.audio_chunks import (
+    SEGMENT,
+    Chunks,
+    Cut,
+    cut_for_prediction,
+    cut_for_training,
+    merged_windows,
+    segments,
+)
 from abaw_expr.data.batches.augment import Augment
-from abaw_expr.data.batches.chunks import SEGMENT, Chunks, Cut, cut_for_prediction, cut_for_training, merged, segments
-from abaw_expr.data.batches.frames import Draws, FrameIndex, draw_noise
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
 from abaw_expr.data.batches.loading import load, split_segments
-from abaw_expr.data.batches.windows import Batch, Windows, read_sound
+from abaw_expr.data.batches.windows import Batch, Windows, fill_audio
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.media.logmel import MEL_BANDS
-from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack, write_frames
+from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack, write_frame_table
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import AugmentSettings, DataSettings, ModelSettings
@@ -36,9 +44,9 @@ from tests.helpers.tiny import broken_jpeg, jpeg
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
-ALONE = merged(AUDIO_WINDOW, 0.0)
+ALONE = merged_windows(AUDIO_WINDOW, 0.0)
 SEGMENTS = segments(AUDIO_WINDOW)
-NONE = AugmentSettings(frequency_mask=0, time_mask=0, flip=False, crop=1.0, light=0.0)
+NONE = AugmentSettings(frequency_mask=0, time_mask=0, flip=False, crop=1.0, jitter=0.0)
 TICKS = 64
 """Times in the properties are whole ticks of 1/64 s, so that they are exact."""
 
@@ -48,36 +56,36 @@ def stored(
     times: Sequence[float],
     labels: Sequence[int] | None = None,
     crops: Mapping[int, bytes] | None = None,
-    sound: np.ndarray | None = None,
+    audio: np.ndarray | None = None,
     mean: float = 0.0,
     std: float = 1.0,
 ) -> StoredVideo:
-    """A video of a store: crops by row, sound [steps, 64] with this mean and deviation in every band."""
+    """A video of a store: crops by row, audio [steps, 64] with this mean and deviation in every band."""
     crops = crops or {}
     offset, size = np.zeros(len(times), np.int64), np.zeros(len(times), np.int32)
-    places = pack(folder / "a.tar", ((crop_name(row + 1), data) for row, data in crops.items()))
-    for row, place in zip(crops, places, strict=True):
-        offset[row], size[row] = place
+    indices = pack(folder / "a.tar", ((crop_name(row + 1), data) for row, data in crops.items()))
+    for row, i in zip(crops, indices, strict=True):
+        offset[row], size[row] = i
     label = np.array(labels if labels is not None else [0] * len(times), np.int8)
-    write_frames(folder / "a.parquet", Frames(np.array(times, np.float64), label, offset, size))
-    if sound is None:
+    write_frame_table(folder / "a.parquet", Frames(np.array(times, np.float64), label, offset, size))
+    if audio is None:
         return StoredVideo("a", "train", folder, None, None)
-    np.save(folder / "sound.npy", sound.astype(np.float16))
+    np.save(folder / "sound.npy", audio.astype(np.float16))
     return StoredVideo("a", "train", folder, np.full(64, mean, np.float32), np.full(64, std, np.float32))
 
 
-def in_memory(times: Sequence[float] | np.ndarray, sound: np.ndarray | None = None) -> StoredVideo:
-    """A video of a store that is nowhere: its properties are filled in as if they had been read."""
+def in_memory(times: Sequence[float] | np.ndarray, audio: np.ndarray | None = None) -> StoredVideo:
+    """A video of a store without files: its properties are filled in as if they had been read."""
     size = np.zeros(len(times), np.int32)
-    known = None if sound is None else (np.zeros(64, np.float32), np.ones(64, np.float32))
+    known = None if audio is None else (np.zeros(64, np.float32), np.ones(64, np.float32))
     video = StoredVideo("a", "train", Path(), *(known or (None, None)))
     frames = Frames(np.array(times, np.float64), np.zeros(len(times), np.int8), size.astype(np.int64), size)
-    vars(video).update(frames=frames, sound=None if sound is None else sound.astype(np.float16))
+    vars(video).update(frames=frames, audio=None if audio is None else audio.astype(np.float16))
     return video
 
 
 def ramp(steps: int) -> np.ndarray:
-    """Sound whose every step tells its number, which float16 holds exactly up to 2048."""
+    """Audio whose every step is its number, which float16 holds exactly up to 2048."""
     return np.repeat(np.arange(steps)[:, None], 64, axis=1)
 
 
@@ -88,18 +96,19 @@ def timed_videos(draw: st.DrawFn) -> list[list[tuple[int, bool]]]:
     return [sorted(video) for video in draw(st.lists(one, min_size=1, max_size=3))]
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=60)
 @given(timed_videos(), st.integers(1, 120), st.integers(0, 7))
-def test_every_interval_with_a_usable_frame_gives_its_first(
-    videos: list[list[tuple[int, bool]]], interval: int, phase: int
+def test_every_stride_with_a_usable_frame_gives_its_first(
+    videos: list[list[tuple[int, bool]]], stride: int, phase: int
 ) -> None:
     chosen: set[tuple[int, int]] = set()
-    seen: set[tuple[int, int]] = set()
+    found: set[tuple[int, int]] = set()
     for number, video in enumerate(videos):
         for row, (tick, usable) in enumerate(video):
-            cell = floor(Fraction(tick, interval) + Fraction(phase, 8))
-            if usable and (number, cell) not in seen:
-                seen.add((number, cell))
+            cell = floor(Fraction(tick, stride) + Fraction(phase, 8))
+            if usable and (number, cell) not in found:
+                found.add((number, cell))
                 chosen.add((number, row))
     with tempfile.TemporaryDirectory() as root:
         folders = [Path(root) / str(number) for number in range(len(videos))]
@@ -109,39 +118,40 @@ def test_every_interval_with_a_usable_frame_gives_its_first(
             [stored(f, [tick / TICKS for tick, _ in video]) for f, video in zip(folders, videos, strict=True)]
         )
         good = np.array([usable for video in videos for _, usable in video])
-        places = index.at_intervals(good, interval / TICKS, phase / 8)
-        everything = index.at_intervals(good, 0)
-    assert places.tolist() == sorted(places)
-    assert {(int(index.video[place]), int(index.row[place])) for place in places} == chosen
-    assert len(places) == len(chosen)
+        indices = index.at_stride(good, stride / TICKS, phase / 8)
+        everything = index.at_stride(good, 0)
+    assert indices.tolist() == sorted(indices)
+    assert {(int(index.video[i]), int(index.row[i])) for i in indices} == chosen
+    assert len(indices) == len(chosen)
     assert everything.tolist() == np.flatnonzero(good).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
 @pytest.mark.parametrize("rate", [7.5, 10, 12.5, 15, 24_000 / 1001, 25, 30_000 / 1001, 30, 50, 60])
 @pytest.mark.parametrize("phase", [0.0, 0.1, 1 / 3, 0.5, 0.9, 0.999])
-def test_an_interval_of_whole_frames_loses_none(tmp_path: Path, rate: float, every: int, phase: float) -> None:
-    """Whatever the last bits of a time are: 25 frames a second at 0.04 s are all frames."""
+def test_a_stride_of_whole_frames_loses_none(tmp_path: Path, rate: float, every: int, phase: float) -> None:
+    """Whatever the rounding of a time: 25 frames a second at a stride of 0.04 s are all frames."""
     index = FrameIndex([stored(tmp_path, (np.arange(1500) / rate).tolist())])
-    places = index.at_intervals(np.ones(1500, bool), every / rate, phase)
+    indices = index.at_stride(np.ones(1500, bool), every / rate, phase)
     first = 0 if phase == 0 else int(np.ceil((1 - phase) * every - 1e-6))
-    assert places.tolist() == sorted({0, *range(first, 1500, every)})
+    assert indices.tolist() == sorted({0, *range(first, 1500, every)})
 
 
 @pytest.mark.parametrize("rate", [7.5, 24_000 / 1001, 25, 30_000 / 1001, 30, 60_000 / 1001, 60])
 @pytest.mark.parametrize("phase", [0.0, 0.1, 0.5, 0.98])
 def test_stamps_in_milliseconds_lose_no_frame(tmp_path: Path, rate: float, phase: float) -> None:
-    """As Matroska has them: 30 frames a second at 0, 33, 67 and 100 ms."""
+    """As Matroska writes them: 30 frames a second at 0, 33, 67 and 100 ms."""
     index = FrameIndex([stored(tmp_path, np.round(np.arange(1500) / rate, 3).tolist())])
-    assert index.at_intervals(np.ones(1500, bool), 1 / rate, phase).tolist() == [*range(1500)]
+    assert index.at_stride(np.ones(1500, bool), 1 / rate, phase).tolist() == [*range(1500)]
 
 
 @pytest.mark.parametrize("rate", [7.5, 15.45, 24_000 / 1001, 30_000 / 1001, 30])
-def test_frames_are_an_interval_apart(tmp_path: Path, rate: float) -> None:
-    """As near to it as whole frames allow, whatever the rate; a phase moves all but the first."""
+def test_frames_are_a_stride_apart(tmp_path: Path, rate: float) -> None:
+    """As near to the stride as whole frames allow, whatever the rate; a phase moves all but the first."""
     index = FrameIndex([stored(tmp_path, (np.arange(round(20 * rate)) / rate).tolist())])
     whole = np.ones(len(index), bool)
-    at = {phase: index.time[index.at_intervals(whole, 0.3, phase)] for phase in (0.0, 0.5)}
+    at = {phase: index.time[index.at_stride(whole, 0.3, phase)] for phase in (0.0, 0.5)}
     for times in at.values():
         gaps = np.diff(times)[1:]
         assert np.abs(gaps - 0.3).max() < 1 / rate + 1e-9
@@ -149,10 +159,10 @@ def test_frames_are_an_interval_apart(tmp_path: Path, rate: float) -> None:
     assert at[0.0][1] > at[0.5][1]
 
 
-def test_index_tells_what_each_frame_has(tmp_path: Path) -> None:
+def test_index_has_the_modalities_of_each_frame(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first = stored(tmp_path / "a", [0, 0.1, 0.2], [1, -1, 2], {1: jpeg()}, ramp(7))  # sound up to 6 x 16 ms
+    first = stored(tmp_path / "a", [0, 0.1, 0.2], [1, -1, 2], {1: jpeg()}, ramp(7))  # audio up to 6 x 16 ms
     index = FrameIndex([first, stored(tmp_path / "b", [0, 0.1], [3, 4], {0: jpeg()})])
     assert index.video.tolist() == [0, 0, 0, 1, 1]
     assert index.row.tolist() == [0, 1, 2, 0, 1]
@@ -164,41 +174,41 @@ def test_index_tells_what_each_frame_has(tmp_path: Path) -> None:
     assert index.present(["audio", "visual"]).tolist() == [True, True, False, True, False]
 
 
-# Sound
+# Audio
 
 
-def heard(video: StoredVideo, first: int, steps: int = AUDIO_WINDOW.steps) -> np.ndarray:
-    """A stretch of a video's sound, [steps, 64]."""
+def audio_of(video: StoredVideo, first: int, steps: int = AUDIO_WINDOW.steps) -> np.ndarray:
+    """A stretch of a video's audio, [steps, 64]."""
     out = np.zeros((steps, MEL_BANDS), np.float32)
-    read_sound(video, first, out)
+    fill_audio(video, first, out)
     return out
 
 
 @pytest.mark.parametrize("time", [0.0, 0.5, 2.0, 4.007, 4.009, 7.9, 8.5, 30.0])
 def test_window_is_centred_on_its_time_and_zero_outside(tmp_path: Path, time: float) -> None:
     steps = 501  # 8 s
-    index = FrameIndex([stored(tmp_path, [0, time], sound=ramp(steps) + 1)])
+    index = FrameIndex([stored(tmp_path, [0, time], audio=ramp(steps) + 1)])
     (start,) = index.window_start(np.array([1]), AUDIO_WINDOW.steps)
-    window = heard(index.videos[0], start)
+    window = audio_of(index.videos[0], start)
     centre = round(time / 0.016)
     expected = [step + 1 if 0 <= step < steps else 0 for step in range(centre - 92, centre + 92)]
     assert window[:, 0].tolist() == window[:, 63].tolist() == expected
 
 
 @given(first=st.integers(-300, 500), steps=st.integers(1, 700))
-def test_sound_of_any_stretch_is_the_recordings_or_zero(first: int, steps: int) -> None:
+def test_audio_of_any_stretch_is_the_recordings_or_zero(first: int, steps: int) -> None:
     video = in_memory([0], np.repeat(np.arange(1, 301)[:, None], 64, axis=1))
     expected = [step + 1 if 0 <= step < 300 else 0 for step in range(first, first + steps)]
-    assert heard(video, first, steps)[:, 5].tolist() == expected
+    assert audio_of(video, first, steps)[:, 5].tolist() == expected
 
 
-def test_sound_is_standardised_over_the_recording(tmp_path: Path) -> None:
-    window = heard(stored(tmp_path, [0], sound=ramp(400), mean=150.0, std=4.0), 108)
+def test_audio_is_standardised_over_the_recording(tmp_path: Path) -> None:
+    window = audio_of(stored(tmp_path, [0], audio=ramp(400), mean=150.0, std=4.0), 108)
     assert window[:, 7].tolist() == [(step - 150) / 4 for step in range(108, 292)]
 
 
-def test_sound_without_variation_stays_finite(tmp_path: Path) -> None:
-    window = heard(stored(tmp_path, [0], sound=np.full((400, 64), -13.8), mean=-13.8, std=0.0), 108)
+def test_audio_without_variation_stays_finite(tmp_path: Path) -> None:
+    window = audio_of(stored(tmp_path, [0], audio=np.full((400, 64), -13.8), mean=-13.8, std=0.0), 108)
     assert np.abs(window).max() < 0.05
 
 
@@ -209,13 +219,13 @@ STARTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-92, 6000)), max_size
 """Windows in any order: the video and the first step of each."""
 
 
-def asked(windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     table = np.array(windows, np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
 def check_chunks(cut: Chunks, video: np.ndarray, start: np.ndarray, context: int) -> None:
-    """What every way of cutting keeps to."""
+    """What holds for the chunks of every `Cut`."""
     assert len(cut.chunk) == len(start)
     assert np.unique(cut.chunk).tolist() == list(range(len(cut.first)))  # no chunk is empty
     assert cut.steps % AUDIO_WINDOW.stride == 0
@@ -230,8 +240,8 @@ def check_chunks(cut: Chunks, video: np.ndarray, start: np.ndarray, context: int
 def test_merged_windows_lie_in_a_chunk_of_their_video(
     windows: list[tuple[int, int]], seconds: float, context: int
 ) -> None:
-    video, start = asked(windows)
-    cut = merged(AUDIO_WINDOW, seconds, context)(video, start)
+    video, start = arrays_of(windows)
+    cut = merged_windows(AUDIO_WINDOW, seconds, context)(video, start)
     check_chunks(cut, video, start, context)
     for chunk in range(len(cut.first)):
         own = np.sort(start[cut.chunk == chunk])
@@ -243,8 +253,8 @@ def test_merged_windows_lie_in_a_chunk_of_their_video(
 
 @given(STARTS, st.floats(0, 20))
 def test_merged_opens_a_chunk_only_where_the_last_has_no_room(windows: list[tuple[int, int]], seconds: float) -> None:
-    video, start = asked(windows)
-    cut = merged(AUDIO_WINDOW, seconds, AUDIO_WINDOW.context)(video, start)
+    video, start = arrays_of(windows)
+    cut = merged_windows(AUDIO_WINDOW, seconds, AUDIO_WINDOW.context)(video, start)
     for one in range(len(cut.first)):
         for other in range(one + 1, len(cut.first)):
             if video[cut.chunk == one][0] == video[cut.chunk == other][0]:
@@ -261,28 +271,28 @@ def test_windows_alone_have_chunks_of_their_own_size() -> None:
 
 
 @given(STARTS)
-def test_segment_of_a_window_is_its_own_affair(windows: list[tuple[int, int]]) -> None:
-    """What else is asked for changes neither where a window's chunk begins nor how long it is."""
-    video, start = asked(windows)
+def test_the_segment_of_a_window_does_not_depend_on_the_others(windows: list[tuple[int, int]]) -> None:
+    """The other windows change neither where a window's chunk begins nor its length."""
+    video, start = arrays_of(windows)
     cut = SEGMENTS(video, start)
     check_chunks(cut, video, start, AUDIO_WINDOW.context)
     assert len(cut.first) == len({(v, s // SEGMENT) for v, s in windows})
-    for place in range(len(start)):
-        alone = SEGMENTS(video[place : place + 1], start[place : place + 1])
-        assert alone.first[0] == cut.first[cut.chunk[place]]
+    for i in range(len(start)):
+        alone = SEGMENTS(video[i : i + 1], start[i : i + 1])
+        assert alone.first[0] == cut.first[cut.chunk[i]]
         assert alone.steps == cut.steps
         assert (alone.first[0] + AUDIO_WINDOW.context) % AUDIO_WINDOW.stride == 0
 
 
-def test_neighbours_share_a_chunk_and_one_pass_is_for_those_who_train_so() -> None:
+def test_sequences_fraction_a_chunk_and_only_they_are_predicted_in_segments() -> None:
     video, start = np.zeros(4, np.int64), np.array([0, 19, 38, 57])  # 0.3 s apart
-    alone, together = DataSettings(interval=0.3), DataSettings(interval=0.3, neighbours=4)
+    alone, together = DataSettings(stride=0.3), DataSettings(stride=0.3, sequence=4)
     assert len(cut_for_training(alone, AUDIO_WINDOW)(video, start).first) == 4
     assert cut_for_training(alone, AUDIO_WINDOW)(video, start).steps == AUDIO_WINDOW.steps
     assert len(cut_for_training(together, AUDIO_WINDOW)(video, start).first) == 1
     check_chunks(cut_for_training(together, AUDIO_WINDOW)(video, start), video, start, AUDIO_WINDOW.context)
     assert (
-        cut_for_training(replace(together, interval=0), AUDIO_WINDOW)(video, start).steps
+        cut_for_training(replace(together, stride=0), AUDIO_WINDOW)(video, start).steps
         > AUDIO_WINDOW.steps + 2 * AUDIO_WINDOW.context
     )
     assert cut_for_prediction(alone, AUDIO_WINDOW)(video, start).steps == AUDIO_WINDOW.steps
@@ -292,12 +302,13 @@ def test_neighbours_share_a_chunk_and_one_pass_is_for_those_who_train_so() -> No
     )
 
 
-def test_a_pass_in_segments_says_what_one_pass_over_the_recording_says() -> None:
-    """Nothing that the network sees of a window lies beyond the context of its segment."""
+@pytest.mark.slow
+def test_segments_give_the_features_of_one_pass_over_the_recording() -> None:
+    """What the network computes of a window depends on nothing beyond the context of its segment."""
     steps = 3 * SEGMENT
-    sound = np.random.default_rng(0).normal(size=(steps, MEL_BANDS))
+    audio = np.random.default_rng(0).normal(size=(steps, MEL_BANDS))
     times = 0.016 * np.array([0, 3, 500, 1010, 1023 + 92, 1024 + 92, 1700, 2100, steps - 1])
-    index = FrameIndex([in_memory(times, sound)])
+    index = FrameIndex([in_memory(times, audio)])
     torch.manual_seed(0)
     network = build_network(ModelSettings(branches=("audio",)), EXPR.n_columns).double().eval()
 
@@ -307,7 +318,7 @@ def test_a_pass_in_segments_says_what_one_pass_over_the_recording_says() -> None
     found = {}
     one_pass = Cut(AUDIO_WINDOW, whole)
     for cut in (SEGMENTS, one_pass):
-        batch = Windows(index, DataSettings(), cut)[Draws(np.arange(len(index)))]
+        batch = Windows(index, DataSettings(), cut)[Samples(np.arange(len(index)))]
         with torch.inference_mode():
             log_p = network({"audio": batch.inputs["audio"].double()}, batch.rows, batch.windows, len(batch))
         found[cut] = log_p["audio"]
@@ -321,18 +332,20 @@ def test_a_pass_in_segments_says_what_one_pass_over_the_recording_says() -> None
 )
 def test_batches_of_prediction_never_cut_a_segment(videos: list[tuple[int, int]], every: int) -> None:
     index = FrameIndex([in_memory(np.arange(count) * tenths / 10) for count, tenths in videos])
-    places = np.arange(0, len(index), every)
-    batches = split_segments(index, places, AUDIO_WINDOW)
-    assert np.concatenate([batch.place for batch in batches]).tolist() == places.tolist()
+    indices = np.arange(0, len(index), every)
+    batches = split_segments(index, indices, AUDIO_WINDOW)
+    assert np.concatenate([batch.indices for batch in batches]).tolist() == indices.tolist()
     assert all(batch.noise is None for batch in batches)
     keys = [
-        [(index.video[p], index.window_start(p, AUDIO_WINDOW.steps) // SEGMENT) for p in batch.place]
+        [(index.video[p], index.window_start(p, AUDIO_WINDOW.steps) // SEGMENT) for p in batch.indices]
         for batch in batches
     ]
     for before, after in pairwise(keys):
         assert before[-1] != after[0]
         assert len(before) >= 64
-        assert len([key for key in before if key != before[-1]]) < 64  # it stopped at the first chance
+        assert (
+            len([key for key in before if key != before[-1]]) < 64
+        )  # the batch ended at the first edge after 64 frames
 
 
 def test_nothing_to_predict_gives_no_batch() -> None:
@@ -351,15 +364,15 @@ def batch_of(
 ) -> Batch:
     """All frames of a video in one batch, as the networks get it."""
     index = FrameIndex([video])
-    draws = Draws(np.arange(len(index)), noise)
-    (batch,) = load(Windows(index, data or DataSettings(), cut, augment), [draws], workers=0)
+    samples = Samples(np.arange(len(index)), noise)
+    (batch,) = load(Windows(index, data or DataSettings(), cut, augment), [samples], workers=0)
     return batch.to(CPU, augment)
 
 
 def window_of(batch: Batch, sample: int) -> torch.Tensor:
-    """The sound that a sample of a batch hears, [184, 64]."""
-    (place,) = (batch.rows["audio"] == sample).nonzero().flatten().tolist()
-    chunk, step = batch.windows["audio"][place].tolist()
+    """The audio window of a sample of a batch, [184, 64]."""
+    (i,) = (batch.rows["audio"] == sample).nonzero().flatten().tolist()
+    chunk, step = batch.windows["audio"][i].tolist()
     return batch.inputs["audio"][chunk, 0, step : step + AUDIO_WINDOW.steps]
 
 
@@ -384,10 +397,10 @@ def test_missing_modality_is_left_out(tmp_path: Path) -> None:
     assert {x.dtype for x in whole_numbers} == {torch.int64}
 
 
-@pytest.mark.parametrize("cut", [ALONE, merged(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
-def test_every_sample_hears_its_own_window_however_it_is_cut(tmp_path: Path, cut: Cut) -> None:
+@pytest.mark.parametrize("cut", [ALONE, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
+def test_every_sample_has_its_own_window_however_audio_is_cut(tmp_path: Path, cut: Cut) -> None:
     times = [0.0, 0.1, 0.35, 3.2, 5.0, 5.0, 20.0, 21.5]
-    batch = batch_of(stored(tmp_path, times, sound=ramp(1600) + 1), cut=cut)
+    batch = batch_of(stored(tmp_path, times, audio=ramp(1600) + 1), cut=cut)
     for sample, time in enumerate(times):
         first = round(time / 0.016) - 92
         expected = [step + 1 if 0 <= step < 1600 else 0 for step in range(first, first + AUDIO_WINDOW.steps)]
@@ -395,8 +408,8 @@ def test_every_sample_hears_its_own_window_however_it_is_cut(tmp_path: Path, cut
     assert len(batch.inputs["audio"]) < len(times)  # some share a chunk; two frames at one time always do
 
 
-@pytest.mark.parametrize("cut", [ALONE, merged(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
-def test_video_without_sound_has_pictures_only(tmp_path: Path, cut: Cut) -> None:
+@pytest.mark.parametrize("cut", [ALONE, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
+def test_a_video_without_audio_has_images_only(tmp_path: Path, cut: Cut) -> None:
     batch = batch_of(stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg()}), cut=cut)
     assert batch.present["audio"].tolist() == [False, False]
     assert batch.present["visual"].tolist() == [True, True]
@@ -404,38 +417,38 @@ def test_video_without_sound_has_pictures_only(tmp_path: Path, cut: Cut) -> None
     assert batch.windows["audio"].shape == (0, 2)
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("frames_per_sample", [1, 3])
 @pytest.mark.parametrize("augmented", [False, True])
-def test_empty_draws_give_an_empty_batch(tmp_path: Path, pictures: int, augmented: bool) -> None:
-    index = FrameIndex([stored(tmp_path, [0, 0.1], crops={0: jpeg()}, sound=ramp(50))])
+def test_no_samples_give_an_empty_batch(tmp_path: Path, frames_per_sample: int, augmented: bool) -> None:
+    index = FrameIndex([stored(tmp_path, [0, 0.1], crops={0: jpeg()}, audio=ramp(50))])
     augment = Augment(AugmentSettings()) if augmented else None
-    draws = Draws(np.arange(2), draw_noise(np.random.default_rng(0), 2) if augmented else None)[2:]
-    batch = Windows(index, DataSettings(pictures=pictures), ALONE, augment)[draws].to(CPU, augment)
+    samples = Samples(np.arange(2), draw_noise(np.random.default_rng(0), 2) if augmented else None)[2:]
+    batch = Windows(index, DataSettings(frames_per_sample=frames_per_sample), ALONE, augment)[samples].to(CPU, augment)
     assert len(batch) == 0
     assert batch.inputs["audio"].shape == (0, 1, AUDIO_WINDOW.steps, MEL_BANDS)
-    assert batch.inputs["visual"].shape == (0, pictures, 3, CROP_SIDE, CROP_SIDE)
+    assert batch.inputs["visual"].shape == (0, frames_per_sample, 3, CROP_SIDE, CROP_SIDE)
     assert batch.windows["audio"].shape == (0, 2)
     assert {len(x) for x in (*batch.rows.values(), *batch.present.values(), batch.label, batch.index)} == {0}
 
 
 def shades_of(batch: Batch) -> list[list[int]]:
-    """The gray of each picture, by sample that has pictures."""
-    return [[round((float(picture.mean()) + 1) * 127.5) for picture in shown] for shown in batch.inputs["visual"]]
+    """The grey of each image, by sample that has images."""
+    return [[round((float(image.mean()) + 1) * 127.5) for image in shown] for shown in batch.inputs["visual"]]
 
 
-def test_pictures_of_a_sample_are_the_nearest_in_time(tmp_path: Path) -> None:
+def test_frames_of_a_sample_are_the_nearest_in_time(tmp_path: Path) -> None:
     times = [0, 0.1, 0.2, 0.33, 0.4, 0.5, 1.5]
     video = stored(tmp_path, times, crops={row: jpeg(20 * row) for row in (0, 2, 3, 5, 6)})
-    batch = batch_of(video, DataSettings(pictures=3, spacing=0.2))
+    batch = batch_of(video, DataSettings(frames_per_sample=3, spacing=0.2))
     assert batch.inputs["visual"].shape == (5, 3, 3, CROP_SIDE, CROP_SIDE)
     assert batch.rows["visual"].tolist() == [0, 2, 3, 5, 6]
     expected = [[0, 0, 2], [0, 2, 3], [2, 3, 5], [3, 5, 5], [6, 6, 6]]
     assert shades_of(batch) == [[20 * row for row in rows] for rows in expected]
 
 
-def test_broken_picture_among_several_is_replaced(tmp_path: Path) -> None:
+def test_a_broken_image_among_several_is_replaced(tmp_path: Path) -> None:
     crops = {0: jpeg(40), 1: broken_jpeg(), 2: jpeg(80)}
-    batch = batch_of(stored(tmp_path, [0, 0.2, 0.4], crops=crops), DataSettings(pictures=3, spacing=0.2))
+    batch = batch_of(stored(tmp_path, [0, 0.2, 0.4], crops=crops), DataSettings(frames_per_sample=3, spacing=0.2))
     assert batch.present["visual"].tolist() == [True, True, True]
     assert {shade for shown in shades_of(batch) for shade in shown} == {40, 80}
 
@@ -448,32 +461,33 @@ def test_crop_of_another_size_is_fitted(tmp_path: Path) -> None:
     assert shades_of(batch) == [[30], [200]]
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_sample_whose_pictures_are_all_broken_has_none(tmp_path: Path, pictures: int) -> None:
+@pytest.mark.parametrize("frames_per_sample", [1, 3])
+def test_a_sample_whose_images_are_all_broken_has_none(tmp_path: Path, frames_per_sample: int) -> None:
     crops = {0: broken_jpeg(), 1: broken_jpeg(), 60: jpeg(200)}
     video = stored(tmp_path, [row / 10 for row in range(61)], crops=crops)
-    batch = batch_of(video, DataSettings(pictures=pictures, spacing=0.1))
+    batch = batch_of(video, DataSettings(frames_per_sample=frames_per_sample, spacing=0.1))
     assert batch.rows["visual"].tolist() == [60]
-    assert shades_of(batch) == [[200] * pictures]
+    assert shades_of(batch) == [[200] * frames_per_sample]
 
 
-def test_draws_are_cut_into_batches() -> None:
-    draws = Draws(np.arange(5), draw_noise(np.random.default_rng(0), 5))
-    batches = split_batches(draws, 2)
-    assert [batch.place.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
-    assert draws.noise is not None
-    assert np.array_equal(np.concatenate([batch.noise for batch in batches if batch.noise is not None]), draws.noise)
-    assert split_batches(Draws(np.arange(3)), 2)[1].noise is None
+def test_samples_are_split_into_batches() -> None:
+    samples = Samples(np.arange(5), draw_noise(np.random.default_rng(0), 5))
+    batches = split_batches(samples, 2)
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    assert samples.noise is not None
+    assert np.array_equal(np.concatenate([batch.noise for batch in batches if batch.noise is not None]), samples.noise)
+    assert split_batches(Samples(np.arange(3)), 2)[1].noise is None
 
 
 # Augmentation of batches
 
 
 def test_without_random_numbers_nothing_is_augmented(tmp_path: Path) -> None:
-    video = stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg(90)}, sound=ramp(100) + 1)
+    video = stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg(90)}, audio=ramp(100) + 1)
     augment, noise = Augment(AugmentSettings()), draw_noise(np.random.default_rng(0), 2)
     plain, same = batch_of(video), batch_of(video, augment=augment)
     changed, none = (batch_of(video, augment=a, noise=noise) for a in (augment, Augment(NONE)))
+    assert plain.inputs.keys() == {"audio", "visual"}
     for name, x in plain.inputs.items():
         assert torch.equal(x, same.inputs[name])
         assert torch.equal(x, none.inputs[name])
@@ -481,38 +495,42 @@ def test_without_random_numbers_nothing_is_augmented(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_augmented_by_its_own_numbers(tmp_path: Path) -> None:
-    """Those of samples that lack the modality are no one's."""
-    video = stored(tmp_path, [0, 0.1, 0.2, 5], crops={1: jpeg(50), 3: jpeg(90)}, sound=ramp(100) + 1)
+    """The random numbers of samples that lack the modality are not used."""
+    video = stored(tmp_path, [0, 0.1, 0.2, 5], crops={1: jpeg(50), 3: jpeg(90)}, audio=ramp(100) + 1)
     augment, noise = Augment(AugmentSettings()), draw_noise(np.random.default_rng(3), 4)
     batch, plain = batch_of(video, augment=augment, noise=noise), batch_of(video)
-    expected = augment.relight_(plain.inputs["visual"], torch.from_numpy(noise[[1, 3]]))
-    torch.testing.assert_close(batch.inputs["visual"], expected)  # a gray picture stays as it is however it is cropped
+    expected = augment.jitter_(plain.inputs["visual"], torch.from_numpy(noise[[1, 3]]))
+    torch.testing.assert_close(batch.inputs["visual"], expected)  # a grey image is the same however it is cropped
     assert torch.equal(batch.inputs["audio"], augment.mask(plain.inputs["audio"], torch.from_numpy(noise[[0, 1, 2]])))
 
 
 def test_a_chunk_has_one_mask_its_first_samples(tmp_path: Path) -> None:
     times = [9.0, 0.0, 9.3, 0.3, 0.6]
-    video = stored(tmp_path, sorted(times), sound=ramp(900) + 1)
+    video = stored(tmp_path, sorted(times), audio=ramp(900) + 1)
     index, augment = FrameIndex([video]), Augment(AugmentSettings())
     noise = draw_noise(np.random.default_rng(3), 5)
-    draws = Draws(np.argsort(np.argsort(times)), noise)  # in the order of `times`
-    windows = Windows(index, DataSettings(), merged(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
-    plain = windows[draws]
+    samples = Samples(np.argsort(np.argsort(times)), noise)  # in the order of `times`
+    windows = Windows(index, DataSettings(), merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
+    plain = windows[samples]
     assert plain.windows["audio"][:, 0].tolist() == [1, 0, 1, 0, 0]
     expected = augment.mask(plain.inputs["audio"], torch.from_numpy(noise[[1, 0]]))
     assert torch.equal(plain.to(CPU, augment).inputs["audio"], expected)
 
 
 def test_workers_do_not_change_a_batch(store: Path) -> None:
-    data = DataSettings(pictures=2)
+    data = DataSettings(frames_per_sample=2)
     index, augment = FrameIndex(open_store(store, EXPR).split("train")), Augment(AugmentSettings())
-    windows = Windows(index, data, merged(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
-    places = np.arange(0, len(index), 9)
-    batches = split_batches(Draws(places, draw_noise(np.random.default_rng(0), len(places))), 4)
+    windows = Windows(index, data, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
+    indices = np.arange(0, len(index), 9)
+    batches = split_batches(Samples(indices, draw_noise(np.random.default_rng(0), len(indices))), 4)
     alone, helped = (list(load(windows, batches, workers)) for workers in (0, 2))
     assert len(alone) == len(helped) == len(batches)
-    assert sum(len(batch) for batch in alone) == len(places)
+    assert sum(len(batch) for batch in alone) == len(indices)
     for one, two in zip(alone, helped, strict=True):
-        for part, same in zip(vars(one).values(), vars(two).values(), strict=True):
-            for x, y in zip(part.values(), same.values(), strict=True) if isinstance(part, dict) else [(part, same)]:
+        for micro_batch, same in zip(vars(one).values(), vars(two).values(), strict=True):
+            for x, y in (
+                zip(micro_batch.values(), same.values(), strict=True)
+                if isinstance(micro_batch, dict)
+                else [(micro_batch, same)]
+            ):
                 assert torch.equal(x, y)

@@ -1,4 +1,4 @@
-"""Where data sets of clips lie after unpacking, and which of several files of a performance is taken."""
+"""Where data sets of clips lie after unpacking, and which of several files of a performance is used."""
 
 import shutil
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
 from abaw_expr.data.store.store import open_store
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.damage import write_film
+from tests.helpers.damage import write_test_video
 from tests.helpers.layouts import LAYOUTS, Layout, prepare_kind, record, sequence
 from tests.helpers.tiny import kinds
 
@@ -18,7 +18,7 @@ PERFORMANCE = "01-02-03-01-01-01-04"
 
 
 def _leave(root: Path) -> None:
-    """What systems leave: a second of everything without anything in it."""
+    """What systems leave: an empty copy of every file."""
     for path in [path for path in root.rglob("*") if path.is_file()]:
         for folder in ("__MACOSX", "$RECYCLE.BIN", "@eaDir", "#snapshot", "Temporary Items"):
             ghost = root / folder / path.relative_to(root)
@@ -46,6 +46,7 @@ def _link(root: Path) -> None:
         folder.symlink_to(elsewhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_leave, _deeper, _link])
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.kind != "clips"], ids=lambda one: one.kind)
 def test_every_kind_is_found_as_it_was_unpacked(layout: Layout, change: Callable[[Path], None], tmp_path: Path) -> None:
@@ -63,80 +64,80 @@ def test_crops_of_a_folder_inside_itself_are_found(tmp_path: Path) -> None:
     take.rename(take.with_name("x"))
     take.mkdir()
     take.with_name("x").rename(take / "001")
-    prepared = prepare_kind("ck+", tmp_path / "set", tmp_path / "store", ClipOptions(pictures_are_faces=True))
+    prepared = prepare_kind("ck+", tmp_path / "set", tmp_path / "store", ClipOptions(images_are_faces=True))
     assert prepared.crops == 12
 
 
-def _film(root: Path, modality: str, video: str | None, audio: str | None, suffix: str = "mp4") -> Path:
+def _video(root: Path, modality: str, video: str | None, audio: str | None, suffix: str = "mp4") -> Path:
     path = root / f"Actor_04/{modality}-{PERFORMANCE[3:]}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_film(path, video, audio, 0.6)
+    return write_test_video(path, video, audio, 0.6)
 
 
 def _both(root: Path) -> None:
-    _film(root, "01", "mpeg4", "aac")
+    _video(root, "01", "mpeg4", "aac")
 
 
 def _both_broken(root: Path) -> None:
-    path = _film(root, "01", "mpeg4", "aac")
+    path = _video(root, "01", "mpeg4", "aac")
     path.write_bytes(path.read_bytes()[:2000])
 
 
 def _both_empty(root: Path) -> None:
-    _film(root, "01", "mpeg4", "aac").write_bytes(b"")
+    _video(root, "01", "mpeg4", "aac").write_bytes(b"")
 
 
 def _both_silent(root: Path) -> None:
-    _film(root, "01", "mpeg4", None)
+    _video(root, "01", "mpeg4", None)
 
 
 def _both_noise(root: Path) -> None:
-    """Whole to its header, and nothing of it can be decoded."""
-    path = _film(root, "01", "mpeg4", "aac")
+    """A whole header, and nothing that can be decoded."""
+    path = _video(root, "01", "mpeg4", "aac")
     data = bytearray(path.read_bytes())
     start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
     data[start:end] = np.random.default_rng(0).bytes(end - start)
     path.write_bytes(data)
 
 
-def _pictures(root: Path) -> None:
-    _film(root, "02", "mpeg4", None)
+def _images(root: Path) -> None:
+    _video(root, "02", "mpeg4", None)
 
 
-def _sound(root: Path) -> None:
+def _audio(root: Path) -> None:
     record(root / f"Actor_04/03-{PERFORMANCE[3:]}.wav")
 
 
 @pytest.mark.parametrize(
-    ("files", "taken", "told"),
+    ("files", "taken", "reported"),
     [
-        ([_both, _pictures, _sound], "01", False),
-        ([_both, _sound], "01", False),
-        ([_both_broken, _pictures, _sound], "03", True),
-        ([_both_empty, _sound], "03", True),
-        ([_both_noise, _sound], "03", True),
-        ([_both_silent, _sound], "03", True),
-        ([_both_broken, _pictures], "02", True),
-        ([_pictures, _sound], "03", True),
-        ([_sound], "03", False),
-        ([_pictures], "02", False),
+        ([_both, _images, _audio], "01", False),
+        ([_both, _audio], "01", False),
+        ([_both_broken, _images, _audio], "03", True),
+        ([_both_empty, _audio], "03", True),
+        ([_both_noise, _audio], "03", True),
+        ([_both_silent, _audio], "03", True),
+        ([_both_broken, _images], "02", True),
+        ([_images, _audio], "03", True),
+        ([_audio], "03", False),
+        ([_images], "02", False),
     ],
 )
-def test_the_file_that_teaches_most_is_taken(
-    files: list[Callable[[Path], None]], taken: str, told: bool, tmp_path: Path
+def test_the_file_with_most_modalities_is_used(
+    files: list[Callable[[Path], None]], taken: str, reported: bool, tmp_path: Path
 ) -> None:
     for write in files:
         write(tmp_path / "set")
-    prepared = prepare_kind("ravdess", tmp_path / "set", tmp_path / "store", ClipOptions(val_share=0))
+    prepared = prepare_kind("ravdess", tmp_path / "set", tmp_path / "store", ClipOptions(val_fraction=0))
     (video,) = open_store(tmp_path / "store", EXPR).videos
     assert video.name == f"{taken}-{PERFORMANCE[3:]}"
-    assert (video.sound is not None) == (taken != "02")
-    assert ("performance in several files" in kinds(prepared).get(video.name, [])) == told
+    assert (video.audio is not None) == (taken != "02")
+    assert ("performance in several files" in kinds(prepared).get(video.name, [])) == reported
 
 
-def test_a_copy_of_a_performance_is_told(tmp_path: Path) -> None:
+def test_a_copy_of_a_performance_is_reported(tmp_path: Path) -> None:
     kind: DatasetKind = "ravdess"
     _both(tmp_path / "set")
     shutil.copytree(tmp_path / "set/Actor_04", tmp_path / "set/copy")
-    prepared = prepare_kind(kind, tmp_path / "set", tmp_path / "store", ClipOptions(val_share=0))
+    prepared = prepare_kind(kind, tmp_path / "set", tmp_path / "store", ClipOptions(val_fraction=0))
     assert list(prepared.videos.values()) == [1]

@@ -1,4 +1,4 @@
-"""Every kind of data set comes into the store alike; and what each of them has of its own."""
+"""What holds for the stores of every kind of data set, and what is special to each kind."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from abaw_expr.commands.main import main
-from abaw_expr.data.batches.frames import FrameIndex
-from abaw_expr.data.datasets.clips import WORDS, Row, release_of, split_subjects
-from abaw_expr.data.datasets.kinds import CLIPS, read_dataset
+from abaw_expr.data.batches.frame_index import FrameIndex
+from abaw_expr.data.datasets.clips import WORDS, ClipRow, release_of, split_subjects
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
+from abaw_expr.data.datasets.registry import CLIPS, read_dataset
 from abaw_expr.data.release.reader import Recording
 from abaw_expr.data.store.store import Store, StoredVideo, open_store
 from abaw_expr.errors import ReleaseError, SettingsError, UserError
@@ -24,7 +24,7 @@ from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from tests.helpers.fitting import AUDIO, fit, metrics
 from tests.helpers.layouts import LAYOUTS, Layout, paint, prepare_kind, record, sequence
-from tests.helpers.tiny import contents, film, kinds
+from tests.helpers.tiny import contents, kinds, video_file
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.kind)
 
@@ -49,7 +49,7 @@ def video_of(store: Path, name: str) -> StoredVideo:
     return next(video for video in open_store(store, EXPR).videos if video.name == name)
 
 
-# Every kind alike
+# Every kind
 
 
 def test_every_kind_is_in_the_suite() -> None:
@@ -137,11 +137,12 @@ def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[DatasetKind,
         assert index.videos[index.video[place]].jpeg(int(index.row[place]))
 
 
+@pytest.mark.slow
 @each_layout
 def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]], tmp_path: Path) -> None:
     settings = replace(
         AUDIO,
-        data=DataSettings(interval=0.1, val_interval=0.1, balance=0.5),
+        data=DataSettings(stride=0.1, val_stride=0.1, balance=0.5),
         model=ModelSettings(branches=layout.branches),
     )
     run = fit(opened(stores, layout), tmp_path / "run", settings)
@@ -150,7 +151,7 @@ def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[
     assert all(tensor.isfinite().all() for tensor in weights.values())
     labels = {label for v in opened(stores, layout).split("train") for label in v.frames.label.tolist()} - {-1}
     prior = load_checkpoint(run.last).prior
-    assert {number for number, share in enumerate(prior) if share} <= labels, "there is no other class to learn"
+    assert {number for number, fraction in enumerate(prior) if fraction} <= labels, "there is no other class to learn"
 
 
 # Words and splits
@@ -158,14 +159,16 @@ def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[
 
 @pytest.mark.parametrize(("word", "name"), [(word, name) for name, words in WORDS.items() for word in words])
 def test_a_word_means_its_class_in_any_case(word: str, name: str, tmp_path: Path) -> None:
-    (recording,) = release_of(tmp_path, [Row(tmp_path / "a.wav", word.upper(), "s")], EXPR, ClipOptions()).recordings
+    (recording,) = release_of(
+        tmp_path, [ClipRow(tmp_path / "a.wav", word.upper(), "s")], EXPR, ClipOptions()
+    ).recordings
     assert [span.label for span in recording.videos[0].spans] == [EXPR.columns.index(name)]
 
 
 def labelled(tmp_path: Path, text: str, *words: str) -> list[int]:
-    """What words mean by a map of labels."""
+    """Classes of words with a map of labels."""
     (tmp_path / "labels.yaml").write_text(text)
-    rows = [Row(tmp_path / f"{i:02d}.wav", word, "s") for i, word in enumerate(words)]
+    rows = [ClipRow(tmp_path / f"{i:02d}.wav", word, "s") for i, word in enumerate(words)]
     release = release_of(tmp_path, rows, EXPR, ClipOptions(labels=tmp_path / "labels.yaml"))
     return [recording.videos[0].spans[0].label for recording in release.recordings]
 
@@ -201,19 +204,19 @@ SUBJECTS = st.sets(st.text(min_size=1, max_size=4), min_size=1, max_size=20)
 
 
 @given(SUBJECTS, st.floats(0, 1), st.randoms())
-def test_a_share_of_the_subjects_validates_whatever_their_order(
-    subjects: set[str], share: float, random: Random
+def test_a_fraction_of_the_subjects_validates_whatever_their_order(
+    subjects: set[str], fraction: float, random: Random
 ) -> None:
-    rows = [Row(Path(f"{subject}-{take}"), "", subject) for subject in sorted(subjects) for take in range(2)]
-    splits = split_subjects(rows, share)
-    assert sorted(splits.values()).count("val") == round(share * len(subjects))
+    rows = [ClipRow(Path(f"{subject}-{take}"), "", subject) for subject in sorted(subjects) for take in range(2)]
+    splits = split_subjects(rows, fraction)
+    assert sorted(splits.values()).count("val") == round(fraction * len(subjects))
     random.shuffle(rows)
-    assert split_subjects(rows, share) == splits
-    more = split_subjects(rows, min(share + 0.2, 1.0))
+    assert split_subjects(rows, fraction) == splits
+    more = split_subjects(rows, min(fraction + 0.2, 1.0))
     assert all(more[subject] == "val" for subject, split in splits.items() if split == "val")
 
 
-# Descriptions
+# CSV files of clips
 
 
 def described(tmp_path: Path, table: str) -> tuple[Recording, ...]:
@@ -260,7 +263,7 @@ def described(tmp_path: Path, table: str) -> tuple[Recording, ...]:
         ("path,label,split,start,end\nx.mp4,sad,val,2,1\n", r"clips\.csv:2: ends before it starts; found '2 to 1'"),
         (
             f"path,label,split\n{'x' * 300},sad,val\n",
-            r"clips\.csv:2: names what cannot be a file \(File name too long\)",
+            r"clips\.csv:2: has a path that cannot be a file \(File name too long\)",
         ),
         (
             "path,label,split,start,end\nx.mp4,sad,val,2,3\nx.mp4,fear,val,0,2.5\n",
@@ -282,7 +285,7 @@ def test_what_spreadsheets_write_is_understood(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named_and_left_out(tmp_path: Path) -> None:
-    film(tmp_path, "a", batch="films")
+    video_file(tmp_path, "a", batch="films")
     (tmp_path / "clips.csv").write_text("path,label,split\nfilms/a.mp4,sad,val\nfilms/b.mp4,sad,train\n")
     prepared = prepare_kind("clips", tmp_path / "clips.csv", tmp_path / "store")
     assert prepared.left_out == ("b",)
@@ -299,27 +302,27 @@ def test_a_label_mended_in_the_table_is_prepared_again(tmp_path: Path) -> None:
         assert set(video_of(tmp_path / "store", "a").frames.label) == {label}
 
 
-# Sound alone, pictures alone
+# Audio alone, frames alone
 
 
 @pytest.mark.parametrize(
     ("suffix", "rate", "channels"), [(".wav", 48_000, 2), (".flac", 16_000, 1), (".wav", 8_000, 1)]
 )
-def test_sound_alone_has_frames_at_a_nominal_rate(suffix: str, rate: int, channels: int, tmp_path: Path) -> None:
+def test_audio_alone_has_frames_at_a_nominal_rate(suffix: str, rate: int, channels: int, tmp_path: Path) -> None:
     record(tmp_path / f"a{suffix}", 1.0, rate, channels)
     (tmp_path / "clips.csv").write_text(f"path,label,split\na{suffix},sad,train\n")
     prepared = prepare_kind("clips", tmp_path / "clips.csv", tmp_path / "store")
     assert prepared.problems == (), "neither crops nor a picture are missed"
     video = video_of(tmp_path / "store", "a")
     assert video.frames.time.tolist() == pytest.approx(np.arange(25) / 25)
-    assert video.sound is not None
-    assert len(video.sound) == 1 + 16_000 // 256
+    assert video.audio is not None
+    assert len(video.audio) == 1 + 16_000 // 256
     assert FrameIndex([video]).has["audio"].all()
     assert not video.frames.has_crop.any()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "I;16"])
-def test_pictures_that_are_faces_become_crops(mode: str, tmp_path: Path) -> None:
+def test_frames_that_are_faces_become_crops(mode: str, tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     for number in (2, 10, 1):
         shade = Image.new("L", (48, 48), 20 * number)
@@ -329,7 +332,7 @@ def test_pictures_that_are_faces_become_crops(mode: str, tmp_path: Path) -> None
         grey.save(tmp_path / f"faces/p{number}.png")
     (tmp_path / "faces/p3.png").write_bytes(b"no picture")
     (tmp_path / "clips.csv").write_text("path,label,split\nfaces,sad,train\n")
-    options = ClipOptions(pictures_are_faces=True)
+    options = ClipOptions(images_are_faces=True)
     prepared = prepare_kind("clips", tmp_path / "clips.csv", tmp_path / "store", options)
     assert ("unreadable crops", "1 unreadable: p3.png") in [(p.kind, p.detail) for p in prepared.problems]
     video = video_of(tmp_path / "store", "faces")
@@ -342,32 +345,32 @@ def test_pictures_that_are_faces_become_crops(mode: str, tmp_path: Path) -> None
             assert np.asarray(crop).mean() == pytest.approx(20 * number, abs=2)
 
 
-def test_pictures_alone_want_crops_or_to_be_faces(tmp_path: Path) -> None:
+def test_frames_alone_want_crops_or_to_be_faces(tmp_path: Path) -> None:
     sequence(tmp_path, "S001", "001", 3, "1.0")
     prepared = prepare_kind("ck+", tmp_path, tmp_path / "store")
     assert kinds(prepared) == {"S001_001": ["no crops"]}, "sound is not missed"
 
 
-@pytest.mark.parametrize(("pictures", "labels"), [(1, [0]), (2, [0, 3]), (3, [0, -1, 3]), (5, [0, -1, -1, -1, 3])])
-def test_a_short_sequence_has_a_neutral_picture_and_one_of_its_class(
-    pictures: int, labels: list[int], tmp_path: Path
+@pytest.mark.parametrize(("frames", "labels"), [(1, [0]), (2, [0, 3]), (3, [0, -1, 3]), (5, [0, -1, -1, -1, 3])])
+def test_a_short_sequence_has_a_neutral_frame_and_one_of_its_class(
+    frames: int, labels: list[int], tmp_path: Path
 ) -> None:
-    sequence(tmp_path, "S001", "001", pictures, "4.0")
+    sequence(tmp_path, "S001", "001", frames, "4.0")
     prepare_kind("ck+", tmp_path, tmp_path / "store")
     assert video_of(tmp_path / "store", "S001_001").frames.label.tolist() == labels
 
 
-# What is none of these
+# Refusals
 
 
 def write_stray(root: Path) -> None:
-    film(root, "1", batch="Angry")
+    video_file(root, "1", batch="Angry")
 
 
 @pytest.mark.parametrize(
     ("kind", "write", "message"),
     [
-        ("afew", write_stray, r"Angry/1\.mp4: lies in no split; expected Train/<class>/ or Val/<class>/"),
+        ("afew", write_stray, r"Angry/1\.mp4: is in no split folder; expected Train/<class>/ or Val/<class>/"),
         ("ravdess", write_stray, r"Angry/1\.mp4: is not a RAVDESS name; expected as 03-01-05-01-02-01-12"),
         ("ck+", lambda root: paint(root, ["a.png"]), "holds 0 folders cohn-kanade-images; expected one, at any depth"),
     ],
@@ -382,17 +385,17 @@ def test_a_data_set_of_another_kind_is_refused(
 
 def test_the_organisers_release_takes_no_options_of_clips(release: Path) -> None:
     with pytest.raises(UserError, match=r"not for aff-wild2.*Leave out --labels, --crops"):
-        read_dataset("aff-wild2", release, EXPR, ClipOptions(val_share=0.5))
+        read_dataset("aff-wild2", release, EXPR, ClipOptions(val_fraction=0.5))
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(SettingsError, match="--val-share cannot be used; found"):
-        ClipOptions(val_share=share)
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
+    with pytest.raises(SettingsError, match="--val-fraction cannot be used; found"):
+        ClipOptions(val_fraction=fraction)
 
 
 def test_crops_that_are_no_folder_are_refused(tmp_path: Path) -> None:
-    rows = [Row(tmp_path / "a.wav", "sad", "s")]
+    rows = [ClipRow(tmp_path / "a.wav", "sad", "s")]
     with pytest.raises(ReleaseError, match="none: is not a folder"):
         release_of(tmp_path, rows, EXPR, ClipOptions(crops=(tmp_path / "none",)))
 
@@ -400,7 +403,7 @@ def test_crops_that_are_no_folder_are_refused(tmp_path: Path) -> None:
 def test_the_command_takes_a_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     next(layout for layout in LAYOUTS if layout.kind == "clips").write(tmp_path)
     where = ["--release", str(tmp_path / "clips.csv"), "--store", str(tmp_path / "store"), "--workers", "1"]
-    options = ["--crops", str(tmp_path / "found"), "--pictures-are-faces", "--val-share", "0.4"]
+    options = ["--crops", str(tmp_path / "found"), "--images-are-faces", "--val-fraction", "0.4"]
     assert main(["prepare", "--kind", "clips", *where, *options]) == 0
     store = open_store(tmp_path / "store", EXPR)
     assert {video.name for video in store.videos} == {"a", "b", "c", "smile", "face"}

@@ -1,11 +1,11 @@
-"""Level, clipping and voice of sound whose level, clipping and voice are known."""
+"""Level, clipping and voice of audio whose level, clipping and voice are known."""
 
 import numpy as np
 import pytest
 
-from abaw_expr.data.media.audio_check import SoundCheck, check_sound, sound_check_problems
+from abaw_expr.data.media.audio_check import AudioCheck, audio_check_problems, check_audio
 from abaw_expr.data.media.decode import SAMPLE_RATE
-from abaw_expr.data.synthetic.speech import speak
+from abaw_expr.data.synthetic.speech import synthesise_speech
 
 SECONDS = 6
 
@@ -16,55 +16,55 @@ def sine(amplitude: float, hertz: float = 220) -> np.ndarray:
 
 
 def voice() -> np.ndarray:
-    return speak([0, 4, 7], [2.0, 2.0, 2.0], np.random.default_rng(0)).astype(np.float32) / 2**15
+    return synthesise_speech([0, 4, 7], [2.0, 2.0, 2.0], np.random.default_rng(0)).astype(np.float32) / 2**15
 
 
 @pytest.mark.parametrize("amplitude", [1.0, 0.5, 0.01])
 def test_level_of_a_sine(amplitude: float) -> None:
-    check = check_sound(sine(amplitude))
+    check = check_audio(sine(amplitude))
     assert check.peak_dbfs == pytest.approx(20 * np.log10(amplitude), abs=0.01)
     assert check.rms_dbfs == pytest.approx(20 * np.log10(amplitude) - 3.01, abs=0.01)
 
 
 def test_silence_has_a_level_that_json_can_hold() -> None:
-    assert check_sound(np.zeros(SAMPLE_RATE, np.float32)) == SoundCheck(-120, -120, 0, 0)
+    assert check_audio(np.zeros(SAMPLE_RATE, np.float32)) == AudioCheck(-120, -120, 0, 0)
 
 
-def test_clipped_share_is_that_of_the_samples() -> None:
+def test_clipped_fraction_is_that_of_the_samples() -> None:
     samples = sine(0.5)
     samples[::100] = 1.0
-    assert check_sound(samples).clipped == 0.01
+    assert check_audio(samples).clipped == 0.01
 
 
-def test_share_of_voice_is_that_of_the_time() -> None:
+def test_fraction_of_voice_is_that_of_the_time() -> None:
     """Speech, then as much silence; the detector hangs on for a moment."""
-    spoken = check_sound(voice()).voice
+    spoken = check_audio(voice()).voice
     assert spoken > 0.9
-    half = check_sound(np.concatenate([voice(), np.zeros(SECONDS * SAMPLE_RATE, np.float32)])).voice
+    half = check_audio(np.concatenate([voice(), np.zeros(SECONDS * SAMPLE_RATE, np.float32)])).voice
     assert half == pytest.approx(spoken / 2, abs=0.05)
-    assert check_sound(sine(0.3)).voice < 0.05
+    assert check_audio(sine(0.3)).voice < 0.05
 
 
 def test_less_than_a_piece_has_no_voice() -> None:
-    assert check_sound(np.full(100, 0.5, np.float32)).voice == 0
+    assert check_audio(np.full(100, 0.5, np.float32)).voice == 0
 
 
 def test_blocks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = check_sound(voice())
+    whole = check_audio(voice())
     monkeypatch.setattr("abaw_expr.data.media.audio_check._BLOCK", 4_800)
-    assert check_sound(voice()) == whole
+    assert check_audio(voice()) == whole
 
 
 @pytest.mark.parametrize(
     ("samples", "kinds"),
     [
         (voice(), []),
-        (sine(0.0005), ["silent sound"]),
-        (sine(0.3), ["hardly a voice"]),
-        (np.clip(20 * voice(), -1, 1), ["clipped sound"]),
+        (sine(0.0005), ["silent audio"]),
+        (sine(0.3), ["little voice"]),
+        (np.clip(20 * voice(), -1, 1), ["clipped audio"]),
     ],
 )
-def test_what_is_told(samples: np.ndarray, kinds: list[str]) -> None:
-    problems = list(sound_check_problems("a", check_sound(samples)))
+def test_what_is_reported(samples: np.ndarray, kinds: list[str]) -> None:
+    problems = list(audio_check_problems("a", check_audio(samples)))
     assert [problem.kind for problem in problems] == kinds
     assert all(problem.remedy.startswith("None needed") for problem in problems)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from abaw_expr.data.release.crops import (
     CHANNELS,
-    SIDES,
-    Seen,
+    CROP_SIDES,
+    CropReport,
     crop_problems,
     jpeg_shape,
     list_crops,
@@ -38,18 +38,18 @@ def test_shape_is_what_a_decoder_finds(
     file = io.BytesIO()
     Image.new(mode, (width, height)).save(file, "JPEG", quality=quality, progressive=progressive, comment=comment)
     data = file.getvalue()
-    with Image.open(io.BytesIO(data)) as picture:
-        assert (picture.size, picture.mode) == ((width, height), mode)
-    usable = width in SIDES and height in SIDES
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.size, image.mode) == ((width, height), mode)
+    usable = width in CROP_SIDES and height in CROP_SIDES
     assert jpeg_shape(data) == ((height, width, MODES[mode]) if usable else None)
 
 
 @given(st.binary(max_size=60), st.integers(0, 800), st.integers(0, 20))
-def test_no_bytes_whatever_are_too_strange(strange: bytes, place: int, cut: int) -> None:
+def test_no_bytes_whatever_are_too_strange(strange: bytes, position: int, cut: int) -> None:
     data = jpeg()
-    damaged = (data[:place] + strange + data[place + len(strange) :])[: len(data) - cut]
+    damaged = (data[:position] + strange + data[position + len(strange) :])[: len(data) - cut]
     shape = jpeg_shape(damaged)
-    assert shape is None or (shape[0] in SIDES and shape[1] in SIDES and shape[2] in CHANNELS)
+    assert shape is None or (shape[0] in CROP_SIDES and shape[1] in CROP_SIDES and shape[2] in CHANNELS)
 
 
 def header(data: bytes, at: int, value: bytes) -> bytes:
@@ -65,11 +65,11 @@ def header(data: bytes, at: int, value: bytes) -> bytes:
         lambda data: data[2:],
         lambda data: data[:-70],
         lambda data: data[:4] + b"\xff\xd9",
-        lambda data: header(data, 1, b"\xc3"),  # lossless, which nobody decodes
+        lambda data: header(data, 1, b"\xc3"),  # lossless, which no decoder reads
         lambda data: header(data, 4, b"\x0c"),  # 12 bits
         lambda data: header(data, 5, b"\xff\xff"),  # 65,535 pixels high
         lambda data: header(data, 9, b"\x02"),  # two channels
-        lambda data: data[:2] + b"\xff\xda" + data[2:],  # the picture before its size
+        lambda data: data[:2] + b"\xff\xda" + data[2:],  # the image before its size
         lambda data: b"\x89PNG\r\n\x1a\n" + bytes(100) + b"\xff\xd9",
     ],
 )
@@ -92,21 +92,21 @@ def test_files_are_read_whole(tmp_path: Path, size: int) -> None:
     assert read_crop(str(tmp_path / "none")) == read_crop(str(tmp_path)) == b""
 
 
-def test_closed_folder_is_told_and_the_other_root_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_folder_is_reported_and_the_other_root_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crop(tmp_path, "a", [1, 2])
     crop(tmp_path, "a", [3], crops="cropped_aligned_new_50_vids")
     folders = tuple(tmp_path / root / "a" for root in ("cropped_aligned", "cropped_aligned_new_50_vids"))
     scandir = os.scandir
 
-    def closed(path: Path) -> object:
+    def unreadable_folders(path: Path) -> object:
         if Path(path) == folders[0]:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("os.scandir", closed)
+    monkeypatch.setattr("os.scandir", unreadable_folders)
     crops = list_crops(folders)
     assert list(crops.files) == [3]
-    (problem,) = crop_problems("a", crops, Seen())
+    (problem,) = crop_problems("a", crops, CropReport())
     assert (problem.kind, problem.detail) == ("unreadable folder", "cropped_aligned/a (Permission denied)")
     assert "chmod" in problem.remedy
 
@@ -121,15 +121,15 @@ def test_closed_folder_is_told_and_the_other_root_is_used(tmp_path: Path, monkey
         (range(40, 51), 100, "crops begin at frame 40 and end at frame 50 of 100"),
         (range(1, 900), 1000, "crops end at frame 899 of 1000"),
         (range(1, 901), 1000, None),
-        (range(1, 3), 100, None),  # somebody seen for a moment
+        (range(1, 3), 100, None),  # a person seen briefly
         (range(1, 15), 0, None),
     ],
 )
-def test_crops_of_a_part_are_told(tmp_path: Path, frames: range, whole: int, detail: str | None) -> None:
+def test_crops_of_a_part_are_reported(tmp_path: Path, frames: range, whole: int, detail: str | None) -> None:
     crop(tmp_path, "a", frames, data=jpeg())
-    crops, seen = list_crops((tmp_path / "cropped_aligned/a",)), Seen()
-    assert len(list(read_crops(crops, seen))) == len(frames)
-    assert [p.detail for p in crop_problems("a", crops, seen, whole)] == ([] if detail is None else [detail])
+    crops, report = list_crops((tmp_path / "cropped_aligned/a",)), CropReport()
+    assert len(list(read_crops(crops, report))) == len(frames)
+    assert [p.detail for p in crop_problems("a", crops, report, whole)] == ([] if detail is None else [detail])
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_crops_of_a_part_are_told(tmp_path: Path, frames: range, whole: int, det
     [
         (range(1, 101), None),
         ([*range(1, 50), *range(51, 101)], None),
-        ([*range(20, 40)], None),  # before the first and after the last crop nobody needs to be there
+        ([*range(20, 40)], None),  # no face need be there before the first and after the last crop
         ([1, 2, 5, 10], "6 of the frames 1 to 10 have no crop, at most from 6 to 9"),
     ],
 )
-def test_gaps_are_told_where_there_are_many(tmp_path: Path, frames: range | list[int], detail: str | None) -> None:
+def test_gaps_are_reported_where_there_are_many(tmp_path: Path, frames: range | list[int], detail: str | None) -> None:
     crop(tmp_path, "a", frames, data=jpeg())
-    crops, seen = list_crops((tmp_path / "cropped_aligned/a",)), Seen()
-    assert [name for name, _ in read_crops(crops, seen)] == [f"{frame:05d}.jpg" for frame in frames]
-    assert [p.detail for p in crop_problems("a", crops, seen)] == ([] if detail is None else [detail])
+    crops, report = list_crops((tmp_path / "cropped_aligned/a",)), CropReport()
+    assert [name for name, _ in read_crops(crops, report)] == [f"{frame:05d}.jpg" for frame in frames]
+    assert [p.detail for p in crop_problems("a", crops, report)] == ([] if detail is None else [detail])

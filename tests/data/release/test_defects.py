@@ -1,4 +1,4 @@
-"""Every defect of a release at once: each is told, nothing else is lost, and kills on the way change nothing."""
+"""Every defect of a release at once: each is reported, nothing else is lost, and kills on the way change nothing."""
 
 import json
 from collections import Counter
@@ -12,20 +12,23 @@ from tests.helpers.defects import (
     DEFECTS,
     LEFT_OUT,
     kill_three_times,
+    reported,
     start_prepare,
-    told,
     usable_crops,
     write_defective,
     write_whole,
 )
 from tests.helpers.tiny import contents, run
 
+pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
+
+
 WHOLE = tuple(f"{number:02d}-10-64x64" for number in range(6))
 FRAMES = 30
 
 
 class Corpus(NamedTuple):
-    """A release with every defect, what must be told of it, its store, and what the command said."""
+    """A release with every defect, what must be reported of it, its store, and what the command printed."""
 
     release: Path
     expected: dict[str, list[str]]
@@ -43,8 +46,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(root / "release", expected, root / "store", said)
 
 
-def test_each_defect_is_told_once_and_with_a_remedy(corpus: Corpus) -> None:
-    assert told(corpus.store) == corpus.expected
+def test_each_defect_is_reported_once_and_with_a_remedy(corpus: Corpus) -> None:
+    assert reported(corpus.store) == corpus.expected
     lines = {line.split(":")[0].strip() for line in corpus.said.splitlines()}
     count = Counter(kind for kinds in corpus.expected.values() for kind in kinds)
     assert {f"{number} {kind}" for kind, number in count.items()} <= lines

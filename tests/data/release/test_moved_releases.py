@@ -1,4 +1,4 @@
-"""A release that was renamed, linked, zipped and unpacked by another system, or moved: the same store, or one word."""
+"""A release that was renamed, linked, zipped and unpacked by another system, or moved: one store, or one report."""
 
 import json
 import os
@@ -132,11 +132,11 @@ CHANGES: dict[str, Change] = {
     "one folder deeper": _down,
     "crops inside themselves": _deeper("cropped_aligned"),
     "a video's crops inside themselves": _deeper("cropped_aligned/a"),
-    "films inside themselves": _deeper("batch1"),
+    "videos inside themselves": _deeper("batch1"),
     "annotations inside themselves": _deeper(ANNOTATIONS),
     "an edition inside itself": _deeper(ANNOTATIONS.partition("/")[0]),
     "a set inside itself": _deeper(f"{ANNOTATIONS}/Train_Set"),
-    "films elsewhere": _link("batch1"),
+    "videos elsewhere": _link("batch1"),
     "crops elsewhere": _link("cropped_aligned"),
     "annotations elsewhere": _link(ANNOTATIONS),
     "files elsewhere": _link_files,
@@ -148,8 +148,8 @@ CHANGES: dict[str, Change] = {
     "zipped": _zip,
     "in capitals": _upper,
 }
-TOLD = {"name written otherwise"}
-"""What may be told of a change; all else is none."""
+REPORTED = {"name spelled differently"}
+"""The reports that a change may cause."""
 
 
 def changed(whole: tuple[Path, str], folder: Path, *names: str) -> None:
@@ -160,9 +160,10 @@ def changed(whole: tuple[Path, str], folder: Path, *names: str) -> None:
         CHANGES[name](root)
     prepared = run(root, folder / "store")
     assert digest(folder / "store") == whole[1]
-    assert {kind for found in kinds(prepared).values() for kind in found} <= TOLD
+    assert {kind for found in kinds(prepared).values() for kind in found} <= REPORTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_release_that_was_moved_gives_the_same_store(whole: tuple[Path, str], tmp_path: Path, name: str) -> None:
     changed(whole, tmp_path, name)
@@ -178,7 +179,7 @@ def test_scores_know_crops_that_were_moved(whole: tuple[Path, str], tmp_path: Pa
         assert [has.tolist() for has in frames_with_crop([root / "cropped_aligned"], truths)] == expected
 
 
-def test_a_film_and_a_link_to_it_are_one(whole: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_video_and_a_link_to_it_are_one(whole: tuple[Path, str], tmp_path: Path) -> None:
     root = tmp_path / "release"
     shutil.copytree(whole[0], root)
     (root / "test_videos").mkdir()
@@ -190,6 +191,7 @@ IN_PLACE = sorted(set(CHANGES) - {"one folder deeper", "in capitals"})
 """Changes that may be made in any order, the others last; those by which others find nothing are skipped."""
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(IN_PLACE), st.integers(2, 5))
 def test_several_moves_give_the_same_store(
@@ -208,5 +210,5 @@ def test_several_moves_give_the_same_store(
     _down(root)
     prepared = run(root, folder / "store")
     assert digest(folder / "store") == whole[1], made
-    assert {kind for found in kinds(prepared).values() for kind in found} <= TOLD
+    assert {kind for found in kinds(prepared).values() for kind in found} <= REPORTED
     assert not [path for path in os.listdir(root) if path == "store"]

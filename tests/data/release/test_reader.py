@@ -107,21 +107,21 @@ def test_roots_of_crops_are_merged(tmp_path: Path) -> None:
         2: "cropped_aligned",
         10: "cropped_aligned_new_50_vids",
     }
-    assert (crops.strangers, crops.doubled) == ([], ["00002.jpg"])
+    assert (crops.unknown, crops.duplicates) == ([], ["00002.jpg"])
     assert list(list_crops(b.videos[0].crop_folders).files) == [3]
     assert val.videos[0].crop_folders == ()
 
 
-def test_files_that_are_no_crops_are_told_apart(tmp_path: Path) -> None:
-    strangers = ["00000.jpg", "notes.txt", "1a.jpg", "-0001.jpg", "20231105093000.jpg"]
-    strangers += ["\u0663.jpg"]  # a number, in another script
+def test_files_that_are_no_crops_are_listed_apart(tmp_path: Path) -> None:
+    unknown = ["00000.jpg", "notes.txt", "1a.jpg", "-0001.jpg", "20231105093000.jpg"]
+    unknown += ["\u0663.jpg"]  # a number, in another script
     leftovers = ["Thumbs.db", ".DS_Store", "._00001.jpg", "desktop.ini"]
-    for name in ("00001.jpg", "123456.jpg", "7.JPEG", "00002.png", *strangers, *leftovers):
+    for name in ("00001.jpg", "123456.jpg", "7.JPEG", "00002.png", *unknown, *leftovers):
         write(tmp_path / name, b"")
     crops = list_crops((tmp_path,))
     assert list(crops.files) == [1, 2, 7, 123456]
-    assert crops.strangers == sorted(strangers)
-    assert crops.doubled == []
+    assert crops.unknown == sorted(unknown)
+    assert crops.duplicates == []
 
 
 def test_the_usual_name_of_a_frame_wins(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_usual_name_of_a_frame_wins(tmp_path: Path) -> None:
         write(tmp_path / name, b"")
     crops = list_crops((tmp_path,))
     assert {frame: entry.name for frame, entry in crops.files.items()} == {3: "00003.jpg", 4: "04.jpg"}
-    assert crops.doubled == ["000003.jpg", "3.jpg", "4.jpg"]
+    assert crops.duplicates == ["000003.jpg", "3.jpg", "4.jpg"]
 
 
 def test_videos_lie_in_any_batch_folder(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_videos_lie_in_any_batch_folder(tmp_path: Path) -> None:
         (["x_left"], ["x_left"], {"x_left": ["x_left"]}),
     ],
 )
-def test_people_share_their_recording(
+def test_people_fraction_their_recording(
     tmp_path: Path, videos: list[str], names: list[str], expected: dict[str, list[str]]
 ) -> None:
     minimal(tmp_path, *names)

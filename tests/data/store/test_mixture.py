@@ -1,4 +1,4 @@
-"""One run learns from several stores: in the shares that were asked for, judged by the first alone, repeatably."""
+"""One run learns from several stores: in the given fractions, evaluated on the first alone, repeatably."""
 
 import shutil
 import signal
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abaw_expr.commands.main import main
-from abaw_expr.data.batches.sampling import Frames, draw_epoch, usable_frames
+from abaw_expr.data.batches.sampling import UsableFrames, sample_epoch, usable_frames
 from abaw_expr.data.store.mixture import mix, open_mixture
 from abaw_expr.data.store.store import Extra, Store, StoredVideo
 from abaw_expr.data.store.store import Frames as Columns
@@ -31,7 +31,7 @@ from tuning.features import cached_features
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Stores of other kinds: speech of seven classes, without a picture, and described clips."""
+    """Stores of other kinds: speech of seven classes without video, and described clips."""
     found = {}
     for layout in LAYOUTS:
         if layout.kind in ("ravdess", "clips"):
@@ -47,7 +47,7 @@ def mixed(store: Path, others: dict[str, Path]) -> Store:
     return open_mixture([str(store), f"{others['ravdess']}=0.3", f"{others['clips']}=0.1"], EXPR)
 
 
-# What a mixture is
+# The mixture
 
 
 def test_one_store_is_that_store(store: Path) -> None:
@@ -55,7 +55,7 @@ def test_one_store_is_that_store(store: Path) -> None:
     assert (alone.digest, alone.extras) == (opened(store).digest, ())
 
 
-def test_identity_is_that_of_all_stores_and_shares(store: Path, others: dict[str, Path]) -> None:
+def test_identity_is_that_of_all_stores_and_fractions(store: Path, others: dict[str, Path]) -> None:
     ravdess, clips = others["ravdess"], others["clips"]
     texts = [
         [f"{ravdess}=0.3"],
@@ -70,110 +70,111 @@ def test_identity_is_that_of_all_stores_and_shares(store: Path, others: dict[str
 
 
 @pytest.mark.parametrize(
-    ("shares", "message"),
+    ("fractions", "message"),
     [
-        ([""], r"a store after the first has no share; found '.*'; expected STORE=SHARE, such as ravdess=0\.3"),
-        (["=x"], r"a store after the first has no share; found '.*=x'"),
-        (["=nan"], r"a store after the first has no share; found '.*=nan'"),
-        (["=0"], r"the stores' shares cannot be used; found '0'; expected shares above 0, below 1 in all"),
-        (["=-0.5"], r"the stores' shares cannot be used; found '-0\.5'"),
-        (["=0.6", "=0.4"], r"the stores' shares cannot be used; found '0\.6, 0\.4'; expected shares above 0, below 1"),
+        ([""], r"a store after the first has no fraction; found '.*'; expected STORE=FRACTION, such as ravdess=0\.3"),
+        (["=x"], r"a store after the first has no fraction; found '.*=x'"),
+        (["=nan"], r"a store after the first has no fraction; found '.*=nan'"),
+        (["=0"], r"the stores' fractions cannot be used; found '0'; expected each above 0, their sum below 1"),
+        (["=-0.5"], r"the stores' fractions cannot be used; found '-0\.5'"),
+        (["=0.6", "=0.4"], r"the stores' fractions cannot be used; found '0\.6, 0\.4'; expected each above 0"),
         (["=0.2", "=0.2"], r"store: is named twice\. Name each store once"),
     ],
 )
-def test_shares_that_are_none_are_refused(
-    shares: list[str], message: str, store: Path, others: dict[str, Path]
+def test_fractions_that_are_none_are_refused(
+    fractions: list[str], message: str, store: Path, others: dict[str, Path]
 ) -> None:
     with pytest.raises(StoreError, match=message):
-        open_mixture([str(store), *(f"{others['ravdess']}{share}" for share in shares)], EXPR)
+        open_mixture([str(store), *(f"{others['ravdess']}{fraction}" for fraction in fractions)], EXPR)
 
 
 def test_what_is_held_out_is_not_trained_on(store: Path, others: dict[str, Path]) -> None:
     """As where two editions of a release split their videos differently."""
     first, other = opened(store), opened(others["ravdess"])
     leak = replace(first.split("val")[0], split="train", name=first.split("val")[0].name + "_left")
-    message = rf"store: would train on 1 recordings that the first store holds out: {leak.name.removesuffix('_left')}"
+    name = leak.name.removesuffix("_left")
+    message = f"store: would train on 1 recordings that the first store validates or tests on: {name}"
     with pytest.raises(StoreError, match=message):
         mix(first, [Extra(replace(other, videos=(*other.videos, leak)), 0.5)])
     held_out = replace(leak, split="val")
     assert mix(first, [Extra(replace(other, videos=(*other.videos, held_out)), 0.5)]).extras
 
 
-# What is drawn
+# Sampling
 
 
 def in_memory(name: str, labels: Sequence[int], rate: float = 10.0) -> StoredVideo:
-    """A training video with sound throughout and these labels."""
+    """A training video with audio throughout and these labels."""
     video = StoredVideo(name, "train", Path(), np.zeros(64, np.float32), np.ones(64, np.float32))
     none = np.zeros(len(labels), np.int64)
     times = np.arange(len(labels)) / rate
     vars(video)["frames"] = Columns(times, np.array(labels, np.int8), none, none.astype(np.int32))
-    vars(video)["sound"] = np.zeros((1 + int(len(labels) / rate / 0.016), 64), np.float16)
+    vars(video)["audio"] = np.zeros((1 + int(len(labels) / rate / 0.016), 64), np.float16)
     return video
 
 
 def drawing(**changes: object) -> Settings:
-    data = DataSettings(**({"interval": 0.0} | changes))  # type: ignore[arg-type]
+    data = DataSettings(**({"stride": 0.0} | changes))  # type: ignore[arg-type]
     return replace(AUDIO, data=data)
 
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> tuple[Store, np.ndarray]:
-    """Stores of some videos of some labels, and their shares."""
-    shares = draw(st.lists(st.floats(0.05, 0.3), min_size=1, max_size=3))
+    """Stores of some videos of some labels, and their fractions."""
+    fractions = draw(st.lists(st.floats(0.05, 0.3), min_size=1, max_size=3))
     videos = [
         [in_memory(f"{store}-{i}", draw(st.lists(st.integers(0, 7), min_size=2, max_size=12))) for i in range(2)]
-        for store in range(len(shares) + 1)
+        for store in range(len(fractions) + 1)
     ]
     first, *extras = [Store(Path(), str(number), tuple(own)) for number, own in enumerate(videos)]
-    mixture = mix(first, [Extra(extra, share) for extra, share in zip(extras, shares, strict=True)])
-    return mixture, np.array([1 - sum(shares), *shares])
+    mixture = mix(first, [Extra(extra, fraction) for extra, fraction in zip(extras, fractions, strict=True)])
+    return mixture, np.array([1 - sum(fractions), *fractions])
 
 
-def store_of(frames: Frames, places: np.ndarray) -> np.ndarray:
-    """Which store each place is of, by its video's name."""
-    return np.array([int(frames.index.videos[video].name[0]) for video in frames.index.video[places]])
+def store_of(frames: UsableFrames, indices: np.ndarray) -> np.ndarray:
+    """The store of each index, by its video's name."""
+    return np.array([int(frames.frame_index.videos[video].name[0]) for video in frames.frame_index.video[indices]])
 
 
 @given(mixtures(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([1, 2, 4]), st.integers(1, 5))
-def test_an_epoch_has_the_first_store_whole_and_shares_of_the_others(
+def test_an_epoch_has_the_first_store_whole_and_fractions_of_the_others(
     mixture: tuple[Store, np.ndarray], balance: float, neighbours: int, epoch: int
 ) -> None:
-    store, shares = mixture
-    settings = drawing(balance=balance, neighbours=neighbours)
+    store, fractions = mixture
+    settings = drawing(balance=balance, sequence=neighbours)
     frames = usable_frames(store, "train", settings)
-    alone = draw_epoch(usable_frames(replace(store, extras=()), "train", settings), settings, epoch)
-    draws = draw_epoch(frames, settings, epoch)
-    counts = np.bincount(store_of(frames, draws.place), minlength=len(shares)) / neighbours
-    assert counts.tolist() == [round(len(alone) / neighbours * share / shares[0]) for share in shares]
-    videos = frames.index.video[draws.place].reshape(-1, neighbours)
+    alone = sample_epoch(usable_frames(replace(store, extras=()), "train", settings), settings, epoch)
+    samples = sample_epoch(frames, settings, epoch)
+    counts = np.bincount(store_of(frames, samples.indices), minlength=len(fractions)) / neighbours
+    assert counts.tolist() == [round(len(alone) / neighbours * fraction / fractions[0]) for fraction in fractions]
+    videos = frames.frame_index.video[samples.indices].reshape(-1, neighbours)
     assert (videos == videos[:, :1]).all(), "neighbours stay together"
     if not balance:
-        own = draws.place[store_of(frames, draws.place) == 0]
-        assert sorted(own) == sorted(alone.place), "a pass over the first store, as without others"
+        own = samples.indices[store_of(frames, samples.indices) == 0]
+        assert sorted(own) == sorted(alone.indices), "a pass over the first store, as without others"
     if not balance and neighbours == 1:
-        for number in range(1, len(shares)):
-            times = np.bincount(draws.place, minlength=len(frames.index))[
-                store_of(frames, np.arange(len(frames.index))) == number
+        for number in range(1, len(fractions)):
+            times = np.bincount(samples.indices, minlength=len(frames.frame_index))[
+                store_of(frames, np.arange(len(frames.frame_index))) == number
             ]
             assert times.max() - times.min() <= 1, "the others' frames come in turns"
 
 
 @given(mixtures(), st.floats(0, 1), st.floats(0, 1))
-def test_chances_sum_to_each_stores_share(
+def test_chances_sum_to_each_stores_fraction(
     mixture: tuple[Store, np.ndarray], balance: float, video_balance: float
 ) -> None:
-    store, shares = mixture
+    store, fractions = mixture
     settings = drawing(balance=balance, video_balance=video_balance)
     frames = usable_frames(store, "train", settings)
     for step in (1, 2):
-        places = np.arange(0, len(frames.index), step)
-        chances = frames.chances(settings.data, places, 0)
-        assert np.bincount(store_of(frames, places), chances) == pytest.approx(shares)
-    classes = frames.class_shares(settings.data, EXPR)
+        indices = np.arange(0, len(frames.frame_index), step)
+        draw_probabilities = frames.probabilities(settings.data, indices, 0)
+        assert np.bincount(store_of(frames, indices), draw_probabilities) == pytest.approx(fractions)
+    classes = frames.class_fractions(settings.data, EXPR)
     assert sum(classes) == pytest.approx(1)
-    there = set(frames.index.label.tolist())
-    assert {number for number, share in enumerate(classes) if share} == there
+    there = set(frames.frame_index.label.tolist())
+    assert {number for number, fraction in enumerate(classes) if fraction} == there
 
 
 def test_classes_are_evened_out_over_all_stores() -> None:
@@ -188,20 +189,22 @@ def test_classes_are_evened_out_over_all_stores() -> None:
     for balance in (0.0, 0.5, 1.0):
         expected = natural ** (1 - balance) / (natural ** (1 - balance)).sum()
         settings = drawing(balance=balance)
-        assert frames.class_shares(settings.data, EXPR) == pytest.approx(expected, abs=1e-6)
-        drawn = np.concatenate([draw_epoch(frames, settings, epoch).place for epoch in range(40)])
-        assert np.bincount(frames.index.label[drawn], minlength=8) / len(drawn) == pytest.approx(expected, abs=0.02)
+        assert frames.class_fractions(settings.data, EXPR) == pytest.approx(expected, abs=1e-6)
+        drawn = np.concatenate([sample_epoch(frames, settings, epoch).indices for epoch in range(40)])
+        assert np.bincount(frames.frame_index.label[drawn], minlength=8) / len(drawn) == pytest.approx(
+            expected, abs=0.02
+        )
         assert (store_of(frames, drawn) == 1).mean() == pytest.approx(0.3, abs=0.002)
 
 
 def test_samples_of_the_stores_come_mixed(mixed: Store) -> None:
-    settings = replace(AUDIO, data=DataSettings(interval=0.1))
+    settings = replace(AUDIO, data=DataSettings(stride=0.1))
     frames = usable_frames(mixed, "train", settings)
-    order = frames.store(draw_epoch(frames, settings, 1).place)
+    order = frames.store_of(sample_epoch(frames, settings, 1).indices)
     halves = [np.bincount(half, minlength=3) / len(half) for half in np.array_split(order, 2)]
     assert halves[0] == pytest.approx([0.6, 0.3, 0.1], abs=0.1)
     assert halves[1] == pytest.approx([0.6, 0.3, 0.1], abs=0.1)
-    first = [draw_epoch(frames, settings, epoch).place.tolist() for epoch in (1, 1, 2)]
+    first = [sample_epoch(frames, settings, epoch).indices.tolist() for epoch in (1, 1, 2)]
     assert first[0] == first[1] != first[2]
 
 
@@ -211,7 +214,7 @@ def test_a_store_with_nothing_for_the_run_is_named(mixed: Store, others: dict[st
         usable_frames(mixed, "train", settings)
 
 
-# What is learnt
+# Training
 
 
 def labels_of(videos: Sequence[StoredVideo]) -> list[int]:
@@ -223,25 +226,27 @@ def run(mixed: Store, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return fit(mixed, tmp_path_factory.mktemp("mixed") / "run", STEPS)
 
 
+@pytest.mark.slow
 def test_both_branches_learn_from_stores_of_other_classes_and_modalities(mixed: Store, tmp_path: Path) -> None:
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=1))
     run = fit(mixed, tmp_path / "run", settings)
     assert np.isfinite(metrics(run)[["train_loss", "val_loss", "audio_f1", "visual_f1"]]).all(axis=None)
-    learnt = {label for label, share in enumerate(load_checkpoint(run.last).prior) if share}
+    learnt = {label for label, fraction in enumerate(load_checkpoint(run.last).prior) if fraction}
     own, speech = (set(labels_of(each.split("train"))) for each in (mixed, mixed.extras[0].store))
-    assert learnt == set(labels_of(usable_frames(mixed, "train", settings).index.videos))
+    assert learnt == set(labels_of(usable_frames(mixed, "train", settings).frame_index.videos))
     assert own - speech, "classes that the speech lacks"
 
 
 def test_the_first_store_alone_validates_and_is_predicted(mixed: Store, store: Path) -> None:
     names = {video.name for video in opened(store).split("val")}
-    assert {video.name for video in usable_frames(mixed, "val", AUDIO).index.videos} == names
+    assert {video.name for video in usable_frames(mixed, "val", AUDIO).frame_index.videos} == names
     assert {wanted.video.name for wanted in wanted_of_split(mixed, "val")} == names
-    trained = {video.name for video in usable_frames(mixed, "train", AUDIO).index.videos}
+    trained = {video.name for video in usable_frames(mixed, "train", AUDIO).frame_index.videos}
     assert trained > {video.name for video in opened(store).split("train")}
     assert not trained & names
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_it_learnt_from(run: RunFolder, mixed: Store, others: dict[str, Path]) -> None:
     manifest = read_json(run.manifest, RunError, "")
     assert manifest["signature"] == load_checkpoint(run.best).signature == signature(STEPS, mixed.digest)
@@ -250,13 +255,14 @@ def test_a_run_tells_what_it_learnt_from(run: RunFolder, mixed: Store, others: d
     assert manifest["extras"] == [{"store": d, "share": s} for d, s in zip(digests, (0.3, 0.1), strict=True)]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(
     run: RunFolder, store: Path, others: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, recipe = RunFolder(tmp_path / "run"), tmp_path / "settings.yaml"
     save_settings(STEPS, recipe)
-    shares = [f"{others['ravdess']}=0.3", f"{others['clips']}=0.1"]
-    arguments = ["--store", str(store), *shares, "--run", str(stopped.root), "--settings", str(recipe)]
+    fractions = [f"{others['ravdess']}=0.3", f"{others['clips']}=0.1"]
+    arguments = ["--store", str(store), *fractions, "--run", str(stopped.root), "--settings", str(recipe)]
     assert stopped_train(monkeypatch, 3, arguments, signal.SIGTERM) == 143
     assert load_checkpoint(stopped.last).step == 3
     assert main(["train", *arguments, "--resume"]) == 0
@@ -264,19 +270,21 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert scalars(stopped) == scalars(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stores", [[], ["ravdess=0.3"], ["ravdess=0.3", "clips=0.2"], ["clips=0.1", "ravdess=0.3"]])
 def test_a_run_goes_on_with_its_own_stores_only(
     stores: list[str], run: RunFolder, store: Path, others: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(run.root, tmp_path / "run")
-    texts = [f"{others[name]}={share}" for name, share in (text.split("=") for text in stores)]
+    texts = [f"{others[name]}={fraction}" for name, fraction in (text.split("=") for text in stores)]
     with pytest.raises(RunError, match=r"last\.pt: is of another run or another store"):
         fit(open_mixture([str(store), *texts], EXPR), tmp_path / "run", STEPS, resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(store: Path, others: dict[str, Path], tmp_path: Path) -> None:
     optimiser = replace(SHARED.optimiser, epochs=1, batch_size=8)
-    data, model = replace(SHARED.data, val_interval=2.0), replace(SHARED.model, branches=("audio",))
+    data, model = replace(SHARED.data, val_stride=2.0), replace(SHARED.model, branches=("audio",))
     settings = replace(SHARED, data=data, model=model, optimiser=optimiser)
     texts = [str(store), f"{others['clips']}=0.3"]
     one, two = fit(open_mixture(texts, EXPR), tmp_path / "one", settings), RunFolder(tmp_path / "two")
@@ -288,13 +296,14 @@ def test_two_processes_learn_what_one_does(store: Path, others: dict[str, Path],
     assert load_checkpoint(two.last).signature == load_checkpoint(one.last).signature
 
 
+@pytest.mark.slow
 def test_heads_are_searched_on_what_the_run_learnt_from(
     run: RunFolder, mixed: Store, store: Path, tmp_path: Path
 ) -> None:
     where = (EXPR, 0.0, "cpu", lambda done, total: None)
     features = cached_features(tmp_path / "features.pt", run, mixed, *where)  # type: ignore[arg-type]
     frames = usable_frames(mixed, "train", STEPS)
-    shares = np.bincount(frames.store(np.flatnonzero(frames.usable)), features.chances.numpy())
-    assert shares == pytest.approx([0.6, 0.3, 0.1])
+    fractions = np.bincount(frames.store_of(np.flatnonzero(frames.usable)), features.draw_probabilities.numpy())
+    assert fractions == pytest.approx([0.6, 0.3, 0.1])
     with pytest.raises(RunError, match="was trained on another store"):
         cached_features(tmp_path / "other.pt", run, opened(store), *where)  # type: ignore[arg-type]

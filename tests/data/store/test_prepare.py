@@ -1,4 +1,4 @@
-"""From release to store: damage is told and stepped over, a killed run goes on, equal releases give equal bytes."""
+"""From release to store: damage is reported and skipped, a killed run continues, equal releases give equal bytes."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from abaw_expr.data.batches.chunks import merged
-from abaw_expr.data.batches.frames import Draws, FrameIndex
+from abaw_expr.data.batches.audio_chunks import merged_windows
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.windows import Windows
 from abaw_expr.data.problems import READ_RIGHT
 from abaw_expr.data.store.prepare import REPORT, Prepared, prepare
@@ -22,8 +22,8 @@ from abaw_expr.files import open_file
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.damage import write_film
-from tests.helpers.defects import picture
+from tests.helpers.damage import write_test_video
+from tests.helpers.defects import image
 from tests.helpers.tiny import (
     ANNOTATIONS,
     add,
@@ -32,10 +32,10 @@ from tests.helpers.tiny import (
     broken_jpeg,
     contents,
     crop,
-    film,
     jpeg,
     kinds,
     run,
+    video_file,
 )
 
 
@@ -53,7 +53,7 @@ def stored(store: Path, name: str) -> StoredVideo:
     return video
 
 
-def test_a_film_that_may_not_be_read_wants_the_right(
+def test_a_video_that_may_not_be_read_wants_the_right(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(path: Path) -> int:
@@ -81,17 +81,18 @@ def test_whole_release_has_nothing_to_report(tiny: Path, tmp_path: Path) -> None
     ]
 
 
-def test_progress_is_told_in_frames_the_longest_recording_first(tiny: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    add(tiny, "longest", lines=20, pictures=20)
-    prepare(tiny, tmp_path / "store", EXPR, 1, lambda done, total: told.append((done, total)))
-    assert told == [(21, 38), (32, 38), (38, 38)]  # 20, 10 and 5 label lines, and 1 each for its video
+def test_progress_is_reported_in_frames_the_longest_recording_first(tiny: Path, tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    add(tiny, "longest", lines=20, frames=20)
+    prepare(tiny, tmp_path / "store", EXPR, 1, lambda done, total: reported.append((done, total)))
+    assert reported == [(21, 38), (32, 38), (38, 38)]  # 20, 10 and 5 label lines, and 1 each for its video
 
 
-def cut(share: float) -> Callable[[bytes], bytes]:
-    return lambda data: data[: int(len(data) * share)]
+def cut(fraction: float) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(len(data) * fraction)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut(0.5), cut(0.01), cut(0), lambda data: bytes(len(data))])
 def test_unreadable_video_is_named_and_left_out(tiny: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     untouched = tmp_path / "untouched"
@@ -111,26 +112,26 @@ def test_unreadable_video_is_named_and_left_out(tiny: Path, tmp_path: Path, dama
 def test_both_people_of_an_unreadable_video_are_named(tiny: Path, tmp_path: Path) -> None:
     for name in ("pair_left", "pair_right"):
         annotate(tiny, name, [0, 1])
-    film(tiny, "pair").write_bytes(b"no video")
+    video_file(tiny, "pair").write_bytes(b"no video")
     prepared = run(tiny, tmp_path / "store")
     assert kinds(prepared) == {"pair_left": ["unreadable video"], "pair_right": ["unreadable video"]}
     assert prepared.left_out == ("pair_left", "pair_right")
 
 
-def test_sound_alone_is_no_clock_of_labels(tiny: Path, tmp_path: Path) -> None:
+def test_audio_alone_is_no_clock_of_labels(tiny: Path, tmp_path: Path) -> None:
     path = add(tiny, "deaf")
     path.unlink()
-    write_film(path, None, "aac")
+    write_test_video(path, None, "aac")
     prepared = run(tiny, tmp_path / "store")
     (problem,) = prepared.problems
     assert (problem.kind, problem.video) == ("unreadable video", "deaf")
-    assert problem.detail == "it holds no picture, which would time its labels"
+    assert problem.detail == "it holds no video frame to time its labels by"
     assert prepared.left_out == ("deaf",)
 
 
-def test_video_cut_after_its_index_is_told(tiny: Path, tmp_path: Path) -> None:
-    """Such a file opens, and shows fewer pictures than were annotated."""
-    path = add(tiny, "cut", lines=40, pictures=40)
+def test_video_cut_after_its_index_is_reported(tiny: Path, tmp_path: Path) -> None:
+    """Such a file opens, and has fewer frames than annotations."""
+    path = add(tiny, "cut", lines=40, frames=40)
     with (
         av.open(str(path)) as source,
         av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as out,
@@ -143,7 +144,7 @@ def test_video_cut_after_its_index_is_told(tiny: Path, tmp_path: Path) -> None:
     data = (tmp_path / "fast.mp4").read_bytes()
     path.write_bytes(data[: len(data) * 3 // 4])
     prepared = run(tiny, tmp_path / "store")
-    assert kinds(prepared) == {"cut": ["count mismatch", "no sound"]}
+    assert kinds(prepared) == {"cut": ["count mismatch", "no audio"]}
     assert len(stored(tmp_path / "store", "cut").frames) == 40
 
 
@@ -159,22 +160,22 @@ def test_video_mended_in_place_is_prepared(tiny: Path, tmp_path: Path) -> None:
     assert (prepared.made, prepared.kept) == (1, 2)
 
 
-def test_each_defect_is_told_by_its_kind(tiny: Path, tmp_path: Path) -> None:
+def test_each_defect_is_reported_by_its_kind(tiny: Path, tmp_path: Path) -> None:
     annotate(tiny, "unfilmed", [0, 1])
     crop(tiny, "unfilmed", [1])
-    film(tiny, "unlabelled")
-    add(tiny, "silent", sound=0)
-    add(tiny, "hushed", lines=40, pictures=40, sound=0.5)
+    video_file(tiny, "unlabelled")
+    add(tiny, "silent", audio=0)
+    add(tiny, "hushed", lines=40, frames=40, audio=0.5)
     annotate(tiny, "faceless", [0] * 10)
-    film(tiny, "faceless")
+    video_file(tiny, "faceless")
     add(tiny, "untidy")
     (tiny / "cropped_aligned/untidy/notes.txt").write_bytes(b"")
     prepared = run(tiny, tmp_path / "store")
     expected = {
         "unfilmed": ["no video file"],
         "unlabelled": ["not annotated"],
-        "silent": ["no sound"],
-        "hushed": ["short sound"],
+        "silent": ["no audio"],
+        "hushed": ["short audio"],
         "faceless": ["no crops"],
         "untidy": ["unknown files"],
     }
@@ -183,12 +184,12 @@ def test_each_defect_is_told_by_its_kind(tiny: Path, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "store" / REPORT).read_bytes())
     assert {p["video"]: [p["kind"]] for p in report["problems"]} == expected
     assert all(p["detail"] and p["remedy"] for p in report["problems"])
-    assert stored(tmp_path / "store", "silent").sound is None
+    assert stored(tmp_path / "store", "silent").audio is None
     assert not stored(tmp_path / "store", "faceless").frames.has_crop.any()
 
 
-def test_sound_damaged_from_its_start_is_told(tiny: Path, tmp_path: Path) -> None:
-    path = add(tiny, "damaged", lines=20, pictures=20)
+def test_audio_damaged_from_its_start_is_reported(tiny: Path, tmp_path: Path) -> None:
+    path = add(tiny, "damaged", lines=20, frames=20)
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
     data = bytearray(path.read_bytes())
@@ -197,8 +198,8 @@ def test_sound_damaged_from_its_start_is_told(tiny: Path, tmp_path: Path) -> Non
         data[place : place + size] = b"\xff" * size
     path.write_bytes(data)
     prepared = run(tiny, tmp_path / "store")
-    assert kinds(prepared) == {"damaged": ["damaged sound", "short sound"]}
-    assert stored(tmp_path / "store", "damaged").sound is None
+    assert kinds(prepared) == {"damaged": ["damaged audio", "short audio"]}
+    assert stored(tmp_path / "store", "damaged").audio is None
 
 
 def test_counts_may_differ_as_in_the_real_release(tiny: Path, tmp_path: Path) -> None:
@@ -207,14 +208,14 @@ def test_counts_may_differ_as_in_the_real_release(tiny: Path, tmp_path: Path) ->
     prepared = run(tiny, tmp_path / "store")
     assert kinds(prepared) == {name: ["count mismatch"] for name in ("-2", "+3", "+5")}
     details = {problem.video: problem.detail for problem in prepared.problems}
-    assert details["+5"].startswith("15 label lines, 10 pictures")
+    assert details["+5"].startswith("15 label lines, 10 frames")
     longer, shorter = stored(tmp_path / "store", "+5").frames, stored(tmp_path / "store", "-2").frames
-    assert longer.time == pytest.approx(np.arange(15) / 10)  # beyond the last picture the clock goes on
+    assert longer.time == pytest.approx(np.arange(15) / 10)  # after the last frame at the mean rate
     assert longer.label.tolist() == [i % 8 for i in range(15)]
     assert shorter.label.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, -1, -1]
 
 
-def test_crop_beyond_the_last_frame_is_told(tiny: Path, tmp_path: Path) -> None:
+def test_crop_beyond_the_last_frame_is_reported(tiny: Path, tmp_path: Path) -> None:
     crop(tiny, "a", [14])
     assert kinds(run(tiny, tmp_path / "store")) == {"a": ["count mismatch", "gaps in the crops"]}
     assert stored(tmp_path / "store", "a").frames.has_crop.tolist() == [True] * 2 + [False] * 11 + [True]
@@ -254,7 +255,7 @@ def test_crop_that_only_decoding_finds_broken_is_a_missing_one(tiny: Path, tmp_p
     run(tiny, tmp_path / "store")
     video = stored(tmp_path / "store", "a")
     assert video.jpeg(2) is not None
-    batch = Windows(FrameIndex([video]), DataSettings(), merged(AUDIO_WINDOW, 0.0))[Draws(np.arange(5))]
+    batch = Windows(FrameIndex([video]), DataSettings(), merged_windows(AUDIO_WINDOW, 0.0))[Samples(np.arange(5))]
     assert batch.present["visual"].tolist() == [True, True, False, False, False]
 
 
@@ -311,8 +312,8 @@ def test_recording_that_lost_bytes_is_made_again(tiny: Path, tmp_path: Path, los
 
 
 def test_crops_of_any_colour_and_size_are_learned_from(tiny: Path, tmp_path: Path) -> None:
-    pictures = {3: picture("L"), 4: picture("CMYK"), 5: picture(width=64, height=200), 6: picture(width=1, height=1)}
-    for frame, data in pictures.items():
+    frames = {3: image("L"), 4: image("CMYK"), 5: image(width=64, height=200), 6: image(width=1, height=1)}
+    for frame, data in frames.items():
         crop(tiny, "a", [frame], data=data)
     found = {problem.kind: problem.detail for problem in run(tiny, tmp_path / "store").problems}
     assert found == {
@@ -321,11 +322,12 @@ def test_crops_of_any_colour_and_size_are_learned_from(tiny: Path, tmp_path: Pat
         "crops in other colours": "2 are grey or CMYK: 00003.jpg, 00004.jpg",
     }
     video = stored(tmp_path / "store", "a")
-    batch = Windows(FrameIndex([video]), DataSettings(), merged(AUDIO_WINDOW, 0.0))[Draws(np.arange(10))]
+    batch = Windows(FrameIndex([video]), DataSettings(), merged_windows(AUDIO_WINDOW, 0.0))[Samples(np.arange(10))]
     assert batch.present["visual"].tolist() == [True] * 5 + [False] * 5
     assert batch.inputs["visual"].shape == (5, 1, 3, 112, 112)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["labels", "crops", "video", "split"])
 def test_changed_recording_is_made_again(tiny: Path, tmp_path: Path, change: str) -> None:
     store = tmp_path / "store"
@@ -336,7 +338,7 @@ def test_changed_recording_is_made_again(tiny: Path, tmp_path: Path, change: str
     elif change == "crops":
         crop(tiny, "a", [5], crops="cropped_aligned_new_50_vids")
     elif change == "video":
-        film(tiny, "a", rate=Fraction(15, 2))
+        video_file(tiny, "a", rate=Fraction(15, 2))
     else:
         add(tiny, "b")
         run(tiny, store)
@@ -348,6 +350,7 @@ def test_changed_recording_is_made_again(tiny: Path, tmp_path: Path, change: str
     assert (open_store(store, EXPR).digest != before) or change == "split"
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(release: Path, store: Path, tmp_path: Path) -> None:
     run(release, tmp_path / "store", workers=2)
     assert contents(tmp_path / "store") == contents(store)
@@ -365,9 +368,9 @@ def split_names(store: Store) -> dict[str, list[str]]:
 
 
 def test_synthetic_release_comes_through_whole(release: Path, store: Path) -> None:
-    """Its only defects are the two of its sound that it has on purpose."""
+    """Its only defects are the two of its audio that are made on purpose."""
     report = json.loads((store / REPORT).read_bytes())
-    assert sorted(p["kind"] for p in report["problems"]) == ["no sound", "short sound"]
+    assert sorted(p["kind"] for p in report["problems"]) == ["no audio", "short audio"]
     files = {
         split: release / ANNOTATIONS / folder for split, folder in (("train", "Train_Set"), ("val", "Validation_Set"))
     }

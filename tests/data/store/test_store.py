@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abaw_expr.data.media.decode import read_times
-from abaw_expr.data.store.decoding import decode_crop
 from abaw_expr.data.store.store import (
-    FORMAT,
     MANIFEST,
     MAPPED_BYTES,
+    STORE_FORMAT,
     Frames,
     StoredVideo,
     _Mapped,
     open_store,
     pack,
-    write_frames,
+    write_frame_table,
 )
+from abaw_expr.data.store.stored_crops import decode_crop
 from abaw_expr.errors import StoreError
 from abaw_expr.tasks.names import crop_name, recording_of
 from abaw_expr.tasks.task import EXPR
@@ -60,6 +60,7 @@ def test_every_crop_comes_back_byte_for_byte(
     mapped: int, release: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("abaw_expr.data.store.store.MAPPED_BYTES", mapped)
+    assert open_store(store, EXPR).videos
     for video in open_store(store, EXPR).videos:
         crops = crops_of(release, video.name)
         assert 0 < len(crops) < len(video.frames)
@@ -75,6 +76,7 @@ def maps(store: Path) -> set[str]:
     return {Path(line.split(maxsplit=5)[-1]).name for line in lines if str(store) in line and line.endswith(".tar")}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list maps")
 def test_tars_are_mapped_while_there_is_room(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # what other tests had mapped
@@ -102,15 +104,21 @@ def test_a_tar_that_was_cut_short_gives_what_it_still_holds(
     size = int(kept * tar.stat().st_size)
     with open(tar, "ab") as file:
         file.truncate(size)
-    for row in video.frames.has_crop.nonzero()[0].tolist():
-        there = video.frames.offset[row] + video.frames.size[row] <= size
-        picture = decode_crop(video, row)
-        if there:
-            assert picture is not None
-            assert picture.tolist() == decode_crop(whole, row).tolist()  # type: ignore[union-attr]
+    rows = video.frames.has_crop.nonzero()[0].tolist()
+    there = [row for row in rows if video.frames.offset[row] + video.frames.size[row] <= size]
+    gone = [row for row in rows if video.frames.offset[row] >= size]
+    assert (len(there) > 0) == (kept > 0)
+    assert gone
+    for row in there:
+        image, expected = decode_crop(video, row), decode_crop(whole, row)
+        assert image is not None
+        assert expected is not None
+        assert image.tolist() == expected.tolist()
+    assert [decode_crop(video, row) for row in gone] == [None] * len(gone)
 
 
 def test_tar_opens_with_an_ordinary_tool(release: Path, store: Path) -> None:
+    assert open_store(store, EXPR).videos
     for video in open_store(store, EXPR).videos:
         with tarfile.open(video.folder / f"{video.name}.tar") as tar:
             members = {int(Path(member.name).stem): tar.extractfile(member) for member in tar.getmembers()}
@@ -119,6 +127,7 @@ def test_tar_opens_with_an_ordinary_tool(release: Path, store: Path) -> None:
 
 
 def test_frames_open_with_an_ordinary_tool(release: Path, store: Path) -> None:
+    assert open_store(store, EXPR).videos
     for video in open_store(store, EXPR).videos:
         table = pd.read_parquet(video.folder / f"{video.name}.parquet")
         assert table["frame"].tolist() == list(range(1, len(video.frames) + 1))
@@ -129,21 +138,21 @@ def test_frames_open_with_an_ordinary_tool(release: Path, store: Path) -> None:
         assert table["time"].is_monotonic_increasing
 
 
-def test_sound_is_that_of_the_recording(store: Path) -> None:
+def test_audio_is_that_of_the_recording(store: Path) -> None:
     videos = open_store(store, EXPR).videos
-    silent = [video for video in videos if video.sound is None]
+    silent = [video for video in videos if video.audio is None]
     assert [video.split for video in silent] == ["test"]
     for video in videos:
-        if video.sound is None:
+        if video.audio is None:
             continue
-        assert video.sound.dtype == np.float16
-        assert video.sound.shape[1] == 64
-        wide = np.asarray(video.sound, np.float64)
-        assert video.sound_mean == pytest.approx(wide.mean(axis=0), rel=1e-6)
-        assert video.sound_std == pytest.approx(wide.std(axis=0), rel=1e-6)
+        assert video.audio.dtype == np.float16
+        assert video.audio.shape[1] == 64
+        wide = np.asarray(video.audio, np.float64)
+        assert video.audio_mean == pytest.approx(wide.mean(axis=0), rel=1e-6)
+        assert video.audio_std == pytest.approx(wide.std(axis=0), rel=1e-6)
 
 
-def test_people_of_a_recording_share_its_sound(store: Path) -> None:
+def test_people_of_a_recording_fraction_its_audio(store: Path) -> None:
     left, right = (video for video in open_store(store, EXPR).videos if recording_of(video.name) != video.name)
     assert (left.folder, left.name[-5:], right.name[-6:]) == (right.folder, "_left", "_right")
     assert left.frames.label.tolist() != right.frames.label.tolist()
@@ -156,7 +165,7 @@ def test_frames_round_trip(tmp_path: Path) -> None:
         offset=np.array([0, 2**40, 512]),
         size=np.array([0, 5, 9], np.int32),
     )
-    write_frames(tmp_path / "a.parquet", frames)
+    write_frame_table(tmp_path / "a.parquet", frames)
     found = StoredVideo("a", "val", tmp_path, None, None).frames
     for name in ("time", "label", "offset", "size"):
         assert getattr(found, name).tolist() == getattr(frames, name).tolist()
@@ -171,6 +180,7 @@ def test_places_in_a_tar_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert [data[offset : offset + size] for offset, size in places] == list(files.values())
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 9_999_999), st.binary(max_size=1_500)), max_size=25))
 def test_tar_is_what_tarfile_writes(tmp_path_factory: pytest.TempPathFactory, files: list[tuple[int, bytes]]) -> None:
     root = tmp_path_factory.getbasetemp()
@@ -195,7 +205,7 @@ def edit(store: Path, **values: object) -> None:
 
 def test_store_of_another_version_or_task_is_refused(copy: Path) -> None:
     for values, message in (
-        ({"format": FORMAT + 1}, f"another format; found {FORMAT + 1}; expected {FORMAT}"),
+        ({"format": STORE_FORMAT + 1}, f"another format; found {STORE_FORMAT + 1}; expected {STORE_FORMAT}"),
         ({"task": "va"}, "another task; found 'va'; expected expr"),
         ({"class_names": ["Anger"]}, r"another class names; found \['Anger'\]; expected \['Neutral', 'Anger'"),
     ):
@@ -211,10 +221,10 @@ def test_store_of_another_version_or_task_is_refused(copy: Path) -> None:
 
 def test_incomplete_store_is_refused(copy: Path) -> None:
     (copy / MANIFEST).write_bytes(b"{")
-    with pytest.raises(StoreError, match=r"manifest\.json: is not JSON.*it goes on where it stopped"):
+    with pytest.raises(StoreError, match=r"manifest\.json: is not JSON.*it continues where it stopped"):
         open_store(copy, EXPR)
     (copy / MANIFEST).unlink()
-    with pytest.raises(StoreError, match=r"manifest\.json: cannot be read.*it goes on where it stopped"):
+    with pytest.raises(StoreError, match=r"manifest\.json: cannot be read.*it continues where it stopped"):
         open_store(copy, EXPR)
 
 

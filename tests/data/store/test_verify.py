@@ -1,4 +1,4 @@
-"""A store read again: whatever bit has changed is found, and what prepare then makes is the old store."""
+"""A store read again: every changed bit is found, and prepare then makes the old store."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from abaw_expr.commands.main import main
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.store.store import MANIFEST, StoredVideo, pack, write_frames
+from abaw_expr.data.store.store import MANIFEST, StoredVideo, pack, write_frame_table
 from abaw_expr.data.store.verify import verify
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
@@ -37,20 +37,21 @@ def flip(path: Path, place: int = -5) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_whole_store_has_no_damage(store: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    assert verify(store, EXPR, True, 2, lambda done, total: told.append((done, total))) == ()
-    assert told == [(1, 2), (2, 2)]
+    reported: list[tuple[int, int]] = []
+    assert verify(store, EXPR, True, 2, lambda done, total: reported.append((done, total))) == ()
+    assert reported == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(
     ("damage", "detail"),
     [
-        (lambda folder: flip(folder / "a.tar"), "a.tar has other bytes"),
-        (lambda folder: flip(folder / "a.parquet"), "a.parquet has other bytes"),
-        (lambda folder: flip(folder / "sound.npy"), "sound.npy has other bytes"),
+        (lambda folder: flip(folder / "a.tar"), "a.tar was changed"),
+        (lambda folder: flip(folder / "a.parquet"), "a.parquet was changed"),
+        (lambda folder: flip(folder / "sound.npy"), "sound.npy was changed"),
         (lambda folder: (folder / "a.tar").unlink(), "a.tar is missing"),
-        (lambda folder: (folder / "b.tar").touch(), "b.tar does not belong there"),
+        (lambda folder: (folder / "b.tar").touch(), "b.tar was not made by prepare"),
         (lambda folder: flip(folder / "recording.json", 14), "recording.json was changed"),
         (lambda folder: (folder / "recording.json").write_text("{"), "recording.json is not JSON"),
         (lambda folder: (folder / "recording.json").unlink(), "recording.json cannot be read"),
@@ -87,14 +88,15 @@ def test_crop_that_is_another_frames_is_named(store: Path) -> None:
     repack(store, lambda row, data: (crop_name(3 - (row + 1)), data))
     (problem,) = found(store)
     assert (
-        problem.detail == "a.tar: 00001.jpg is not where the table says, a.tar: 00002.jpg is not where the table says"
+        problem.detail
+        == "a.tar: 00001.jpg is not where the table says it is, a.tar: 00002.jpg is not where the table says it is"
     )
 
 
-def test_crop_that_is_no_picture_is_named(store: Path) -> None:
+def test_crop_that_is_no_frame_is_named(store: Path) -> None:
     repack(store, lambda row, data: (crop_name(row + 1), bytes(len(data)) if row == 1 else data))
     (problem,) = found(store)
-    assert problem.detail == "a.tar: 00002.jpg is no picture"
+    assert problem.detail == "a.tar: 00002.jpg is no image"
 
 
 def test_crop_that_only_decoding_finds_broken(store: Path, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_crop_that_only_decoding_finds_broken(store: Path, tmp_path: Path) -> No
     assert problem.detail == "a.tar: 00002.jpg cannot be decoded"
 
 
-def test_sound_of_another_length_is_named(store: Path) -> None:
+def test_audio_of_another_length_is_named(store: Path) -> None:
     path = store / "recordings/a/sound.npy"
     np.save(path, np.load(path)[:-1])
     seal(store)
@@ -116,7 +118,7 @@ def test_sound_of_another_length_is_named(store: Path) -> None:
 
 def test_table_of_another_length_is_named(store: Path) -> None:
     video = StoredVideo("a", "train", store / "recordings/a", None, None)
-    write_frames(video.folder / "a.parquet", replace(video.frames, size=np.zeros(10, np.int32)))
+    write_frame_table(video.folder / "a.parquet", replace(video.frames, size=np.zeros(10, np.int32)))
     seal(store)
     (problem,) = found(store)
     assert problem.detail == "a.parquet has 10 frames, 0 crops, where 10 and 2 are expected"
@@ -133,11 +135,11 @@ def test_manifest_of_other_recordings_is_named(store: Path, key: str) -> None:
 def test_command_names_damage_and_exits_with_1(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["prepare", "--store", str(store), "--verify", "--workers", "1"]
     assert main([*arguments, "--decode"]) == 0
-    assert "everything is as it was made" in capsys.readouterr().out
+    assert "every file is intact" in capsys.readouterr().out
     flip(store / "recordings/a/a.tar")
     assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert f"{store}/recordings/a: a.tar has other bytes" in said
+    assert f"{store}/recordings/a: a.tar was changed" in said
     assert "Delete this folder and run prepare again" in said
 
 

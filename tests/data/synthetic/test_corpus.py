@@ -11,14 +11,14 @@ from PIL import Image
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.images import CROP_SIDE
-from abaw_expr.data.synthetic.corpus import EXTRA_LINES, RATES, Plan, write_release, write_video
-from abaw_expr.data.synthetic.drawing import LOOKS, film
-from abaw_expr.data.synthetic.speech import MANNERS, speak
+from abaw_expr.data.synthetic.corpus import EXTRA_LINES, RATES, CorpusPlan, write_release, write_video
+from abaw_expr.data.synthetic.drawing import CLASS_LOOKS, draw_video
+from abaw_expr.data.synthetic.speech import MANNERS, synthesise_speech
 from abaw_expr.errors import ReleaseError
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.task import EXPR
 
-TINY = Plan(train_videos=2, val_videos=2, test_videos=1, seconds=4)
+TINY = CorpusPlan(train_videos=2, val_videos=2, test_videos=1, seconds=4)
 ANNOTATIONS = Path("6th_ABAW_Annotations/EXPR_Recognition_Challenge")
 CROP_ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 
@@ -56,7 +56,7 @@ def recordings(root: Path) -> dict[str, Path]:
 
 
 def read_back(path: Path) -> tuple[Fraction, list[Fraction], np.ndarray | None]:
-    """A video's rate, its frames' times (s), and its sound (float, full scale 1)."""
+    """A video's rate, its frames' times (s), and its audio (float, full scale 1)."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rate, times = stream.average_rate, []
@@ -92,11 +92,12 @@ def test_list_and_template_name_every_test_row(tiny: Path) -> None:
 
 
 def test_list_of_several_videos_has_windows_lines(tmp_path: Path) -> None:
-    write_release(tmp_path, Plan(train_videos=0, val_videos=0, test_videos=2, seconds=1), seed=0)
+    write_release(tmp_path, CorpusPlan(train_videos=0, val_videos=0, test_videos=2, seconds=1), seed=0)
     names = tmp_path / "names_of_videos_in_each_test_set/Expression_Recognition_Challenge_test_set_release.txt"
     assert names.read_bytes().count(b"\r\n") == names.read_bytes().count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_seed_fixes_every_byte(tiny: Path, tmp_path: Path) -> None:
     write_release(tmp_path / "same", TINY, seed=0)
     write_release(tmp_path / "other", TINY, seed=1)
@@ -110,16 +111,16 @@ def test_seed_fixes_every_byte(tiny: Path, tmp_path: Path) -> None:
         assert not digests[0] & digests[1]
 
 
-def test_rates_frames_and_sound_read_back(tiny: Path) -> None:
-    rates, heard = [], []
+def test_rates_frames_and_audio_read_back(tiny: Path) -> None:
+    rates, audio_samples = [], []
     for path in recordings(tiny).values():
-        rate, times, sound = read_back(path)
+        rate, times, audio = read_back(path)
         assert times == [i / rate for i in range(len(times))]
         assert len(times) == round(4 * min(float(rate), 12.5))
         rates.append(rate)
-        heard.append(0.0 if sound is None else len(sound) / SAMPLE_RATE / float(len(times) / rate))
+        audio_samples.append(0.0 if audio is None else len(audio) / SAMPLE_RATE / float(len(times) / rate))
     assert tuple(rates) == RATES[:5]
-    assert heard == pytest.approx([0.8, 1, 1, 1, 0], abs=0.08)  # AAC comes in blocks of 0.064 s
+    assert audio_samples == pytest.approx([0.8, 1, 1, 1, 0], abs=0.08)  # AAC comes in blocks of 0.064 s
 
 
 def test_label_lines_differ_from_frames_as_planned(tiny: Path) -> None:
@@ -131,6 +132,7 @@ def test_label_lines_differ_from_frames_as_planned(tiny: Path) -> None:
 
 
 def test_every_video_has_unannotated_lines_and_lost_crops(tiny: Path) -> None:
+    assert label_files(tiny)
     for video, labels in label_files(tiny).items():
         frames = len(read_back(recordings(tiny)[recording_of(video)])[1])
         assert round(0.1 * frames) - 1 <= labels.count(-1) <= round(0.1 * frames) + 2
@@ -140,10 +142,11 @@ def test_every_video_has_unannotated_lines_and_lost_crops(tiny: Path) -> None:
             assert (crop.size, crop.mode) == ((CROP_SIDE, CROP_SIDE), "RGB")
 
 
+@pytest.mark.slow
 def test_default_plan_deals_every_class(tmp_path: Path) -> None:
     """Fewer frames than the default, the same number of recordings and the same dealing of classes."""
     done: list[tuple[int, int]] = []
-    write_release(tmp_path, Plan(seconds=6), seed=0, progress=lambda *count: done.append(count))
+    write_release(tmp_path, CorpusPlan(seconds=6), seed=0, on_progress=lambda *count: done.append(count))
     assert done == [(i, 20) for i in range(1, 21)]
     for split in ("Train_Set", "Validation_Set"):
         labels = [
@@ -164,7 +167,7 @@ def test_interrupted_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_release(tmp_path / "release", TINY, seed=0, progress=interrupt)
+        write_release(tmp_path / "release", TINY, seed=0, on_progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,23 +175,23 @@ def test_interrupted_leaves_nothing(tmp_path: Path) -> None:
 def test_video_keeps_odd_rates_exactly(tmp_path: Path, rate: str) -> None:
     grey = np.full((32, 48, 3), 100, np.uint8)
     write_video(tmp_path / "odd.mp4", Fraction(rate), [grey] * 25, None)
-    found, times, sound = read_back(tmp_path / "odd.mp4")
-    assert (found, times, sound) == (Fraction(rate), [i / Fraction(rate) for i in range(25)], None)
+    found, times, audio = read_back(tmp_path / "odd.mp4")
+    assert (found, times, audio) == (Fraction(rate), [i / Fraction(rate) for i in range(25)], None)
 
 
 def test_video_keeps_a_tone(tmp_path: Path) -> None:
     tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.int16)
     write_video(tmp_path / "tone.mp4", Fraction(10), [np.zeros((32, 32, 3), np.uint8)] * 10, tone)
-    sound = read_back(tmp_path / "tone.mp4")[2]
-    assert sound is not None
-    spectrum = np.abs(np.fft.rfft(sound[:SAMPLE_RATE]))
+    audio = read_back(tmp_path / "tone.mp4")[2]
+    assert audio is not None
+    spectrum = np.abs(np.fft.rfft(audio[:SAMPLE_RATE]))
     assert spectrum.argmax() == 440
-    assert np.sqrt(np.mean(sound[2000:14000] ** 2)) == pytest.approx(8000 / 32768 / np.sqrt(2), rel=0.02)
+    assert np.sqrt(np.mean(audio[2000:14000] ** 2)) == pytest.approx(8000 / 32768 / np.sqrt(2), rel=0.02)
 
 
 def test_faces_of_a_class_change_where_the_look_says() -> None:
     """One person's open mouth (Surprise) darkens or brightens the mouth's place more than the forehead."""
-    frames = np.stack(list(film([0, 6], np.repeat([0, 1], 20), 10.0, np.random.default_rng(3)))).astype(float)
+    frames = np.stack(list(draw_video([0, 6], np.repeat([0, 1], 20), 10.0, np.random.default_rng(3)))).astype(float)
     assert frames.shape == (40, CROP_SIDE, CROP_SIDE, 3)
     change = np.abs(frames[25:].mean(axis=0) - frames[:15].mean(axis=0)).mean(axis=-1)
     assert change[75:100, 40:72].mean() > 2 * change[20:28, 40:72].mean()
@@ -198,12 +201,12 @@ def test_voices_follow_their_level() -> None:
     """Anger is louder than Sadness by about what the table says, over many speakers."""
 
     def level(label: int) -> float:
-        sounds = [speak([label], [2.0], np.random.default_rng(i)).astype(float) for i in range(8)]
-        assert all(len(sound) == 2 * SAMPLE_RATE for sound in sounds)
-        return float(np.mean([10 * np.log10(np.mean(sound**2)) for sound in sounds]))
+        voices = [synthesise_speech([label], [2.0], np.random.default_rng(i)).astype(float) for i in range(8)]
+        assert all(len(audio) == 2 * SAMPLE_RATE for audio in voices)
+        return float(np.mean([10 * np.log10(np.mean(audio**2)) for audio in voices]))
 
     assert level(1) - level(5) == pytest.approx(MANNERS[1, 3] - MANNERS[5, 3], abs=3)
 
 
 def test_tables_have_a_row_a_class() -> None:
-    assert len(LOOKS) == len(MANNERS) == EXPR.n_columns
+    assert len(CLASS_LOOKS) == len(MANNERS) == EXPR.n_columns

@@ -102,8 +102,8 @@ MUTATIONS: dict[str, tuple[Mutation, list[tuple[str, int | None, int]]]] = {
     "label in words": (row(7, "{name},maybe"), [("label not a number", 7, 1)]),
     "label with an exponent": (row(7, "{name},3e0"), [("label not whole", 7, 1)]),
     "label with a plus": (row(7, "{name},+3"), [("label spelling", 7, 1)]),
-    "one-hot": (row(7, "{name},0,0,0,1,0,0,0,0"), [("column a class", 7, 1)]),
-    "all one-hot": (lambda text: re.sub(",[0-7]\n", ",0,0,0,1,0,0,0,0\n", text), [("column a class", 2, 22)]),
+    "one-hot": (row(7, "{name},0,0,0,1,0,0,0,0"), [("column per class", 7, 1)]),
+    "all one-hot": (lambda text: re.sub(",[0-7]\n", ",0,0,0,1,0,0,0,0\n", text), [("column per class", 2, 22)]),
     "two labels": (row(7, "{row},3"), [("too many fields", 7, 1)]),
     "label -1": (row(7, "{name},-1"), [("not-annotated label", 7, 1)]),
     "label 8": (row(7, "{name},8"), [("label out of range", 7, 1)]),
@@ -183,6 +183,7 @@ def test_corruption_is_found(mutate: Mutation, expected: list[tuple[str, int | N
     assert summary(check(tmp_path, mutate)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", [mutate for mutate, _ in MUTATIONS.values()], ids=MUTATIONS)
 def test_findings_do_not_depend_on_blocks(mutate: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file read in pieces of a few bytes is what it is read at once."""
@@ -247,7 +248,7 @@ def test_a_kind_is_one_group_with_its_first_lines(tmp_path: Path) -> None:
         ("counted from 0", "'5-60-640x360/00011.jpg'"),
         ("missing rows", "also 5-60-640x360/00002.jpg, 5-60-640x360/00003.jpg, video7_left/00008.jpg"),
         ("two rows swapped", "'5-60-640x360/00004.jpg'"),
-        ("duplicate row", "it once, and it is on line 6"),
+        ("duplicate row", "the row once; it is on line 6"),
         ("label 8", "a whole number 0..7"),
     ],
 )
@@ -333,7 +334,7 @@ FOLDER_MUTATIONS: dict[str, tuple[dict[str, Mutation], list[tuple[str, int | Non
     "label -1": ({"video7": lambda text: without(4)(text) + "-1\n"}, [("not-annotated label", 4, 1)]),
     "label 8": ({"video7": lambda text: without(4)(text) + "8\n"}, [("label out of range", 4, 1)]),
     "probabilities": ({"video7": lambda text: without(4)(text) + "0.5,0.5\n"}, [("too many fields", 4, 1)]),
-    "one-hot": ({"video7": lambda text: without(4)(text) + "0,0,0,0,0,0,1,0\n"}, [("column a class", 4, 1)]),
+    "one-hot": ({"video7": lambda text: without(4)(text) + "0,0,0,0,0,0,1,0\n"}, [("column per class", 4, 1)]),
     "pandas' index": (
         {"video7": lambda text: "".join(f"{i - 1 if i else ''},{line}\n" for i, line in enumerate(text.split()))},
         [("extra first column", 1, 4)],

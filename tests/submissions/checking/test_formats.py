@@ -78,7 +78,7 @@ LINES: dict[str, tuple[str, str, str]] = {
     "multi-task decimal comma": ("multi", "0,25,-1,5,0,1,0,1,0,1,0,1,0,1,0,1", "decimal comma"),
     "compound class 4": ("compound", "4", "label out of range"),
     "compound class's name": ("compound", "Sadly_Surprised", "class name"),
-    "compound one-hot": ("compound", "0,0,1,0", "column a class"),
+    "compound one-hot": ("compound", "0,0,1,0", "column per class"),
 }
 
 
@@ -206,6 +206,7 @@ def valid(draw: st.DrawFn, form: str, gaps: bool = True) -> Valid:
 RANDOM = settings(max_examples=160, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", HEADERS)
 @RANDOM
 @given(data=st.data())
@@ -216,6 +217,7 @@ def test_valid_files_are_never_blamed(form: str, tmp_path: Path, data: st.DataOb
     assert check_predictions(write(tmp_path, made.header, rows), template) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["expr", "va", "au"])
 @settings(RANDOM, max_examples=80)
 @given(data=st.data())
@@ -230,6 +232,7 @@ def test_valid_folders_are_never_blamed(
     assert check_folder(folder, template) == []
 
 
+@pytest.mark.slow
 @settings(RANDOM, max_examples=100)
 @given(data=st.data())
 def test_one_label_changed_in_a_valid_file_is_one_fault(tmp_path: Path, data: st.DataObject) -> None:

@@ -93,27 +93,27 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), "is empty"),
     "blanks": (lambda path: path.write_bytes(b" \r\n\t\n"), "is empty"),
     "a mark alone": (lambda path: path.write_bytes(b"\xff\xfe"), "is empty"),
-    "8 MiB of spaces": (spaces, "a line does not end within 8,192 bytes"),
+    "8 MiB of spaces": (spaces, "a line has more than 8,192 bytes"),
     "1 GiB of zeros": (zeros, ":1: is not text: it holds zero bytes"),
     "1 GiB of zeros after rows": (zeros_after_rows, ":24: is not text: it holds zero bytes"),
     "random bytes": (random_bytes, "is not text: it holds zero bytes"),
     "program": (program, "is not text: it holds zero bytes"),
-    "200 MiB without a newline": (one_line, ":1: is not text: a line does not end within 8,192 bytes"),
+    "200 MiB without a newline": (one_line, ":1: is not text: a line has more than 8,192 bytes"),
     "ZIP": (archive, "is a ZIP archive, not text"),
     "gzip": (gzipped, "is a gzip archive, not text"),
-    "pipe": (os.mkfifo, "is no file that can be read; found 'a pipe'"),
-    "folder": (os.mkdir, "is no file that can be read; found 'a folder'"),
+    "pipe": (os.mkfifo, "is not a regular file; found 'a pipe'"),
+    "folder": (os.mkdir, "is not a regular file; found 'a folder'"),
     "absent": (lambda path: None, r"cannot be read \(No such file or directory\)"),
     "loop": (lambda path: path.symlink_to(path), "cannot be read"),
 }
 LONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "bytes without zeros": (bytes_without_zeros, "is no predictions file: .* lines are no rows"),
-    "prose": (prose, ":2: is no predictions file: .* lines are no rows; found 'It was"),
-    "prose after the header": (prose_after_header, ":2: is no predictions file: .* lines are no rows"),
-    "numbers after the header": (numbers, ":2: is no predictions file: .* lines are no rows"),
-    "long lines": (long_lines, "is no predictions file: .* lines are no rows"),
-    "newlines after the header": (newlines, "is no predictions file: .* lines are no rows"),
-    "sound": (sound, "is not text|is no predictions file"),
+    "bytes without zeros": (bytes_without_zeros, "is not a predictions file: .* lines are not rows"),
+    "prose": (prose, ":2: is not a predictions file: .* lines are not rows; found 'It was"),
+    "prose after the header": (prose_after_header, ":2: is not a predictions file: .* lines are not rows"),
+    "numbers after the header": (numbers, ":2: is not a predictions file: .* lines are not rows"),
+    "long lines": (long_lines, "is not a predictions file: .* lines are not rows"),
+    "newlines after the header": (newlines, "is not a predictions file: .* lines are not rows"),
+    "sound": (sound, "is not text|is not a predictions file"),
 }
 
 
@@ -128,6 +128,7 @@ def refused(error: type[UserError], match: str | None, check: Callable[[], objec
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "match"), [*GARBAGE.values(), *LONG.values()], ids=[*GARBAGE, *LONG])
 def test_garbage_is_no_submission(make: Callable[[Path], object], match: str, tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
@@ -157,6 +158,7 @@ def test_garbage_is_no_list_of_videos(make: Callable[[Path], object], match: str
     refused(TemplateError, match, lambda: read_list(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make for make, _ in LONG.values()], ids=LONG)
 def test_garbage_is_no_submission_without_a_template(make: Callable[[Path], object], tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
@@ -187,9 +189,10 @@ def test_text_among_the_files_of_a_folder(make: Callable[[Path], object], tmp_pa
     for path in (SUBMISSIONS / "per_video").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     make(tmp_path / "video7.txt")
-    refused(PredictionsError, "is no predictions file", lambda: check_folder(tmp_path, TEMPLATE))
+    refused(PredictionsError, "is not a predictions file", lambda: check_folder(tmp_path, TEMPLATE))
 
 
+@pytest.mark.slow
 def test_rows_without_end(tmp_path: Path) -> None:
     path = tmp_path / "predictions.txt"
     path.write_bytes(HEADER + b"video7/00001.jpg,0\n" * 130_000)

@@ -1,0 +1,107 @@
+"""The index of the frames of some videos, and the samples drawn from it: store -> batches.
+
+Shapes: n frames of an index, k of them, b samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from abaw_expr.data.batches.augment import NOISE
+from abaw_expr.data.media.logmel import step_at
+from abaw_expr.data.store.store import StoredVideo
+
+_STAMP = 1e-3
+"""Seconds to which containers round time stamps at most (Matroska)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Frames to read, with the random numbers of their augmentation."""
+
+    indices: np.ndarray
+    """int64 [b], indices of the frames in a `FrameIndex`."""
+    noise: np.ndarray | None = None
+    """float32 [b, NOISE], uniform in [0, 1): the random numbers of each sample's augmentation (None: none)."""
+    group: np.ndarray | None = None
+    """int64 [b], ascending: samples of one group may share a chunk of audio (None: all samples of a video)."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        noise, group = (None if x is None else x[rows] for x in (self.noise, self.group))
+        return Samples(self.indices[rows], noise, group)
+
+
+class FrameIndex:
+    """Every frame of some videos in columns, each [n]: its video, row, time, label and modalities."""
+
+    def __init__(self, videos: Sequence[StoredVideo]) -> None:
+        self.videos = tuple(videos)
+        self.video = np.concatenate([np.full(len(v.frames), i, np.int32) for i, v in enumerate(videos)])
+        self.row = np.concatenate([np.arange(len(v.frames), dtype=np.int32) for v in videos])
+        self.time = np.concatenate([v.frames.time for v in videos])
+        self.label = np.concatenate([v.frames.label for v in videos])
+        self.has = {
+            "audio": np.concatenate([_has_audio(v) for v in videos]),
+            "visual": np.concatenate([v.frames.has_crop for v in videos]),
+        }
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def present(self, branches: Sequence[str]) -> np.ndarray:
+        """bool [n]: frames that have at least one of these modalities."""
+        return np.any([self.has[name] for name in branches], axis=0)
+
+    def at_stride(self, usable: np.ndarray, seconds: float, phase: float = 0.0) -> np.ndarray:
+        """Indices int64 [k] of the first usable frame (bool [n]) in each stride of `seconds` of each video; 0: of all.
+
+        `phase` in [0, 1) moves the grid by that fraction of the stride, so that epochs use different frames.
+        """
+        indices = np.flatnonzero(usable)
+        if seconds == 0:
+            return indices
+        video, cell = self.video[indices], np.floor(self._in_strides(indices, seconds) + phase)
+        first = np.ones(len(indices), bool)  # of its cell: times never decrease within a video
+        first[1:] = (video[1:] != video[:-1]) | (cell[1:] != cell[:-1])
+        return indices[first]
+
+    def frequency(self, usable: np.ndarray, seconds: float) -> np.ndarray:
+        """float64 [n]: how often `at_stride` takes each frame, as a mean over phases; 0 for frames not usable [n].
+
+        A frame is the first of its cell where an edge of the grid lies between it and the usable frame before it.
+        """
+        indices = np.flatnonzero(usable)
+        often = usable.astype(np.float64)
+        if seconds:
+            apart = np.diff(self._in_strides(indices, seconds)).clip(0, 1)
+            often[indices[1:]] = np.where(self.video[indices[1:]] == self.video[indices[:-1]], apart, 1.0)
+        return often
+
+    def _in_strides(self, indices: np.ndarray, seconds: float) -> np.ndarray:
+        """Times [k] in strides. A time at an edge is exactly on it, whatever floats or milliseconds (Matroska) add."""
+        time = self.time[indices]
+        strides = np.round(time / seconds, 6)
+        edge = np.round(strides)
+        return np.where(np.abs(time - edge * seconds) <= _STAMP / 2 + 1e-9, edge, strides)
+
+    def window_start(self, indices: np.ndarray, steps: int) -> np.ndarray:
+        """int64 [k]: the first step of the window of `steps` log-mel steps around each frame, by indices [k].
+
+        It is negative early in a recording.
+        """
+        return step_at(self.time[indices]) - steps // 2
+
+
+def draw_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The random numbers of the augmentation of `count` samples, float32 [count, NOISE], uniform in [0, 1)."""
+    return rng.random((count, NOISE), np.float32)
+
+
+def _has_audio(video: StoredVideo) -> np.ndarray:
+    """bool [frames]: whether the recording's audio lasts to the frame's time."""
+    steps = 0 if video.audio is None else len(video.audio)
+    return step_at(video.frames.time) < steps

@@ -1,0 +1,69 @@
+"""Events of a run for TensorBoard, and a plot of its curves after every epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from abaw_expr.files import atomic
+from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, NEUTRAL, branch_colours
+from abaw_expr.tasks.task import Task
+from abaw_expr.training.run import Epoch, best_epoch
+
+
+class EventLog:
+    """Writes TensorBoard's event files; a resumed run removes the events after its checkpoint."""
+
+    def __init__(self, folder: Path, next_step: int) -> None:
+        self._events = SummaryWriter(str(folder), purge_step=next_step, flush_secs=10)
+
+    def step(self, number: int, loss: float) -> None:
+        """Writes the loss of a step, counted over the run from 0."""
+        self._events.add_scalar("step/loss", loss, number)
+
+    def epoch(self, epoch: Epoch, task: Task, step: int) -> None:
+        """Writes the row of an epoch, at its last step."""
+        for name, value in epoch.row(task).items():
+            if value is not None and name != "epoch":
+                self._events.add_scalar(f"epoch/{name}", value, step)
+
+    def flush(self) -> None:
+        """Writes all events so far."""
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def plot_curves(history: Sequence[Epoch], task: Task, path: Path) -> None:
+    """Plots losses, macro F1 of branches and F1 of classes over the epochs as a PNG; marks best epoch and chance."""
+    from matplotlib.figure import Figure  # slow to import
+
+    epochs, best = [epoch.epoch for epoch in history], best_epoch(history).epoch
+    figure = Figure(figsize=(16, 4.5), layout="constrained")
+    losses, branches, classes = figure.subplots(1, 3)
+    for label, style, values in (
+        ("training", "--", [epoch.train_loss for epoch in history]),
+        ("validation", "-", [epoch.val_loss for epoch in history]),
+    ):
+        losses.plot(epochs, values, style, color="black", label=label)
+    losses.set(title="Loss", ylabel="loss")
+    colours = branch_colours([])
+    for name in ("audio", "visual", FUSED):
+        f1s = [getattr(epoch, f"{name}_f1") for epoch in history]
+        if None not in f1s:
+            branches.plot(epochs, f1s, color=colours[name], label=name)
+    branches.set(title="Macro F1 on validation", ylabel="macro F1", ylim=(0, 1))
+    for number, (name, colour) in enumerate(zip(task.columns, CLASS_COLOURS, strict=False)):
+        classes.plot(epochs, [epoch.class_f1[number] for epoch in history], color=colour, label=name)
+    classes.set(title="F1 a class, fused, on validation", ylabel="F1", ylim=(0, 1))
+    for axes in (branches, classes):
+        axes.axhline(1 / task.n_columns, color=NEUTRAL, linestyle=":", label="chance")
+    for axes in (losses, branches, classes):
+        axes.axvline(best, color=NEUTRAL, linestyle="--", linewidth=1, label=f"best epoch, {best}")
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

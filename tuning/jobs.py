@@ -1,0 +1,140 @@
+"""Trainings as jobs: each is a run in its own processes, and is resumed if it was interrupted."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from abaw_expr.data.store.schema import StoreIdentity
+from abaw_expr.data.store.store import MANIFEST
+from abaw_expr.data.workers import OnProgress
+from abaw_expr.errors import RunError, StoreError
+from abaw_expr.files import read_json
+from abaw_expr.settings import Settings, load_settings, save_settings, signature
+from abaw_expr.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its validation outputs."""
+
+    name: str
+    """The name of its run in the folder of all jobs."""
+    settings: Settings
+    folder: Path
+    """The folder of all jobs."""
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder / self.name)
+
+    @property
+    def outputs(self) -> Path:
+        return self.run.root / "outputs" / "val.parquet"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.log.with_suffix(".yaml")
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        metrics = self.run.metrics
+        return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+
+
+def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_progress: OnProgress) -> None:
+    """Trains every job and predicts the validation split with its last epoch; finished jobs are skipped.
+
+    `workers` jobs run at a time, each on one of `gpus` devices, or on the CPU with an equal part of the cores.
+    `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
+    settings or another store, and, at the end, where a training failed.
+    """
+    digest = read_json(store / MANIFEST, StoreError, "Run `prepare` first.", StoreIdentity)["digest"]
+    for job in jobs:
+        _check(job, digest)
+    for job in jobs:
+        save_settings(job.settings, job.settings_file)
+    total = sum(job.settings.optimiser.epochs for job in jobs)
+    trainer = _Trainer(store, workers, gpus)
+    failed = trainer.train(
+        [job for job in jobs if not job.outputs.exists()],
+        lambda: on_progress(sum(job.epochs for job in jobs), total),
+    )
+    if failed:
+        names = ", ".join(job.name for job in failed)
+        last = failed[0].log.read_text(errors="replace").strip().splitlines()[-1:]
+        raise RunError(f"{len(failed)} trainings failed: {names}", path=failed[0].log, found=(last or ["nothing"])[0])
+
+
+def _check(job: Job, digest: str) -> None:
+    """Raises RunError where the folder has a training with other settings or another store."""
+    if job.settings_file.exists():
+        before = load_settings(job.settings_file)
+        if signature(before, "") != signature(job.settings, ""):
+            remedy = "Name a new folder, or the settings that it was started with."
+            raise RunError("was started with other settings", path=job.settings_file, remedy=remedy)
+    if job.run.complete and job.run.read_summary().get("store") != digest:
+        raise RunError("is of another store", path=job.run.root, remedy="Name a new folder.")
+
+
+class _Trainer:
+    """Trains jobs, several at a time, with the commands of the command line."""
+
+    def __init__(self, store: Path, workers: int, gpus: int) -> None:
+        self._store, self._workers, self._gpus = store, workers, gpus
+        self._slots: SimpleQueue[int] = SimpleQueue()
+        for slot in range(workers):
+            self._slots.put(slot)
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def train(self, jobs: Sequence[Job], on_tick: Callable[[], None]) -> list[Job]:
+        """Trains the jobs and returns those that failed; calls `on_tick` at least every second."""
+        failed: list[Job] = []
+        with ThreadPoolExecutor(self._workers) as pool:
+            try:
+                waiting = {pool.submit(self._train, job): job for job in jobs}
+                while waiting:
+                    done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                    failed += [waiting[future] for future in done if future.result()]
+                    waiting = {future: job for future, job in waiting.items() if future not in done}
+                    on_tick()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self._running):
+                    process.terminate()  # it saves its state and ends; the pool waits for it
+                raise
+        return failed
+
+    def _train(self, job: Job) -> int:
+        """Runs one training and its prediction, and returns the exit status."""
+        where = ["--run", str(job.run.root), "--store", str(self._store)]
+        train = ["train", *where, "--settings", str(job.settings_file), "--resume"]
+        predict = ["predict", *where, "--split", "val", "--out", str(job.outputs), "--checkpoint", "last"]
+        slot = self._slots.get()
+        try:
+            return self._run(train, job.log, slot) or self._run(predict, job.log, slot)
+        finally:
+            self._slots.put(slot)
+
+    def _run(self, command: Sequence[str], log: Path, slot: int) -> int:
+        """Runs one command with its output in the log, and returns its exit status."""
+        threads = max((os.cpu_count() or 1) // self._workers, 1)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
+        with open(log, "ab") as file:
+            line = [sys.executable, "-m", "abaw_expr", *command]
+            process = subprocess.Popen(line, stdout=file, stderr=file, env=environment)
+            self._running.add(process)
+            status = process.wait()
+            self._running.discard(process)
+        return status
