@@ -22,7 +22,7 @@ from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import resample
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge, print_facts
-from tuning.grid import confusion_tensor
+from tuning.grid import statistics_tensor
 from tuning.space import NO_SMOOTHING, Candidate, Smoothing, Space
 
 VIDEOS, FRAMES = 70, 284_230
@@ -69,7 +69,7 @@ def benchmark() -> int:
     outputs = random_outputs()
     before = _gigabytes()
     began = time.perf_counter()
-    tensor = confusion_tensor(outputs, SPACE)
+    tensor = statistics_tensor(outputs, SPACE)
     ours, memory = time.perf_counter() - began, _gigabytes()
     began = time.perf_counter()
     resampled = resample(tensor, macro_f1, seed=0)
