@@ -5,7 +5,7 @@ follows from a sum. Its counts equal those of `Decision.statistics`, frame by fr
 the same, but intermediate results that candidates share are computed once, and arrays are laid out by class, then
 frame, for vector instructions.
 
-Values and action units have statistics [candidates, V, F, K] instead, counted candidate by candidate.
+This is so for classes; `grid_fields.py` counts values and action units, whose tensor is [candidates, V, F, K].
 
 Shapes: N annotated frames of all videos, V videos, C classes, k branches, R ratios, F fields with K statistics each.
 """
@@ -13,69 +13,40 @@ Shapes: N annotated frames of all videos, V videos, C classes, k branches, R rat
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.data.workers import OnProgress
-from abaw_expr.outputs.fusion import between, correct_prior, fuse, fuse_priors, smooth_branch
+from abaw_expr.outputs.fusion import between, correct_prior, fuse, fuse_priors
 from abaw_expr.outputs.table import Outputs, VideoOutputs
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Counts, Statistics
 from tuning.frames import annotated_frames
-from tuning.space import NO_SMOOTHING, Candidate, Smoothing, Space
+from tuning.grid_fields import FieldCounts
+from tuning.space import Candidate, Smoothing, Space, by_zeros
 
 FRAMES_AT_A_TIME = 2048
 """Frames at a time: few enough for the cache of a core, enough that Python's overhead is small."""
 
 
 def statistics_tensor(outputs: Outputs, space: Space, on_progress: OnProgress | None = None) -> Statistics:
-    """The tuning statistics of every candidate on every video, for any task: [candidates, V, F, K].
-
-    Candidates are in the order of `space.candidates()`, videos in that of `outputs.videos()`. `on_progress` counts
-    smoothings.
-    """
-    if outputs.task.one_class:
-        return confusion_tensor(outputs, space, on_progress)
-    metric, videos, candidates = metric_of(outputs.task), outputs.videos(), space.candidates()
-
-    def count(smoothing: Smoothing) -> dict[Candidate, Statistics]:
-        window = *smoothing, metric.distribution, space.missing
-        smoothed = [
-            replace(v, p={name: smooth_branch(v.p[name], v.time, *window) for name in outputs.branches}) for v in videos
-        ]
-        counts = {}
-        for candidate in candidates:
-            if candidate.smoothing == smoothing:
-                decision = replace(candidate, smoothing=NO_SMOOTHING).decision(outputs)
-                rows = [metric.count_for_tuning(video.label, decision.probabilities(video)) for video in smoothed]
-                counts[candidate] = np.stack(rows)
-        return counts
-
-    found: dict[Candidate, Statistics] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, counts in enumerate(pool.map(count, space.smoothing), start=1):
-            found |= counts
-            if on_progress is not None:
-                on_progress(done, len(space.smoothing))
-    return np.stack([found[candidate] for candidate in candidates])
-
-
-def confusion_tensor(outputs: Outputs, space: Space, on_progress: OnProgress | None = None) -> Counts:
-    """Confusion counts of every candidate on every video: int64 [candidates, V, C, C].
+    """The tuning statistics of every candidate on every video: [candidates, V, F, K]; of classes int64 [..., V, C, C].
 
     Candidates are in the order of `space.candidates()`, videos in that of `outputs.videos()`. `on_progress` counts
     smoothings.
     """
     position = {candidate: number for number, candidate in enumerate(space.candidates())}
-    videos, n_classes = outputs.videos(), outputs.task.n_columns
-    tensor = np.zeros((len(position), len(videos), n_classes, n_classes), dtype=np.int64)
+    videos, task = outputs.videos(), outputs.task
+    counts_of = partial(_confusions, outputs, videos, space) if task.one_class else FieldCounts(outputs, videos, space)
+    first = videos[0].label
+    like = metric_of(task).tuning_counter(first)(np.zeros((1, len(first), task.n_columns), np.float32))
+    tensor = np.zeros((len(position), len(videos), *like.shape[1:]), like.dtype)
 
     def count(smoothing: Smoothing) -> None:
-        for ratios in _by_voters(space.ratios):
-            for candidate, counts in _counts(outputs, videos, smoothing, space, ratios):
-                tensor[position[candidate]] = counts
+        for candidate, statistics in counts_of(smoothing):
+            tensor[position[candidate]] = statistics
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(count, space.smoothing), start=1):
@@ -84,19 +55,20 @@ def confusion_tensor(outputs: Outputs, space: Space, on_progress: OnProgress | N
     return tensor
 
 
-Ratios = Sequence[tuple[int, ...]]
-
-
-def _by_voters(ratios: Ratios) -> list[Ratios]:
-    """The ratios in groups with weight 0 for the same branches."""
-    groups: dict[tuple[bool, ...], list[tuple[int, ...]]] = {}
-    for weights in ratios:
-        groups.setdefault(tuple(weight > 0 for weight in weights), []).append(weights)
-    return list(groups.values())
+def _confusions(
+    outputs: Outputs, videos: Sequence[VideoOutputs], space: Space, smoothing: Smoothing
+) -> Iterator[tuple[Candidate, Counts]]:
+    """The candidates of one smoothing with their counts [V, C, C]."""
+    for ratios in by_zeros(space.ratios):
+        yield from _counts(outputs, videos, smoothing, space, ratios)
 
 
 def _counts(
-    outputs: Outputs, videos: Sequence[VideoOutputs], smoothing: Smoothing, space: Space, ratios: Ratios
+    outputs: Outputs,
+    videos: Sequence[VideoOutputs],
+    smoothing: Smoothing,
+    space: Space,
+    ratios: Sequence[tuple[int, ...]],
 ) -> Iterator[tuple[Candidate, Counts]]:
     """The candidates of one smoothing and of `ratios`, which have the same zeros, with their counts [V, C, C]."""
     n_classes, taus = outputs.task.n_columns, space.taus_of(ratios[0])

@@ -76,7 +76,7 @@ class Search:
         """The chosen candidate by scores: [candidates, ...] -> [...]; of equal ones the first, so the simplest."""
         return self._rule_scores(scores).argmax(axis=0)
 
-    @property
+    @cached_property
     def nested(self) -> float | None:
         """The nested estimate without its interval."""
         return nested_score(self.counts, self.metric, self.choose)
@@ -127,9 +127,11 @@ def nested_score(counts: Statistics, metric: Metric, choose: Choose = _highest) 
 
 def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
     """The statistics of each recording with the candidate and thresholds that are chosen on the others: [R, F, K]."""
-    rest = counts.sum(axis=1)[:, None] - counts  # [candidates, R, F, K], of all recordings but one
-    chosen = choose(metric.tuned_score(rest)), np.arange(counts.shape[1])
-    return metric.at_best_thresholds(counts[chosen], rest[chosen])
+    # A candidate at a time: the statistics of all recordings but one take as much memory as `counts`.
+    scores = np.stack([metric.tuned_score(one.sum(axis=0) - one) for one in counts])  # [candidates, R]
+    chosen = choose(scores)
+    held = counts[chosen, np.arange(counts.shape[1])]
+    return metric.at_best_thresholds(held, counts[chosen].sum(axis=1) - held)
 
 
 def search(

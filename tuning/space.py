@@ -118,6 +118,14 @@ class Space:
         return replace(fitted, tau=(0.0,)) if even else fitted
 
 
+def by_zeros(ratios: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """The ratios in groups with weight 0 for the same branches."""
+    groups: dict[tuple[bool, ...], list[tuple[int, ...]]] = {}
+    for weights in ratios:
+        groups.setdefault(tuple(weight > 0 for weight in weights), []).append(weights)
+    return list(groups.values())
+
+
 def neighbours(space: Space) -> list[list[int]]:
     """For each candidate its own index, and the indices of the candidates one step away on one axis.
 

@@ -12,11 +12,12 @@ rows are valid, how a row becomes a prediction, and how predictions are scored:
 Whatever is chosen by its score on annotated frames is scored on other frames. Most choices are between candidates
 (`tuning.space`); the thresholds of units are chosen for each candidate from its tuning statistics.
 
-Shapes: T frames of one video, V videos, C numbers of a row, F fields with K statistics each (`statistics.py`).
+Shapes: T frames of one video, V videos, C numbers of a row, N candidates, F fields with K statistics each
+(`statistics.py`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,9 @@ from abaw_expr.tasks.task import Task
 
 Rows = NDArray[np.floating]
 """[T, C], a branch's numbers; a row all NaN is missing."""
+Counter = Callable[[NDArray[np.floating]], Statistics]
+"""A function from the rows [N, T, C] of N candidates to statistics [N, F, K]. It keeps no state between calls, so that
+threads may share it."""
 RowFault = tuple[str, str, NDArray[np.bool_]]
 """The fault of a row in words, what is expected instead, and the rows [T] that have it."""
 
@@ -109,9 +113,10 @@ class Metric(ABC):
     def report(self, videos: Sequence[str], statistics: Statistics) -> Report:
         """All scores, from the statistics of each video, [V, F, K]. Raises UserError where no frame is annotated."""
 
-    def count_for_tuning(self, truth: NDArray[Any], rows: Rows) -> Statistics:
-        """The tuning statistics of a video from its labels and fused rows: [T] or [T, F], [T, C] -> [F, K]."""
-        return self.count(truth, self.decide(rows))
+    def tuning_counter(self, truth: NDArray[Any]) -> Counter:
+        """A function from the fused rows of candidates to their tuning statistics on a video with these labels:
+        [T] or [T, F] -> ([N, T, C] -> [N, F, K])."""
+        return lambda candidates: np.stack([self.count(truth, self.decide(rows)) for rows in candidates])
 
     def tuned_score(self, statistics: Statistics) -> Values:
         """The score of tuning statistics with the thresholds that are best on them: [..., F, K] -> [...]."""

@@ -6,8 +6,9 @@ Conventions
 - A unit whose label on a frame is -1 (not annotated) is dropped on that frame, independently of the other units, so a
   partly annotated frame counts for its annotated units; frames are pooled over all videos.
 - The statistics of a unit are its 2 x 2 confusion counts in the order (truth, prediction) = (0, 0), (0, 1), (1, 0),
-  (1, 1); int64 [..., U, 4]. Tuning uses the counts at each of the thresholds `CUTS`, int64 [..., U, 4 H]: the best
-  threshold of a unit does not depend on the other units, so these counts cover all combinations of thresholds.
+  (1, 1); int64 [..., U, 4]. The tuning statistics of a unit are, of the truth 0 and then of 1, the number of frames and
+  the numbers of frames predicted active at each of the thresholds `CUTS`; int64 [..., U, 2 (1 + H)]. The best threshold
+  of a unit does not depend on the other units, so these counts cover all combinations of thresholds.
 
 Shapes: T frames, V videos, U units, H thresholds.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abaw_expr.tasks.metric import FieldMetric, Rows
+from abaw_expr.tasks.metric import Counter, FieldMetric, Rows
 from abaw_expr.tasks.report import ClassScore, Report, Section, class_scores, in_words
 from abaw_expr.tasks.statistics import (
     Counts,
@@ -37,6 +38,8 @@ ACTIVE = 0.5
 _STEPS = 16
 CUTS = tuple(sorted((step / _STEPS for step in range(1, _STEPS)), key=lambda cut: (abs(cut - 0.5), cut)))
 """The thresholds that are tried, those close to 0.5 first. Multiples of 1/16, which float32 represents exactly."""
+_LEVELS = [0, *(int(cut * _STEPS) for cut in CUTS)]
+"""The steps at or above which frames are counted: all frames, then those of each of `CUTS`."""
 
 
 def unit_counts(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -> Counts:
@@ -49,35 +52,57 @@ def unit_counts(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -> Cou
     return np.stack([((pairs == pair) & kept).sum(axis=0) for pair in range(4)], axis=-1)
 
 
-def unit_counts_by_cut(truth: NDArray[np.integer], p: NDArray[np.floating], task: Task) -> Counts:
-    """`unit_counts` of the predictions p >= cut for each of `CUTS`: [T, U], probabilities [T, U] -> [U, 4 H]."""
+def cut_counter(truth: NDArray[np.integer], task: Task) -> Counter:
+    """A function from the probabilities of N candidates to the tuning statistics of a video:
+    [T, U] -> ([N, T, U] -> [N, U, 2 (1 + H)]).
+
+    What depends on the truth alone is computed once.
+    """
     units, levels = len(task.fields), _STEPS + 1
+    bins = units * 3 * levels
     kept = truth != np.array([field.ignore_value for field in task.fields], truth.dtype)
-    key = (2 * np.arange(units) + truth) * levels + (p * _STEPS).astype(np.intp)
-    by_level = np.bincount(key[kept], minlength=units * 2 * levels).reshape(units, 2, levels)
-    above = by_level[..., ::-1].cumsum(axis=-1)[..., ::-1]  # frames at or above each level
-    active = above[..., [int(cut * _STEPS) for cut in CUTS]]  # [U, 2, H]
-    pairs = np.stack([above[..., :1] - active, active], axis=-1)  # [U, truth, H, prediction]
-    return pairs.transpose(0, 2, 1, 3).reshape(units, -1)
+    kind = np.where(kept, truth, 2)  # frames that are not annotated are counted by themselves, and dropped
+    key = np.array(((3 * np.arange(units) + kind) * levels).T, np.uint16, order="C")  # [U, T]
+
+    def count(p: NDArray[np.floating]) -> Counts:
+        pairs = (p.swapaxes(1, 2) * _STEPS).astype(np.min_scalar_type(len(p) * bins))  # [N, U, T]
+        pairs += key
+        pairs += (np.arange(len(p)) * bins).astype(pairs.dtype)[:, None, None]
+        by_level = np.bincount(pairs.ravel(), minlength=len(p) * bins).reshape(-1, units, 3, levels)[:, :, :2]
+        above = by_level[..., ::-1].cumsum(axis=-1)[..., ::-1]  # frames at or above each level
+        return above[..., _LEVELS].reshape(len(p), units, -1)
+
+    return count
 
 
 def best_cuts(statistics: Statistics) -> NDArray[np.intp]:
-    """The index into `CUTS` of each unit's best threshold, the first of equals: [..., U, 4 H] -> [..., U]."""
-    return f1_by_unit(_by_cut(statistics)).argmax(axis=-1)
+    """The index into `CUTS` of each unit's best threshold, the first of equals: [..., U, 2 (1 + H)] -> [..., U]."""
+    return _f1_by_cut(statistics).argmax(axis=-1)
 
 
 def best_mean_f1(statistics: Statistics) -> Values:
-    """The organisers' metric with the best threshold of each unit: [..., U, 4 H] -> [...]."""
-    return f1_by_unit(_by_cut(statistics)).max(axis=-1).mean(axis=-1)
+    """The organisers' metric with the best threshold of each unit: [..., U, 2 (1 + H)] -> [...]."""
+    return _f1_by_cut(statistics).max(axis=-1).mean(axis=-1)
 
 
 def at_cuts(statistics: Statistics, cuts: NDArray[np.intp]) -> Statistics:
-    """The statistics at one threshold per unit, by index: [..., U, 4 H], [..., U] -> [..., U, 4]."""
-    return np.take_along_axis(_by_cut(statistics), cuts[..., None, None], axis=-2)[..., 0, :]
+    """The statistics at one threshold per unit, by index: [..., U, 2 (1 + H)], [..., U] -> [..., U, 4]."""
+    by_truth = _by_truth(statistics)
+    frames = by_truth[..., 0]
+    predicted = np.take_along_axis(by_truth, 1 + cuts[..., None, None], axis=-1)[..., 0]  # [..., U, 2], active ones
+    pairs = np.stack([frames - predicted, predicted], axis=-1)  # [..., U, truth, prediction]
+    return pairs.reshape(*pairs.shape[:-2], 4)
 
 
-def _by_cut(statistics: Statistics) -> Statistics:
-    return statistics.reshape(*statistics.shape[:-1], len(CUTS), 4)
+def _f1_by_cut(statistics: Statistics) -> Values:
+    """F1 = 2 TP / (TP + FP + P) with P active frames, as FN = P - TP; 0 where that is 0/0: -> [..., U, H]."""
+    by_truth = _by_truth(statistics)
+    false, hits = by_truth[..., 0, 1:], by_truth[..., 1, 1:]
+    return safe_divide(2 * hits, hits + false + by_truth[..., 1, :1])
+
+
+def _by_truth(statistics: Statistics) -> Statistics:
+    return statistics.reshape(*statistics.shape[:-1], 2, 1 + len(CUTS))
 
 
 def f1_by_unit(statistics: Statistics) -> Values:
@@ -171,8 +196,8 @@ class UnitMetric(FieldMetric):
     def score(self, statistics: Statistics) -> Values:
         return mean_f1(statistics)
 
-    def count_for_tuning(self, truth: NDArray[Any], rows: Rows) -> Statistics:
-        return unit_counts_by_cut(truth, rows, self.task)
+    def tuning_counter(self, truth: NDArray[Any]) -> Counter:
+        return cut_counter(truth, self.task)
 
     def tuned_score(self, statistics: Statistics) -> Values:
         return best_mean_f1(statistics)

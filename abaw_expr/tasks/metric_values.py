@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.errors import OutputsError
-from abaw_expr.tasks.metric import FieldMetric, Rows
+from abaw_expr.tasks.metric import Counter, FieldMetric, Rows
 from abaw_expr.tasks.report import Report, Section, in_words
 from abaw_expr.tasks.statistics import Statistics, Values, annotated_fields, interval_over_recordings, pool, safe_divide
 from abaw_expr.tasks.task import Task
@@ -34,10 +34,30 @@ def moments(truth: NDArray[np.floating], predicted: NDArray[np.floating], task: 
 
     Raises UserError where the shapes differ, or an annotated value or the prediction for it is out of range.
     """
-    kept = annotated_fields(truth, predicted, task)
-    x, y = (np.where(kept, values, 0).T.astype(np.float64, order="C") for values in (truth, predicted))  # [F, T]
-    # Frames are contiguous, so that numpy adds them pairwise.
-    return np.stack([kept.T, x, y, x * x, y * y, x * y], axis=1).sum(axis=-1)
+    annotated_fields(truth, predicted, task)
+    return moment_counter(truth, task)(predicted[None])[0]
+
+
+def moment_counter(truth: NDArray[np.floating], task: Task) -> Counter:
+    """`moments` as a function of the predictions of N candidates, all in range: [T, F] -> ([N, T, F] -> [N, F, 6]).
+
+    What depends on the truth alone is computed once.
+    """
+    kept = (truth != np.array([field.ignore_value for field in task.fields], truth.dtype)).T  # [F, T]
+
+    def by_field(values: NDArray[np.floating]) -> Values:
+        """Frames are contiguous, so that numpy adds them pairwise: [..., T, F] -> [..., F, T], 0 if not annotated."""
+        return np.where(kept, values.swapaxes(-2, -1), 0).astype(np.float64, order="C")
+
+    x = by_field(truth)
+    n, sum_x, sum_xx = (values.sum(axis=-1, dtype=np.float64) for values in (kept, x, x * x))
+
+    def count(predicted: NDArray[np.floating]) -> Values:
+        y = by_field(predicted)
+        columns = n, sum_x, y.sum(axis=-1), sum_xx, (y * y).sum(axis=-1), (x * y).sum(axis=-1)
+        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+
+    return count
 
 
 def ccc(statistics: Values) -> Values:
@@ -165,13 +185,18 @@ class ValueMetric(FieldMetric):
         raise OutputsError(f"{self.task.header} cannot be given as logits", expected=expected)
 
     def decide(self, rows: Rows, thresholds: Sequence[float] | None = None) -> NDArray[np.float32]:
-        return rows.clip(self._low, self._high).astype(np.float32)  # a weighted mean of ones can round to more than 1
+        low, high = self._low.astype(np.float32), self._high.astype(np.float32)
+        return rows.astype(np.float32).clip(low, high)  # a weighted mean of ones can round to more than 1
 
     def count(self, truth: NDArray[Any], predicted: NDArray[Any]) -> Statistics:
         return moments(truth, predicted, self.task)
 
     def score(self, statistics: Statistics) -> Values:
         return mean_ccc(statistics)
+
+    def tuning_counter(self, truth: NDArray[Any]) -> Counter:
+        count = moment_counter(truth, self.task)
+        return lambda rows: count(self.decide(rows))
 
     def annotated(self, statistics: Statistics) -> NDArray[Any]:
         return statistics[..., 0]

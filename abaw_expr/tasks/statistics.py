@@ -38,7 +38,8 @@ def sum_recordings(videos: Sequence[str], statistics: Statistics) -> Statistics:
     for video, recording in enumerate(group):
         sums[..., recording, :, :] += statistics[..., video, :, :]
     other_axes = tuple(axis for axis in range(sums.ndim) if axis != sums.ndim - 3)
-    return sums[..., sums.any(axis=other_axes), :, :]
+    annotated = sums.any(axis=other_axes)
+    return sums if annotated.all() else sums[..., annotated, :, :]  # a copy of these would be as large as the tensor
 
 
 def bootstrap_interval(

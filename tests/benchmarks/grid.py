@@ -1,12 +1,15 @@
 """The exact grid at the size of the challenge's validation set, against the same by pandas and scikit-learn.
 
-    python -m tests.benchmarks.grid
+    python -m tests.benchmarks.grid [--task expr]
+
+Classes, as follows; `--task va` and `--task au` are values and action units (`grid_fields.py`).
 
 284,230 frames in 70 videos with random probabilities: 19 ratios x 8 smoothing windows x 4 corrections. The baseline
 smooths by pandas' rolling means on the clock, fuses, and scores by scikit-learn; it is timed on some of the candidates,
 drawn alike from all windows, and its counts must be equal. Exit status 1 when short.
 """
 
+import argparse
 import resource
 import sys
 import time
@@ -20,9 +23,10 @@ from abaw_expr.outputs.table import Outputs, Source, branch_columns
 from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import resample
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import EXPR, TASKS
+from tests.benchmarks import grid_fields
 from tests.benchmarks.common import judge, print_facts
-from tuning.grid import confusion_tensor
+from tuning.grid import statistics_tensor
 from tuning.space import NO_SMOOTHING, Candidate, Smoothing, Space
 
 VIDEOS, FRAMES = 70, 284_230
@@ -69,7 +73,7 @@ def benchmark() -> int:
     outputs = random_outputs()
     before = _gigabytes()
     began = time.perf_counter()
-    tensor = confusion_tensor(outputs, SPACE)
+    tensor = statistics_tensor(outputs, SPACE)
     ours, memory = time.perf_counter() - began, _gigabytes()
     began = time.perf_counter()
     resampled = resample(tensor, macro_f1, seed=0)
@@ -113,4 +117,7 @@ def _gigabytes() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(benchmark())
+    parser = argparse.ArgumentParser(description="The exact grid against a baseline.")
+    parser.add_argument("--task", choices=[task.name for task in TASKS], default=EXPR.name)
+    task = {task.name: task for task in TASKS}[parser.parse_args().task]
+    sys.exit(benchmark() if task == EXPR else grid_fields.benchmark(task, FRAMES, VIDEOS))

@@ -13,10 +13,10 @@ from abaw_expr.tasks.metric_units import (
     CUTS,
     at_cuts,
     best_cuts,
+    cut_counter,
     f1_by_unit,
     mean_f1,
     unit_counts,
-    unit_counts_by_cut,
     unit_report,
 )
 from abaw_expr.tasks.registry import metric_of
@@ -100,7 +100,7 @@ def test_marks_that_are_none_are_refused(truth: float, predicted: float, message
 def test_counts_of_all_thresholds_are_those_of_each(seed: int, frames: int) -> None:
     truth, p = draw(seed, frames)
     p[seed % frames] = np.random.default_rng(seed).integers(0, 17, U) / 16  # on the thresholds themselves
-    every = unit_counts_by_cut(truth, p, AU)
+    every = cut_counter(truth, AU)(p[None])[0]
     for place, cut in enumerate(CUTS):
         counts = unit_counts(truth, p >= cut, AU)
         assert at_cuts(every, np.full(U, place)).tolist() == counts.tolist()
@@ -113,7 +113,7 @@ def test_of_thresholds_alike_the_simplest_is_chosen() -> None:
     assert len(set(CUTS)) == 15
     truth = np.tile([[0], [1]], (1, U))
     p = np.tile(np.array([[0.1], [0.9]], np.float32), (1, U))
-    assert metric_of(AU).thresholds(unit_counts_by_cut(truth, p, AU)) == (0.5,) * U
+    assert metric_of(AU).thresholds(cut_counter(truth, AU)(p[None])[0]) == (0.5,) * U
 
 
 def test_pools_and_resamples_are_sums() -> None:

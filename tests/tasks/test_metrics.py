@@ -125,7 +125,7 @@ def test_better_predictions_score_higher_and_reports_are_json(task: Task) -> Non
 def test_thresholds_are_best_on_what_they_were_chosen_on(task: Task) -> None:
     metric, truth = metric_of(task), labels_of(task)
     rows = make_rows(task, truth.reshape(len(truth), -1), np.random.default_rng(1))
-    tuned = metric.count_for_tuning(truth, rows)
+    tuned = metric.tuning_counter(truth)(rows[None])[0]
     decided = metric.count(truth, metric.decide(rows, metric.thresholds(tuned)))
     np.testing.assert_allclose(metric.at_best_thresholds(tuned, tuned), decided)
     assert metric.tuned_score(tuned) == pytest.approx(float(metric.score(decided)))

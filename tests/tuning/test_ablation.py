@@ -22,7 +22,7 @@ from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.paths import ROOT
 from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, with_needed
-from tuning.grid import confusion_tensor
+from tuning.grid import statistics_tensor
 from tuning.space import NO_SMOOTHING, Space
 
 pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
@@ -104,7 +104,7 @@ def test_figures_are_those_of_the_outputs(tmp_path: Path) -> None:
         f1s = []
         for seed in range(2):
             outputs = read_outputs(tmp_path / "runs" / f"{name}-{seed}" / "outputs" / "val.parquet", EXPR)
-            tensor = confusion_tensor(outputs, Space(smoothing=(NO_SMOOTHING,), tau=(0.0,)).restricted_to(outputs))
+            tensor = statistics_tensor(outputs, Space(smoothing=(NO_SMOOTHING,), tau=(0.0,)).restricted_to(outputs))
             f1s.append(macro_f1(tensor.sum(axis=1)).max())
         result = found[name]
         assert result.f1 == pytest.approx(f1s)

@@ -18,7 +18,7 @@ from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.task import EXPR
 from tests.outputs.test_table import PRIOR, make_outputs, make_video
 from tuning import grid
-from tuning.grid import confusion_tensor
+from tuning.grid import statistics_tensor
 from tuning.selection import Search, decide, default_space, nested_without, search
 from tuning.space import MEANS, NO_SMOOTHING, Candidate, Smoothing, Space, neighbours
 
@@ -213,7 +213,7 @@ def test_the_plateau_rule_prefers_a_broad_optimum() -> None:
 def check_every_decision(outputs: Outputs, space: Space) -> None:
     """Holds the tensor against each decision, and scikit-learn's count of it."""
     space = replace(space, branches=len(outputs.branches))
-    tensor, videos = confusion_tensor(outputs, space), outputs.videos()
+    tensor, videos = statistics_tensor(outputs, space), outputs.videos()
     assert tensor.shape == (len(space.candidates()), len(videos), C, C)
     assert tensor.dtype == np.int64
     for candidate, counts in zip(space.candidates(), tensor, strict=True):
@@ -232,7 +232,7 @@ def test_the_grid_is_every_decision_exactly(outputs: Outputs) -> None:
 def test_the_grid_is_exact_where_missing_frames_get_no_vote(outputs: Outputs) -> None:
     masked = replace(SMALL, missing="masked")
     check_every_decision(outputs, masked)
-    assert (confusion_tensor(outputs, masked) != confusion_tensor(outputs, SMALL)).any()
+    assert (statistics_tensor(outputs, masked) != statistics_tensor(outputs, SMALL)).any()
     assert tune(outputs, masked).missing == "masked"
 
 
@@ -250,7 +250,7 @@ def test_the_grid_is_exact_beyond_a_block(outputs: Outputs) -> None:
 
 def test_progress_is_told_a_smoothing(outputs: Outputs) -> None:
     told: list[tuple[int, int]] = []
-    confusion_tensor(outputs, SMALL, lambda done, total: told.append((done, total)))
+    statistics_tensor(outputs, SMALL, lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -292,7 +292,7 @@ def test_ties_go_to_the_simpler() -> None:
     video = make_video("a", 40)
     video = replace(video, p=dict.fromkeys(video.p, p), label=(np.arange(40) % C).astype(np.int8))
     space = Space(weights=((5, 4), (1, 2), (1, 1)), smoothing=(NO_SMOOTHING,), tau=(1.0, 0.5, 0.0))
-    tensor = confusion_tensor(make_outputs([video]), space)
+    tensor = statistics_tensor(make_outputs([video]), space)
     assert np.unique(macro_f1(tensor.sum(axis=1))).tolist() == [1.0]
     assert space.candidates()[int(Search(space, tensor, "best").choose(macro_f1(tensor.sum(axis=1))))] == Candidate(
         (1, 1), NO_SMOOTHING, (0.0, 0.0)
