@@ -148,8 +148,8 @@ def test_annotations_of_the_classes() -> None:
     """Without spread: Happiness is the most pleasant, Anger, Fear and Surprise are aroused, Sadness is calm."""
     valence, arousal = valence_arousal(CLASS_LOOKS, MANNERS).T
     assert valence.argmax() == EXPR.columns.index("Happiness")
-    assert (valence[[1, 2, 3, 5]] < -0.4).all()
-    assert (arousal[[1, 3, 6]] > 0.4).all()
+    assert (valence[[1, 2, 3, 5]] < -0.2).all()
+    assert (arousal[[1, 3, 6]] > 0.3).all()
     assert arousal.argmin() == EXPR.columns.index("Sadness")
     units = dict(zip(AU.columns, action_units(CLASS_LOOKS, MANNERS).T, strict=True))
     assert units["AU1"].nonzero()[0].tolist() == [3, 5, 6]
@@ -184,7 +184,7 @@ def test_valence_is_seen_and_arousal_is_heard(observed: tuple[np.ndarray, np.nda
     seen, heard = (Ridge(1.0).fit(x[:half], truth[:half]).predict(x[half:]) for x in frames)
     valence, arousal = zip(*(scores(p, truth[half:]) for p in (seen, heard, (seen + heard) / 2)), strict=True)
     assert valence[0] > 0.95
-    assert arousal[1] > 0.95
+    assert arousal[1] > 0.9
     assert 0.3 < arousal[0] < 0.9
     assert 0.3 < valence[1] < 0.9
     means = np.mean([valence, arousal], axis=0)
