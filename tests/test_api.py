@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from abaw_expr.data.store.store import open_store
-from abaw_expr.data.synthetic.corpus import TEMPLATE
+from abaw_expr.data.synthetic.corpus import TEMPLATES
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.fitting import AUDIO, fit
@@ -25,7 +25,7 @@ def test_the_lines_of_the_readme_end_in_a_clean_submission(
     assert len(statements) <= 10
     fit(open_store(store, EXPR), tmp_path / "runs/first", AUDIO)
     (tmp_path / "store").symlink_to(store)
-    (tmp_path / "template.txt").symlink_to(release / TEMPLATE)
+    (tmp_path / "template.txt").symlink_to(release / TEMPLATES[EXPR.name])
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(lines, "README.md", "exec"), names)

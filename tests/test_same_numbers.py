@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from abaw_expr.data.synthetic.corpus import TEMPLATE
+from abaw_expr.data.synthetic.corpus import TEMPLATES
+from abaw_expr.tasks.task import EXPR
 from tests.helpers.same_numbers import GOLDEN, SEEDS, TABLES, made_up, trained
 
 EXPECTED = json.loads(GOLDEN.read_text())
@@ -36,7 +37,7 @@ def assert_close(found: object, expected: object, where: str) -> None:
 def test_a_recipe_trains_predicts_and_decides_as_it_did(
     recipe: str, store: Path, release: Path, tmp_path: Path
 ) -> None:
-    assert_close(trained(recipe, store, release / TEMPLATE, tmp_path), EXPECTED[recipe], recipe)
+    assert_close(trained(recipe, store, release / TEMPLATES[EXPR.name], tmp_path), EXPECTED[recipe], recipe)
 
 
 @pytest.mark.slow

@@ -47,12 +47,12 @@ def demo_command(command: Callable[[Sequence[str]], int]) -> Callable[..., int]:
 
 
 def _steps(out: Path, seed: int) -> list[list[object]]:
-    from abaw_expr.data.synthetic.corpus import TEMPLATE
+    from abaw_expr.data.synthetic.corpus import TEMPLATES
 
     store, trained, decision = out / "store", out / "run", out / "decision.json"
     last = ["predict", "--run", trained, "--store", store, "--checkpoint", "last"]  # the best is chosen on validation
     val, test, predictions = out / "val.parquet", out / "test.parquet", out / "predictions.txt"
-    template = out / "release" / TEMPLATE
+    template = out / "release" / TEMPLATES[EXPR.name]
     return [
         ["prepare", "--release", out / "release", "--store", store],
         ["train", "--store", store, "--run", trained, "--settings", "demo", "--seed", seed],
@@ -67,12 +67,12 @@ def _steps(out: Path, seed: int) -> list[list[object]]:
 def _summarise(out: Path, seed: int, task: Task) -> None:
     """What sound, picture and both give on validation, and on the test labels that nothing was chosen by."""
     from abaw_expr.data.release.reader import read_annotation_folder
-    from abaw_expr.data.synthetic.corpus import LABEL_FOLDERS
+    from abaw_expr.data.synthetic.corpus import label_folder
     from abaw_expr.outputs.decision import Decision, scores
     from abaw_expr.outputs.table import read_outputs
 
     decision = Decision.load(out / "decision.json", task)
-    truths = read_annotation_folder(out / "release" / LABEL_FOLDERS["test"], task)
+    truths = read_annotation_folder(out / "release" / label_folder(task, "test"), task)
     test = [
         replace(video, label=truths[video.name][video.frame - 1])
         for video in read_outputs(out / "test.parquet", task).videos()

@@ -47,8 +47,8 @@ FOUND_SHARE, FACTOR = 0.95, 1.0
 def drawn(rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """A drawn person's frames and a computed voice."""
     classes = rng.integers(0, 8, SECONDS // 2).tolist()
-    faces = list(draw_video(classes, np.arange(FRAMES) // 50, float(RATE), rng))
-    return faces, synthesise_speech(classes, [2.0] * len(classes), rng)
+    faces = list(draw_video(classes, np.arange(FRAMES) // 50, float(RATE), rng).frames)
+    return faces, synthesise_speech(classes, [2.0] * len(classes), rng).audio
 
 
 def real(corpus: Path, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:

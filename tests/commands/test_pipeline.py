@@ -62,7 +62,7 @@ def way(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Way:
     """Goes the whole way once."""
     root = tmp_path_factory.mktemp("pipeline")
     names = ("store", "tiny.yaml", "run", "val.parquet", "test.parquet", "decision.json", "predictions.txt", "folder")
-    template = next(release.rglob("*_test_set_sample.txt"))
+    template = release / corpus.TEMPLATES[EXPR.name]
     way = Way(release, template, *(root / name for name in names))
     way.recipe.write_text(RECIPE)
     predict = ["predict", "--run", way.run, "--store", way.store, "--stride", 0.5, "--accelerator", "cpu"]
@@ -138,7 +138,8 @@ def test_validation_scores_as_scikit_learn_says(way: Way, tmp_path: Path) -> Non
     expected = f1_score(truth, predicted, labels=range(8), average="macro", zero_division=0)
     assert found["all annotated frames"]["macro_f1"] == pytest.approx(expected)
     assert json.loads(way.decision.read_text())["scores"]["macro_f1"] == pytest.approx(expected)
-    annotated = [line for path in (way.release.rglob("Validation_Set/*.txt")) for line in path.read_text().split()[1:]]
+    files = (way.release / corpus.label_folder(EXPR, "val")).glob("*.txt")
+    annotated = [line for path in files for line in path.read_text().split()[1:]]
     assert len(truth) == sum(line != "-1" for line in annotated)
 
 
@@ -207,7 +208,7 @@ def test_the_demo_goes_the_whole_way(
         assert summary[name]["macro_f1"] == figure
         assert 0 <= summary[name]["macro_f1"] <= 1
     assert json.loads((out / "run" / "manifest.json").read_text())["epochs"] == 1
-    template = next((out / "release").rglob("*_test_set_sample.txt"))
+    template = out / "release" / corpus.TEMPLATES[EXPR.name]
     assert call("check", out / "predictions.txt", "--template", template) == 0
     hidden = ["--annotations", out / "release" / "hidden_test_labels"]
     found = scores(tmp_path / "score.json", "--predictions", out / "predictions.txt", *hidden)

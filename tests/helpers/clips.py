@@ -25,7 +25,7 @@ Way = Callable[[int], tuple[float, float]]
 def person(seed: int, count: int, away: Iterable[int] = ()) -> Faces:
     """A drawn person who looks neutral, then happy."""
     segment = (np.arange(count) >= count // 2).astype(int)
-    drawn = list(draw_video([0, 4], segment, 12.5, np.random.default_rng(seed)))
+    drawn = list(draw_video([0, 4], segment, 12.5, np.random.default_rng(seed)).frames)
     return [None if i in set(away) else face for i, face in enumerate(drawn)]
 
 

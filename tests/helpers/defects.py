@@ -23,8 +23,9 @@ from PIL import Image
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.store.prepare import REPORT
 from abaw_expr.data.store.store import MANIFEST
-from abaw_expr.data.synthetic.corpus import TEST_LIST, write_video
+from abaw_expr.data.synthetic.corpus import TEST_LISTS, write_video
 from abaw_expr.tasks.names import crop_name
+from abaw_expr.tasks.task import EXPR
 from tests.helpers.tiny import ANNOTATIONS, annotate, jpeg
 
 RATE = Fraction(10)
@@ -217,7 +218,7 @@ def write_whole(
                 crop.write_bytes(data or jpeg())
             os.link(crop, folder / crop_name(frame))
             links += 1
-    listed = root / TEST_LIST
+    listed = root / TEST_LISTS[EXPR.name]
     listed.parent.mkdir(parents=True)
     listed.write_text("\n".join(names[2::3]) + "\n", encoding="utf-8")
     shutil.rmtree(source)

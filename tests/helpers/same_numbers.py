@@ -141,11 +141,11 @@ def rounded(value: object) -> object:
 
 def write_golden(root: Path) -> None:
     """Writes the golden file; `root` is an empty folder."""
-    from abaw_expr.data.synthetic.corpus import TEMPLATE
+    from abaw_expr.data.synthetic.corpus import TEMPLATES
 
     small_release(root / "release")
     call("prepare", "--release", root / "release", "--store", root / "store", "--workers", "1")
-    template = root / "release" / TEMPLATE
+    template = root / "release" / TEMPLATES[EXPR.name]
     numbers = {recipe: trained(recipe, root / "store", template, root / recipe) for recipe in SEEDS}
     numbers |= {name: made_up(name, root / name) for name in TABLES}
     GOLDEN.write_text(json.dumps(rounded(numbers), indent=1) + "\n")

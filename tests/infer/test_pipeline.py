@@ -46,7 +46,7 @@ def deaf(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def voice() -> np.ndarray:
     seconds = float(COUNT / RATE)
-    return synthesise_speech([0, 4], [seconds / 2, seconds / 2], np.random.default_rng(0))
+    return synthesise_speech([0, 4], [seconds / 2, seconds / 2], np.random.default_rng(0)).audio
 
 
 def video_file(path: Path, seeds: tuple[int, ...], audio: np.ndarray | None) -> Path:

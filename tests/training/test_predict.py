@@ -14,6 +14,7 @@ from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.loading import load
 from abaw_expr.data.batches.windows import Windows
 from abaw_expr.data.store.store import Store, open_store
+from abaw_expr.data.synthetic.corpus import TEMPLATES
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
@@ -225,7 +226,7 @@ def test_videos_without_the_modality_of_the_run_get_no_numbers(opened: Store, tm
 
 
 def test_a_template_gets_a_row_for_each_of_its_rows(run: RunFolder, opened: Store, release: Path) -> None:
-    template = read_template(next(release.rglob("*_test_set_sample.txt")))
+    template = read_template(release / TEMPLATES[EXPR.name])
     wanted = wanted_by_name(opened, "test", {name: rows.frames for name, rows in template.videos.items()})
     rows = run_on(run, opened, "test", 1.0, wanted).table
     assert [f"{video}/{frame:05d}.jpg" for video, frame in zip(rows["video"], rows["frame"], strict=True)] == sorted(

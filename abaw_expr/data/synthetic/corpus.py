@@ -2,11 +2,12 @@
 
 Its faces are drawn (`drawing`) and its speech is synthesised (`speech`); these modules say how classes look and sound,
 and how hard they are. Two classes can be told apart by the face only and two by the voice only, so that fusing both
-branches must beat either. It has the real release's irregularities: odd frame rates, label lines that differ from the
-frame count, stretches without annotation, frames without a crop, two roots of crops, two faces in one recording, a
-recording without audio and one whose audio ends early, a list with a byte-order mark and CRLF.
+branches must beat either; the same holds for valence and arousal, and for the action units (`annotation`). It has the
+real release's irregularities: odd frame rates, label lines that differ from the frame count, stretches without
+annotation or with some action units only, frames without a crop, two roots of crops, two faces in one recording, a
+recording without audio and one whose audio ends early, lists with a byte-order mark and CRLF.
 
-Shapes: T frames of a video, n samples of audio.
+Shapes: T frames of a video, L label lines, n samples of audio.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,20 +21,25 @@ from PIL import Image
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.images import CROP_SIDE
-from abaw_expr.data.synthetic.drawing import draw_video
-from abaw_expr.data.synthetic.speech import synthesise_speech
+from abaw_expr.data.synthetic.annotation import (
+    action_units,
+    label_lines,
+    unannotated,
+    unannotated_units,
+    valence_arousal,
+)
+from abaw_expr.data.synthetic.drawing import draw_video, smooth
+from abaw_expr.data.synthetic.speech import MANNERS, synthesise_speech
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import ReleaseError
 from abaw_expr.files import atomic
 from abaw_expr.tasks.names import crop_name, frame_name
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import AU, EXPR, TASKS, VA, Task
 
 _DECK = (0, 0, 1, 2, 3, 4, 5, 6, 7, 7)
 """Classes are dealt from this deck, shuffled again when it is empty: each occurs, Neutral and Other more often."""
 _SEGMENT_SECONDS = (1.5, 4.0)
 """The shortest and the longest stretch of one class."""
-_UNANNOTATED_FRACTION = 0.1
-"""The fraction of a video's frames, in one stretch, that are not annotated."""
 _MISSING_CROPS = 0.02
 """The fraction of frames without a crop, one frame at least per video."""
 _EARLY_END = 0.8
@@ -49,13 +55,20 @@ EXTRA_LINES = (1, 0, 1, -1, 1, 0, 1, 2)
 
 _CELL = (128, 160)
 """Height and width of one face's part of the frame, pixels."""
-LABEL_FOLDERS = {
-    "train": f"6th_ABAW_Annotations/{EXPR.annotation_folders[-1]}/Train_Set",
-    "val": f"6th_ABAW_Annotations/{EXPR.annotation_folders[-1]}/Validation_Set",
-    "test": "hidden_test_labels",
+_SPLITS = ("train", "val", "test")
+_TEST_SET = "names_of_videos_in_each_test_set"
+TEST_LISTS = {
+    EXPR.name: f"{_TEST_SET}/Expression_Recognition_Challenge_test_set_release.txt",
+    VA.name: f"{_TEST_SET}/Valence_Arousal_Estimation_Challenge_test_set_release.txt",
+    AU.name: f"{_TEST_SET}/Action_Unit_Detection_Challenge_test_set_release.txt",
 }
-TEST_LIST = "names_of_videos_in_each_test_set/Expression_Recognition_Challenge_test_set_release.txt"
-TEMPLATE = "prediction_files_format/CVPR_6th_ABAW_Expr_test_set_sample.txt"
+"""The list of test videos by the task's name."""
+TEMPLATES = {
+    EXPR.name: "prediction_files_format/CVPR_6th_ABAW_Expr_test_set_sample.txt",
+    VA.name: "prediction_files_format/CVPR_6th_ABAW_VA_test_set_sample.txt",
+    AU.name: "prediction_files_format/CVPR_6th_ABAW_AU_test_set_sample.txt",
+}
+"""The template by the task's name."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,32 @@ class _Recording:
     def name(self) -> str:
         return f"{self.number + 1}-{float(self.rate):.0f}-{_CELL[1] * len(self.people)}x{_CELL[0]}"
 
+    @property
+    def extra_lines(self) -> int:
+        return EXTRA_LINES[self.number % len(EXTRA_LINES)]
+
+
+@dataclass(frozen=True)
+class _Person:
+    """What is annotated of one person of a recording."""
+
+    video: str
+    classes: np.ndarray
+    """The class of each segment."""
+    segment: np.ndarray
+    """The segment of each frame, [T]."""
+    looks: np.ndarray
+    """The look in each frame, [T, 7]."""
+    unannotated: np.ndarray
+    """Which frames are not annotated, bool [T]."""
+
+
+def label_folder(task: Task, split: str) -> str:
+    """The folder of a split's label files; those of the test split have a name that no reader takes for annotations."""
+    if split == "test":
+        return "hidden_test_labels" if task == EXPR else f"hidden_test_labels_{task.name}"
+    return f"6th_ABAW_Annotations/{task.annotation_folders[-1]}/{'Train_Set' if split == 'train' else 'Validation_Set'}"
+
 
 def write_release(root: Path, plan: CorpusPlan, seed: int, on_progress: OnProgress | None = None) -> None:
     """Writes the corpus to `root`, whole or not at all; the same plan and seed give the same bytes.
@@ -97,12 +136,11 @@ def write_release(root: Path, plan: CorpusPlan, seed: int, on_progress: OnProgre
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise ReleaseError("exists already", path=root, expected="an empty or a new folder", remedy="Name another.")
     recordings = _recordings(plan)
-    decks = {split: _shuffled_decks(np.random.default_rng([seed, 0, i])) for i, split in enumerate(LABEL_FOLDERS)}
+    decks = {split: _shuffled_decks(np.random.default_rng([seed, 0, i])) for i, split in enumerate(_SPLITS)}
     rows: dict[str, int] = {}
     with atomic(root) as folder:
         for done, recording in enumerate(recordings, start=1):
-            rng = np.random.default_rng([seed, 1, recording.number])
-            lines = _write_recording(folder, recording, decks[recording.split], rng)
+            lines = _write_recording(folder, recording, decks[recording.split], seed)
             if recording.split == "test":
                 rows |= lines
             if on_progress:
@@ -157,28 +195,47 @@ def _shuffled_decks(rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(_DECK).tolist()
 
 
-def _write_recording(
-    folder: Path, recording: _Recording, deck: Iterator[int], rng: np.random.Generator
-) -> dict[str, int]:
+def _write_recording(folder: Path, recording: _Recording, deck: Iterator[int], seed: int) -> dict[str, int]:
     """Writes a recording's video, crops and labels; returns the number of label lines of each of its people."""
     number, rate = recording.number, float(recording.rate)
+    rng, annotators = (np.random.default_rng([seed, purpose, number]) for purpose in (1, 2))
     times = np.arange(recording.frames) / rate
     segments = [_segments(deck, recording.frames / rate, rng) for _ in recording.people]
-    faces, lines = [], {}
+    faces, people = [], []
     for suffix, (classes, seconds) in zip(recording.people, segments, strict=True):
         segment = np.searchsorted(np.cumsum(seconds)[:-1], times, side="right")
-        crops = _with_gaps(list(draw_video(classes, segment, rate, rng)), rng)
-        labels = _annotated(np.array(classes)[segment], EXTRA_LINES[number % len(EXTRA_LINES)], rng)
+        drawn = draw_video(classes, segment, rate, rng)
+        crops = _with_gaps(list(drawn.frames), rng)
         video = recording.name + suffix
-        _write_crops(folder / ("cropped_aligned_new_50_vids" if number % 4 == 3 else "cropped_aligned") / video, crops)
-        _write_labels(folder / LABEL_FOLDERS[recording.split] / f"{video}.txt", labels, last_newline=number % 2 == 0)
+        people.append(_Person(video, np.array(classes), segment, drawn.looks, unannotated(len(times), rng)))
         faces.append(crops)
-        lines[video] = len(labels)
-    audio = synthesise_speech(*segments[0], rng) if recording.audio_fraction else None
-    kept = None if audio is None else audio[: int(len(audio) * recording.audio_fraction)]
+        _write_crops(folder / ("cropped_aligned_new_50_vids" if number % 4 == 3 else "cropped_aligned") / video, crops)
+    speech = synthesise_speech(*segments[0], rng) if recording.audio_fraction else None
+    kept = None if speech is None else speech.audio[: int(len(speech.audio) * recording.audio_fraction)]
     path = folder / "videos" / ("batch2" if number % 3 == 2 else "batch1") / f"{recording.name}.mp4"
     write_video(path, recording.rate, _frames(faces, rng), kept)
-    return lines
+    # people who are not heard are annotated as if they sounded like the mean speaker
+    heard = [MANNERS[person.classes] for person in people]
+    if speech is not None:
+        heard[0] = speech.manners
+    for person, manners in zip(people, heard, strict=True):
+        _write_annotations(folder, recording, person, smooth(manners[person.segment], rate), annotators)
+    return {person.video: len(times) + recording.extra_lines for person in people}
+
+
+def _write_annotations(
+    folder: Path, recording: _Recording, person: _Person, manners: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Writes a person's label file of each task; `manners` [T, 6] is what is heard during each frame."""
+    partly = unannotated_units(person.unannotated, rng) if recording.number % 2 else person.unannotated
+    for task, values, hidden in (
+        (EXPR, person.classes[person.segment], person.unannotated),
+        (VA, valence_arousal(person.looks, manners), person.unannotated),
+        (AU, action_units(person.looks, manners), partly),
+    ):
+        lines = label_lines(values, hidden, task, recording.extra_lines)
+        path = folder / label_folder(task, recording.split) / f"{person.video}.txt"
+        _write_labels(path, task, lines, last_newline=recording.number % 2 == 0)
 
 
 def _segments(deck: Iterator[int], seconds: float, rng: np.random.Generator) -> tuple[list[int], list[float]]:
@@ -197,16 +254,6 @@ def _with_gaps(crops: list[np.ndarray], rng: np.random.Generator) -> list[np.nda
     return [None if i in lost else crop for i, crop in enumerate(crops)]
 
 
-def _annotated(labels: np.ndarray, extra: int, rng: np.random.Generator) -> list[int]:
-    """The label lines of frames of classes [T]: one stretch not annotated, `extra` lines more than frames."""
-    stretch = max(1, round(_UNANNOTATED_FRACTION * len(labels)))
-    start = rng.integers(len(labels) - stretch + 1)
-    labels = labels.copy()
-    labels[start : start + stretch] = EXPR.ignore_value
-    lines = labels.tolist()
-    return lines[:extra] if extra < 0 else lines + lines[-1:] * extra
-
-
 def _write_crops(folder: Path, crops: list[np.ndarray | None]) -> None:
     folder.mkdir(parents=True)
     for frame, crop in enumerate(crops, start=1):
@@ -214,9 +261,11 @@ def _write_crops(folder: Path, crops: list[np.ndarray | None]) -> None:
             Image.fromarray(crop).save(folder / crop_name(frame), quality=90)
 
 
-def _write_labels(path: Path, labels: list[int], last_newline: bool) -> None:
+def _write_labels(path: Path, task: Task, labels: np.ndarray, last_newline: bool) -> None:
+    """Writes label lines [L] or [L, fields] under the task's header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([EXPR.header, *map(str, labels)]) + "\n" * last_newline)
+    lines = [",".join(f"{number:g}" for number in row) for row in labels.reshape(len(labels), -1).tolist()]
+    path.write_text("\n".join([task.header, *lines]) + "\n" * last_newline)
 
 
 def _frames(faces: list[list[np.ndarray | None]], rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -234,9 +283,10 @@ def _frames(faces: list[list[np.ndarray | None]], rng: np.random.Generator) -> I
 
 
 def _write_test_set(folder: Path, rows: dict[str, int]) -> None:
-    """Writes the list of test videos, and the template with a row for each of their label lines."""
-    for name in (TEST_LIST, TEMPLATE):
-        (folder / name).parent.mkdir(parents=True)
-    (folder / TEST_LIST).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    """Writes each task's list of test videos, and its template with a row for each of their label lines."""
+    for files in (TEST_LISTS, TEMPLATES):
+        (folder / files[EXPR.name]).parent.mkdir(parents=True)
     template = [f"{frame_name(video, row)}," for video, count in rows.items() for row in range(1, count + 1)]
-    (folder / TEMPLATE).write_text("\n".join([EXPR.submission_header, *template]) + "\n")
+    for task in TASKS:
+        (folder / TEST_LISTS[task.name]).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+        (folder / TEMPLATES[task.name]).write_text("\n".join([task.submission_header, *template]) + "\n")

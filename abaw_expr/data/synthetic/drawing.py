@@ -9,6 +9,7 @@ Shapes: T frames, s segments, p points of a polygon.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -59,6 +60,16 @@ _Shape = tuple[np.ndarray, _Colour]
 """A polygon, [p, 2] in face units (x right, y down; the crop spans -1 to 1 in both), and its fill."""
 
 
+class DrawnVideo(NamedTuple):
+    """One person's video, and what it shows."""
+
+    frames: Iterator[np.ndarray]
+    """T frames, uint8 [112, 112, 3] each, drawn as they are taken."""
+    looks: np.ndarray
+    """What annotators see in each frame, [T, 7]: the look of its segment in this face, with soft transitions; flicker
+    and speech, which the frames show too, are left out."""
+
+
 @dataclass(frozen=True)
 class _Person:
     """What is constant in a video: proportions, colours, resting look [7] and light."""
@@ -107,17 +118,20 @@ def _random_person(rng: np.random.Generator) -> _Person:
     )
 
 
-def draw_video(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """One new person's frames, uint8 [112, 112, 3] each.
+def draw_video(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> DrawnVideo:
+    """One new person's video.
 
     `classes` [s] is the class of each segment, `segment` [T] the segment of each frame, `rate` frames a second.
     """
     person = _random_person(rng)
-    looks = _looks(classes, segment, rate, rng) + person.rest
+    looks, drawn = _looks(classes, segment, rate, rng)
     # slow head movement: shift x, shift y, rotation, log scale
     poses = wander(len(segment), 4, 1.5 * rate, rng) * [0.05, 0.05, 0.07, 0.05]
-    for look, pose in zip(looks, poses, strict=True):
-        yield _exposed(_drawn(_shapes(person, look), person.room, pose), person, rng)
+    frames = (
+        _exposed(_drawn(_shapes(person, look), person.room, pose), person, rng)
+        for look, pose in zip(drawn + person.rest, poses, strict=True)
+    )
+    return DrawnVideo(frames, looks + person.rest)
 
 
 def wander(frames: int, columns: int, every: float, rng: np.random.Generator) -> np.ndarray:
@@ -130,18 +144,21 @@ def wander(frames: int, columns: int, every: float, rng: np.random.Generator) ->
     return knots[left] * (1 - weight) + knots[left + 1] * weight
 
 
-def _looks(classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """The look of every frame, [T, 7]: a segment's own, with soft transitions, flicker and speech."""
+def _looks(
+    classes: list[int], segment: np.ndarray, rate: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The look of every frame without and with flicker and speech, both [T, 7]."""
     intensity = rng.uniform(*_INTENSITY, (len(classes), 1))
     own = CLASS_LOOKS[classes] * intensity + rng.normal(0, _LOOK_SPREAD, (len(classes), CLASS_LOOKS.shape[1]))
-    looks = _smooth(own[segment], max(1, round(_TRANSITION * rate)))
-    looks += _FLICKER * wander(len(segment), CLASS_LOOKS.shape[1], 0.5 * rate, rng)
-    looks[:, 1] += _TALKING * np.abs(wander(len(segment), 1, 0.15 * rate, rng)[:, 0])
-    return looks
+    looks = smooth(own[segment], rate)
+    drawn = looks + _FLICKER * wander(len(segment), CLASS_LOOKS.shape[1], 0.5 * rate, rng)
+    drawn[:, 1] += _TALKING * np.abs(wander(len(segment), 1, 0.15 * rate, rng)[:, 0])
+    return looks, drawn
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """The moving mean over `width` frames, [T, columns]; the ends are repeated."""
+def smooth(values: np.ndarray, rate: float) -> np.ndarray:
+    """The moving mean over a transition at `rate` frames a second, [T, columns]; the ends are repeated."""
+    width = max(1, round(_TRANSITION * rate))
     padded = np.pad(values, ((width // 2, width - 1 - width // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, width, axis=0).mean(axis=-1)
 

@@ -4,10 +4,11 @@ Speech is a row of syllables; each is one vowel, a periodic wave (harmonics shap
 formants) on a gliding pitch, with breath noise and an envelope. A class sets the *manner*, six numbers; a speaker sets
 pitch, vocal tract, pace and level. No real voice is involved.
 
-Shapes: n samples.
+Shapes: n samples, s segments.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,18 +72,29 @@ def _random_speaker(rng: np.random.Generator) -> _Speaker:
     )
 
 
-def synthesise_speech(classes: list[int], seconds: list[float], rng: np.random.Generator) -> np.ndarray:
-    """One new speaker's audio, int16 [n] at 16 kHz, for segments of these classes and lengths in seconds."""
+class Speech(NamedTuple):
+    """One speaker's audio, and how it sounds."""
+
+    audio: np.ndarray
+    """int16 [n], 16 kHz."""
+    manners: np.ndarray
+    """The manner of each segment in this voice, [s, 6]."""
+
+
+def synthesise_speech(classes: list[int], seconds: list[float], rng: np.random.Generator) -> Speech:
+    """One new speaker's audio for segments of these classes and lengths in seconds."""
     speaker = _random_speaker(rng)
     ends = np.round(np.cumsum(seconds) * SAMPLE_RATE).astype(int)
     starts = np.concatenate([[0], ends[:-1]])
     audio = rng.standard_normal(ends[-1]) * speaker.room
+    manners = []
     for label, start, end in zip(classes, starts, ends, strict=True):
         manner = (
             MANNERS[label] + speaker.manner + _MANNER_SPREAD * _SPREAD_UNITS * rng.standard_normal(MANNERS.shape[1])
         )
         audio[start:end] += speaker.gain * _phrase(speaker, manner, end - start, rng)
-    return (np.clip(audio, -1, 1) * 32767).astype(np.int16)
+        manners.append(manner)
+    return Speech((np.clip(audio, -1, 1) * 32767).astype(np.int16), np.stack(manners))
 
 
 def _phrase(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ def sine(amplitude: float, hertz: float = 220) -> np.ndarray:
 
 
 def voice() -> np.ndarray:
-    return synthesise_speech([0, 4, 7], [2.0, 2.0, 2.0], np.random.default_rng(0)).astype(np.float32) / 2**15
+    return synthesise_speech([0, 4, 7], [2.0, 2.0, 2.0], np.random.default_rng(0)).audio.astype(np.float32) / 2**15
 
 
 @pytest.mark.parametrize("amplitude", [1.0, 0.5, 0.01])
