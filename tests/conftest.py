@@ -35,10 +35,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store prepared from `release`. Never write into it: copy it first."""
     from abaw_expr.data.store.prepare import prepare
-    from abaw_expr.tasks.task import EXPR
 
     root = tmp_path_factory.mktemp("corpus") / "store"
-    prepare(release, root, EXPR, workers=1, on_progress=lambda done, total: None)
+    prepare(release, root, workers=1, on_progress=lambda done, total: None)
     return root
 
 

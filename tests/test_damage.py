@@ -68,7 +68,7 @@ def write_formats(store: Path, root: Path) -> dict[str, Format]:
     """A file of every format, those of the store in a copy of it."""
     copy = Path(shutil.copytree(store, root / "store"))
     formats = {}
-    for name in ("sound.npy", "a.parquet", "recording.json"):
+    for name in ("sound.npy", "a.parquet", "a.expr.parquet", "recording.json"):
         formats[name] = Format(copy / "recordings/a" / name, lambda: read_store(copy))
     formats[MANIFEST] = Format(copy / MANIFEST, lambda: read_store(copy))
     decision, tracks, settings = root / "decision.json", root / "tracks.csv", root / "settings.yaml"
@@ -88,9 +88,9 @@ def write_formats(store: Path, root: Path) -> dict[str, Format]:
     return formats
 
 
-NAMES = ["sound.npy", "a.parquet", "recording.json", MANIFEST, "decision.json", "tracks.csv", "settings.yaml"]
-NAMES += ["outputs.parquet", "last.pt"]
-TOLD = {"sound.npy", "a.parquet", "recording.json"}
+NAMES = ["sound.npy", "a.parquet", "a.expr.parquet", "recording.json", MANIFEST, "decision.json", "tracks.csv"]
+NAMES += ["settings.yaml", "outputs.parquet", "last.pt"]
+TOLD = {"sound.npy", "a.parquet", "a.expr.parquet", "recording.json"}
 """What is held against a digest: any change of it is told."""
 
 
@@ -112,7 +112,7 @@ def test_mutants_are_reported_in_our_own_words(name: str, store: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sound.npy", "a.parquet", "recording.json"])
+@pytest.mark.parametrize("name", ["sound.npy", "a.parquet", "a.expr.parquet", "recording.json"])
 def test_mutants_with_right_digests_are_reported_in_our_own_words(name: str, store: Path, tmp_path: Path) -> None:
     """Damaged before they were sealed: no library's error comes out, and no array of another kind."""
     chosen = write_formats(store, tmp_path)[name]

@@ -94,14 +94,14 @@ def from_clips(name: str, folder: Path) -> Sequence[str]:
         csv.writer(file).writerows(
             [["path", "label", "subject", "split", "name"], ["a.mp4", "happy", "x", "val", name]]
         )
-    release = read_dataset("clips", folder / "clips.csv", EXPR, options=ClipOptions())
+    release = read_dataset("clips", folder / "clips.csv", options=ClipOptions())
     return [video.name for recording in release.recordings for video in recording.videos]
 
 
 def from_film_in_clips(name: str, folder: Path) -> Sequence[str]:
     with open(folder / "clips.csv", "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
         csv.writer(file).writerows([["path", "label", "split"], [f"{name}.mp4", "happy", "val"]])
-    release = read_dataset("clips", folder / "clips.csv", EXPR, options=ClipOptions())
+    release = read_dataset("clips", folder / "clips.csv", options=ClipOptions())
     return [video.name for recording in release.recordings for video in recording.videos]
 
 
@@ -243,7 +243,7 @@ def test_what_is_written_of_names_that_were_taken_stays_inside(tmp_path: Path) -
     rows = [f"{name}/00001.jpg," for name in good]
     template = write(tmp_path / "deep/template.txt", "\n".join([EXPR.submission_header, *rows]))
     before = snapshot(tmp_path, inside)
-    prepared = prepare(release, inside / "store", EXPR, 1, lambda done, total: None, read_release)
+    prepared = prepare(release, inside / "store", 1, lambda done, total: None, read_release)
     assert len(prepared.left_out) == len(good)
     folders = {path.name for path in (inside / "store/recordings").iterdir()}
     assert folders == {*good, "train", "val"}

@@ -77,7 +77,7 @@ def test_a_release_of_odd_names_is_prepared(video_file: Path, tmp_path: Path) ->
     assert set(find_video_files(root)[0]) == {*names, "val"}
     prepared = run(root, tmp_path / "store")
     assert {kind for told in kinds(prepared).values() for kind in told} <= {"little voice"}
-    assert prepared.videos == {"train": len(names), "val": 1}
+    assert prepared.videos == {"expr": {"train": len(names), "val": 1}}
     assert prepared.crops == 10 * len(names) + 2
 
 
@@ -94,7 +94,7 @@ def test_names_that_are_not_utf_8_are_told_as_escapes(video_file: Path, tmp_path
     shutil.copy(video_file, root / f"cropped_aligned/a/{odd}.jpg")
     store = tmp_path / f"store{odd}"
     prepared = run(root, store)
-    assert prepared.videos == {"train": 1, "val": 1}
+    assert prepared.videos == {"expr": {"train": 1, "val": 1}}
     assert prepared.crops == 12
     assert [problem.video for problem in prepared.problems if problem.kind == "impossible name"] == [
         "batch1/v\\udcff.mp4"

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from abaw_expr.data.store.schema import StoreIdentity
-from abaw_expr.data.store.store import MANIFEST
+from abaw_expr.data.store.store import read_manifest
 from abaw_expr.data.workers import OnProgress
-from abaw_expr.errors import RunError, StoreError
-from abaw_expr.files import read_json
+from abaw_expr.errors import RunError
 from abaw_expr.settings import Settings, load_settings, save_settings, signature
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 
 
@@ -58,7 +57,7 @@ def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_pro
     `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
     settings or another store, and, at the end, where a training failed.
     """
-    digest = read_json(store / MANIFEST, StoreError, "Run `prepare` first.", StoreIdentity)["digest"]
+    digest = read_manifest(store, EXPR)["tasks"][EXPR.name]["digest"]
     for job in jobs:
         _check(job, digest)
     for job in jobs:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import require
 from abaw_expr.errors import UserError, shorten
-from abaw_expr.tasks.task import EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.faces.extract import Faces
@@ -50,7 +49,7 @@ def faces(
     require(every >= 1, "every", every, "a count of pictures, 1 or more")
     workers = processes(workers or int(torch.cuda.is_available()))
     if release is not None and not videos and out is None:
-        files, wanted = videos_without_crops(read_release(release, EXPR))
+        files, wanted = videos_without_crops(read_release(release))
         folder = release
     elif release is None and videos and out is not None:
         (files, problems), wanted, folder = video_files_by_name(videos), None, out

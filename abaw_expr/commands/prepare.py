@@ -10,12 +10,10 @@ from abaw_expr.commands import console
 from abaw_expr.commands.arguments import Flag
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
 from abaw_expr.errors import UserError
-from abaw_expr.tasks.task import Task
 
 if TYPE_CHECKING:
     from abaw_expr.data.release.reader import Release
 from abaw_expr.commands.exit_status import FAULTS, OK
-from abaw_expr.tasks.task import EXPR
 
 
 def prepare(
@@ -29,6 +27,9 @@ def prepare(
     options: Annotated[ClipOptions, tyro.conf.arg(name="")] = ClipOptions(),  # noqa: B008 (frozen)
 ) -> int:
     """Makes a store from a release, or from another data set: packed crops, log-mel audio, labels and splits.
+
+    A release may hold the annotations of several challenges (EXPR, VA, AU): they share one store, which has the crops
+    and the audio once.
 
     Run it again after a stop, or after videos were added or repaired: it prepares only what is missing. It prints every
     defect of the release with its remedy, and writes them to report.json in the store, with statistics of each
@@ -68,15 +69,19 @@ def prepare(
     return _make(release, store, partial(read_dataset, kind, options=options), workers, skip_broken)
 
 
-def _make(release: Path, store: Path, read: "Callable[[Path, Task], Release]", workers: int, skip_broken: bool) -> int:
+def _make(release: Path, store: Path, read: "Callable[[Path], Release]", workers: int, skip_broken: bool) -> int:
     from abaw_expr.data.store.prepare import REPORT
     from abaw_expr.data.store.prepare import prepare as run
 
     with console.progress("Preparing frames") as on_progress:
-        made = run(release, store, EXPR, workers, on_progress, read)
+        made = run(release, store, workers, on_progress, read)
     if made.problems:
         console.problems(f"Integrity of the release (each video: {store / REPORT})", made.problems)
-    splits = [(f"{split} videos", made.videos.get(split, 0)) for split in ("train", "val", "test")]
+    splits = [
+        (f"{task.upper()} {split} videos", counts.get(split, 0))
+        for task, counts in made.videos.items()
+        for split in ("train", "val", "test")
+    ]
     counts = [("frames", made.frames), ("crops", made.crops), ("problems", len(made.problems))]
     done = [("recordings made now", made.made), ("recordings there already", made.kept)]
     console.table(f"Store {store}", ("", "count"), [*splits, *counts, *done])
@@ -93,7 +98,7 @@ def _verify(store: Path, workers: int, decode: bool) -> int:
     from abaw_expr.data.store.verify import verify as run
 
     with console.progress("Verifying megabytes") as on_progress:
-        problems = run(store, EXPR, decode, workers, on_progress)
+        problems = run(store, decode, workers, on_progress)
     for problem in problems:
         console.error(f"{store / problem.video}: {problem.detail}. {problem.remedy}")
     if problems:

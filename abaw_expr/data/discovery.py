@@ -17,7 +17,7 @@ from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.errors import ReleaseError, UserError, is_machine_error
 from abaw_expr.files import IRREGULAR, check_name
 from abaw_expr.tasks.names import VIDEO_SUFFIXES, matched, recording_of
-from abaw_expr.tasks.task import Task
+from abaw_expr.tasks.task import TASKS, Task
 
 _CROP_ROOTS = "cropped_aligned*"
 _TWO_FILES = "two video files"
@@ -38,10 +38,12 @@ _ORIGIN = ":zone.identifier"
 class Found:
     """What was found in a release."""
 
-    annotations: list[Path] = field(default_factory=list)
+    annotations: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    """The annotation folders of each challenge."""
     crops: list[dict[str, Path]] = field(default_factory=list)
     """Of each root of crops, its folders by name."""
-    test_lists: list[Path] = field(default_factory=list)
+    test_lists: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    """The lists of test videos of each challenge."""
     videos: dict[str, Path] = field(default_factory=dict)
     """By name without suffix."""
     problems: list[Problem] = field(default_factory=list)
@@ -104,18 +106,19 @@ def walk_folders(root: Path, problems: list[Problem]) -> Iterator[tuple[Path, li
         yield here, subfolders, whole
 
 
-def discover(root: Path, task: Task) -> Found:
-    """Searches a release without entering folders of crops, which hold millions of files."""
+def discover(root: Path) -> Found:
+    """Searches a release, of any of the challenges, without entering folders of crops, which hold millions of
+    files."""
     found = Found()
     for here, subfolders, files in walk_folders(root, found.problems):
         for name in _take_crop_roots(subfolders):
             found.crops += crop_folders(here / name, root, found.problems)
-        annotations = [here / name for name in subfolders if name in task.annotation_folders]
-        found.annotations += [folder for folder in annotations if innermost(folder) == folder]
+        for task in TASKS:
+            folders = [here / name for name in subfolders if name in task.annotation_folders]
+            found.annotations[task] += [folder for folder in folders if innermost(folder) == folder]
+            found.test_lists[task] += [here / name for name in files if fnmatch(name.lower(), task.test_list)]
         for name in files:
             _add_video_file(here / name, root, found.videos, found.problems)
-            if fnmatch(name.lower(), task.test_list):
-                found.test_lists.append(here / name)
     return found
 
 

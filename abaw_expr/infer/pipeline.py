@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release.reader import Recording, Video
+from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
 from abaw_expr.data.store.store import Store, read_recording, stored_videos
 from abaw_expr.data.workers import OnProgress
@@ -86,7 +86,7 @@ def predict_people(
 
     people: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in faces.crops.items()}
     people = people or {video.stem: ()}
-    videos = tuple(Video(name, "test", labels=None, crop_folders=folders) for name, folders in people.items())
+    videos = tuple(Video(name, {task: Annotation("test")}, folders) for name, folders in people.items())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "recording"
         prepare_recording(Recording(video.stem, video, videos), folder)
@@ -94,7 +94,7 @@ def predict_people(
         if problems is not None:
             problems += [Problem(**problem) for problem in prepared["problems"]]
         _check(prepared, video, options.run)
-        store = Store(folder, digest="", videos=tuple(stored_videos(folder)))
+        store = Store(folder, digest="", videos=tuple(stored_videos(folder, task)))
         how = options.stride, options.accelerator, options.checkpoint
         outputs = predict(options.run, store, task, "test", wanted_of_split(store, "test"), *how, on_progress)
     decision = options.decision or equal_weights(outputs)

@@ -69,7 +69,7 @@ def corpus(store: Path | None, plan: "CorpusPlan") -> "Iterator[Store]":
         with console.progress("Filming the corpus") as tell:
             write_release(release, plan, 0, tell)
         with console.progress("Preparing recordings") as tell:
-            prepare(release, made, EXPR, 1, tell)
+            prepare(release, made, 1, tell)
         yield open_store(made, EXPR)
 
 

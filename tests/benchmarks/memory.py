@@ -28,18 +28,18 @@ from abaw_expr.data.store.store import (
     RECORDING_FILE,
     RECORDINGS,
     STORE_FORMAT,
-    Frames,
     Store,
     open_store,
     pack,
-    write_frame_table,
+    summary_of,
 )
 from abaw_expr.data.synthetic.corpus import CorpusPlan
-from abaw_expr.files import digest, file_digest, write_json
+from abaw_expr.files import file_digest, write_json
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts
+from tests.helpers.stored import write_tables
 
 TRAINING, VALIDATION = 500, 10
 """Recordings of one person each."""
@@ -58,10 +58,11 @@ def write_store(root: Path, source: Store) -> None:
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
     labels = (np.arange(FRAMES) // 150 % EXPR.n_columns).astype(np.int8)
-    write_frame_table(first / "0000.parquet", Frames(np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32)))
+    write_tables(first, "0000", np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32))
     audio = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
     np.save(first / "sound.npy", audio)
-    digests = {kind: file_digest(first / f"0000.{kind}") for kind in ("parquet", "tar")}  # of all: they are links
+    kinds = ("parquet", "tar", f"{EXPR.name}.parquet")
+    digests = {kind: file_digest(first / f"0000.{kind}") for kind in kinds}  # of all: they are links
     whole, entries = {"sound.npy": file_digest(first / "sound.npy")}, dict[str, dict[str, Any]]()
     for number in range(TRAINING + VALIDATION):
         name = f"{number:04d}"
@@ -71,7 +72,8 @@ def write_store(root: Path, source: Store) -> None:
         for file in files if number else ():
             os.link(first / file.replace(name, "0000"), folder / file)
         split = "train" if number < TRAINING else "val"
-        video = {"split": split, "frames": FRAMES, "lines": FRAMES, "crops": FRAMES, "unreadable": []}
+        counts = {"frames": FRAMES, "lines": {EXPR.name: FRAMES}, "crops": FRAMES}
+        video = {"splits": {EXPR.name: split}, **counts, "unreadable": []}
         seconds = (FRAMES - 1) / RATE
         entries[name] = {
             **{"source": "made up", "seconds": seconds, "rate": float(RATE), "problems": []},
@@ -82,10 +84,9 @@ def write_store(root: Path, source: Store) -> None:
         }
         write_json(folder / RECORDING_FILE, entries[name])
     manifest = {
-        **{"format": STORE_FORMAT, "task": EXPR.name, "class_names": list(EXPR.columns)},
-        "digest": digest({name: entry["files"] for name, entry in entries.items()}),
+        "format": STORE_FORMAT,
         "recordings": {name: file_digest(root / RECORDINGS / name / RECORDING_FILE) for name in entries},
-        "videos": {name: video for entry in entries.values() for name, video in entry["videos"].items()},
+        **summary_of(entries, {EXPR.name: EXPR.columns}),
     }
     write_json(root / MANIFEST, manifest)
 

@@ -40,11 +40,12 @@ from abaw_expr.commands import console
 from abaw_expr.data.media.audio_check import check_audio
 from abaw_expr.data.media.decode import SAMPLE_RATE, read_audio
 from abaw_expr.data.media.logmel import log_mel
-from abaw_expr.data.release.reader import Recording, Video
+from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
 from abaw_expr.data.store.store import RECORDINGS, StoredVideo
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
+from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import Race, judge, print_facts, race
 from tests.helpers.defects import CROPS, write_grey_video, write_whole
 
@@ -69,7 +70,7 @@ def photograph() -> bytes:
 
 def pack_ours(folder: Path, short_video: Path, out: Path) -> None:
     """All that preparing a recording is, but for film and sound, which it has next to none of."""
-    video = Video(folder.name, "test", None, (folder,))
+    video = Video(folder.name, {EXPR: Annotation("test")}, (folder,))
     prepare_recording(Recording(folder.name, short_video, (video,)), out / folder.name)
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
 from abaw_expr.data.datasets.registry import read_dataset
 from abaw_expr.data.store.prepare import Prepared, prepare
-from abaw_expr.tasks.task import EXPR
 from tests.helpers.tiny import ANNOTATIONS, add, add_validation, crop, video_file
 
 
@@ -55,7 +54,7 @@ class Layout:
 
 def prepare_kind(kind: DatasetKind, release: Path, store: Path, options: ClipOptions | None = None) -> Prepared:
     read = partial(read_dataset, kind, options=options or ClipOptions())
-    return prepare(release, store, EXPR, 1, lambda done, total: None, read)
+    return prepare(release, store, 1, lambda done, total: None, read)
 
 
 def record(path: Path, seconds: float = 0.6, rate: int = 16_000, channels: int = 1) -> Path:

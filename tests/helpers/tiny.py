@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from abaw_expr.data.store.prepare import Prepared, prepare
-from abaw_expr.data.store.store import MANIFEST
+from abaw_expr.data.store.store import MANIFEST, summary_of
 from abaw_expr.data.synthetic.corpus import CorpusPlan, write_release, write_video
-from abaw_expr.files import digest, file_digest
+from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import EXPR, Task
 
 ANNOTATIONS = "6th_ABAW_Annotations/EXPR_Recognition_Challenge"
 
@@ -25,11 +25,13 @@ def small_release(root: Path) -> None:
     write_release(root, CorpusPlan(train_videos=2, val_videos=2, test_videos=1, seconds=6), seed=3)
 
 
-def annotate(root: Path, name: str, labels: Sequence[int], folder: str = f"{ANNOTATIONS}/Train_Set") -> Path:
-    """Writes a video's annotation file."""
+def annotate(
+    root: Path, name: str, labels: Sequence[object], folder: str = f"{ANNOTATIONS}/Train_Set", task: Task = EXPR
+) -> Path:
+    """Writes a video's annotation file, a line a label."""
     path = root / folder / f"{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([EXPR.header, *map(str, labels)]) + "\n")
+    path.write_text("\n".join([task.header, *map(str, labels)]) + "\n")
     return path
 
 
@@ -86,7 +88,7 @@ def add_validation(root: Path) -> None:
 
 def run(release: Path, store: Path, workers: int = 1) -> Prepared:
     """Prepares a release."""
-    return prepare(release, store, EXPR, workers, lambda done, total: None)
+    return prepare(release, store, workers, lambda done, total: None)
 
 
 def prepared_in(root: Path) -> Path:
@@ -113,11 +115,12 @@ def contents(root: Path) -> dict[str, bytes]:
 def seal(store: Path) -> None:
     """Makes every digest of a store that of the bytes that are there now."""
     manifest = json.loads((store / MANIFEST).read_bytes())
-    files = {}
+    entries = {}
     for name in manifest["recordings"]:
         path = store / "recordings" / name / "recording.json"
-        entry = json.loads(path.read_bytes())
-        files[name] = entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
+        entry = entries[name] = json.loads(path.read_bytes())
+        entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
         path.write_text(json.dumps(entry))
         manifest["recordings"][name] = file_digest(path)
-    (store / MANIFEST).write_text(json.dumps(manifest | {"digest": digest(files)}))
+    columns = {name: task["columns"] for name, task in manifest["tasks"].items()}
+    (store / MANIFEST).write_text(json.dumps(manifest | summary_of(entries, columns)))

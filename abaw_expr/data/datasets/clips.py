@@ -1,4 +1,4 @@
-"""Data sets of labelled clips: every one is read as rows, and rows become a release.
+"""Data sets of labelled clips: every one is read as rows, and rows become a release with annotations of expressions.
 
 A row is a stretch of a clip with one class, in the data set's own word. Subjects, not clips, are split.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from abaw_expr.data.datasets.options import ClipOptions
 from abaw_expr.data.discovery import crop_folders, crops_of, walk_folders
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.release.reader import Recording, Release, Span, Video
+from abaw_expr.data.release.reader import Annotation, Recording, Release, Span, Video
 from abaw_expr.errors import ReleaseError, shorten, unreadable
 from abaw_expr.files import check_name
-from abaw_expr.tasks.task import Task
+from abaw_expr.tasks.task import EXPR
 
 WORDS = {
     "Neutral": ("neutral", "calm"),
@@ -66,9 +66,7 @@ class ClipRow:
         return ReleaseError(problem, path=path, line=line, found=found, expected=expected, remedy=remedy)
 
 
-def release_of(
-    root: Path, rows: Iterable[ClipRow], task: Task, options: ClipOptions, problems: Sequence[Problem] = ()
-) -> Release:
+def release_of(root: Path, rows: Iterable[ClipRow], options: ClipOptions, problems: Sequence[Problem] = ()) -> Release:
     """The release that rows describe; `problems` are the defects found while reading them.
 
     Raises ReleaseError, with file and line, for an unknown class, a subject in two splits, a clip that has two files or
@@ -82,7 +80,7 @@ def release_of(
     for folder in options.crops:
         if not folder.is_dir():
             raise ReleaseError("is not a folder", path=folder, remedy="Name a folder that holds one folder per clip.")
-    classes = _read_classes(options.labels, task)
+    classes = _read_classes(options.labels)
     for same in clips.values():
         _check_clip(same)
     splits = split_subjects([row for same in clips.values() for row in same], options.val_fraction)
@@ -93,16 +91,17 @@ def release_of(
     for name, same in sorted(clips.items()):
         spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in same if row.label)
         faces = same[0].path if options.images_are_faces else None
-        video = Video(name, splits[same[0].subject], None, crops[name], spans, faces)
+        annotation = Annotation(splits[same[0].subject], spans=spans)
+        video = Video(name, {EXPR: annotation}, crops[name], faces)
         recordings.append(Recording(name, same[0].path, (video,)))
-    return Release(root, tuple(recordings), (), True, tuple(found_problems))
+    return Release(root, (EXPR,), tuple(recordings), problems=tuple(found_problems))
 
 
-def _read_classes(path: Path | None, task: Task) -> dict[str, int]:
+def _read_classes(path: Path | None) -> dict[str, int]:
     """The class of each word, or the ignore value. Raises ReleaseError where `path` is no such map."""
     import yaml
 
-    classes = {word: task.columns.index(name) for name, words in WORDS.items() for word in words}
+    classes = {word: EXPR.columns.index(name) for name, words in WORDS.items() for word in words}
     if path is None:
         return classes
     try:
@@ -114,12 +113,12 @@ def _read_classes(path: Path | None, task: Task) -> dict[str, int]:
         raise ReleaseError(f"is not YAML ({' '.join(str(problem).split())})", path=path) from problem
     if not isinstance(own, Mapping):
         raise ReleaseError("is not a map of labels", path=path, expected="a line `word: Class` for each word")
-    known = {name.casefold(): number for number, name in enumerate(task.columns)}
-    known |= dict.fromkeys(("", "~", "null"), task.ignore_value)
+    known = {name.casefold(): number for number, name in enumerate(EXPR.columns)}
+    known |= dict.fromkeys(("", "~", "null"), EXPR.ignore_value)
     for word, name in own.items():
         number = known.get(str(name).casefold())
         if number is None:
-            expected = f"one of {', '.join(task.columns)}, or null"
+            expected = f"one of {', '.join(EXPR.columns)}, or null"
             raise ReleaseError(f"maps {word} to an unknown class", path=path, found=name, expected=expected)
         classes[str(word).casefold()] = number
     return classes

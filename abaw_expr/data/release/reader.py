@@ -1,7 +1,7 @@
 """Reads the organisers' release, from the 3rd to the 10th edition: its files, and the labels of every video.
 
-No media file is decoded. A release folder may hold, at any depth, one edition's annotations, one or more roots of crops
-(`cropped_aligned*`), videos in any batch folder, and the list of test videos.
+No media file is decoded. A release folder may hold, at any depth, the annotations of one or more challenges in one
+edition, one or more roots of crops (`cropped_aligned*`), videos in any batch folder, and lists of test videos.
 
 Shapes: L lines of an annotation, T frames of a video.
 """
@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
@@ -27,6 +27,7 @@ from abaw_expr.data.discovery import (
     is_leftover,
     video_files_of,
 )
+from abaw_expr.data.labels import Labels, label_type, no_labels
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import list_crops
 from abaw_expr.errors import ReleaseError, shorten, unreadable
@@ -50,35 +51,56 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Video:
-    """One person in one recording: the unit of annotation and submission."""
+class Annotation:
+    """A video's part in one challenge."""
 
-    name: str
     split: str
     """train, val or test."""
-    labels: np.ndarray | None
-    """int8 [L]; entry i belongs to frame i + 1. None for a test video, and where `spans` hold the labels."""
-    crop_folders: tuple[Path, ...]
-    """This video's folder in every root of crops that has one."""
+    labels: Labels | None = None
+    """[L] or [L, fields] (see `labels`); entry i belongs to frame i + 1. None for a test video, and where `spans` hold
+    the labels."""
     spans: tuple[Span, ...] = ()
     """Labels by time, in data sets that annotate clips instead of frames."""
-    faces: Path | None = None
-    """The images that serve as crops, a folder or one file, if the recording is made of images of faces; else None."""
 
     @property
     def lines(self) -> int:
-        """The number of lines of its annotation."""
+        """The number of lines of labels."""
         return 0 if self.labels is None else len(self.labels)
 
-    def labels_at(self, time: np.ndarray) -> np.ndarray:
-        """The label of each frame, int8 [T], -1 where not annotated; `time` [T] is in seconds, T at least the number of
-        lines."""
-        label = np.full(len(time), -1, np.int8)
+    @property
+    def has_labels(self) -> bool:
+        """Whether any label is known, even the ignore value."""
+        return self.labels is not None or bool(self.spans)
+
+    def labels_at(self, time: np.ndarray, task: Task) -> Labels:
+        """The label of each frame, [T] or [T, fields], the ignore value where not annotated.
+
+        `time` [T] is in seconds, T at least the number of lines.
+        """
+        label = no_labels(len(time), task)
         if self.labels is not None:
             label[: self.lines] = self.labels
         for span in self.spans:
             label[(time >= span.start) & (time < span.end)] = span.label
         return label
+
+
+@dataclass(frozen=True)
+class Video:
+    """One person in one recording: the unit of annotation and submission."""
+
+    name: str
+    annotations: Mapping[Task, Annotation]
+    """Of each challenge that names the video. Its splits may differ."""
+    crop_folders: tuple[Path, ...]
+    """This video's folder in every root of crops that has one."""
+    faces: Path | None = None
+    """The images that serve as crops, a folder or one file, if the recording is made of images of faces; else None."""
+
+    @property
+    def lines(self) -> int:
+        """The largest number of lines of its annotations."""
+        return max(annotation.lines for annotation in self.annotations.values())
 
 
 @dataclass(frozen=True)
@@ -93,38 +115,46 @@ class Recording:
 
 @dataclass(frozen=True)
 class Release:
-    """The content of a release folder for one task."""
+    """The content of a release folder, of all challenges in it."""
 
     root: Path
+    tasks: tuple[Task, ...]
+    """The challenges whose annotations it holds."""
     recordings: tuple[Recording, ...]
-    not_annotated: tuple[str, ...]
-    """Video files that neither an annotation nor the test list names."""
-    has_test_list: bool
-    """Whether the release has a list of test videos; the organisers publish it late."""
+    not_annotated: tuple[str, ...] = ()
+    """Video files that neither an annotation nor a test list names."""
+    without_test_list: tuple[Task, ...] = ()
+    """The challenges without a list of test videos; the organisers publish it late."""
     problems: tuple[Problem, ...] = ()
     """Defects of folders and file names."""
 
 
-def read_release(root: Path, task: Task) -> Release:
-    """Reads a release folder.
+def read_release(root: Path) -> Release:
+    """Reads a release folder: its videos are those of all challenges whose annotations it holds.
 
-    Raises ReleaseError where the folder, its annotations or its lists cannot be used, with file and line.
+    Lists of test videos of other challenges are ignored. Raises ReleaseError where the folder, its annotations or its
+    lists cannot be used, with file and line, and where one challenge names a video in two splits.
     """
     root = Path(root)
     if not root.is_dir():
         raise ReleaseError("is not a folder", path=root, remedy="Name the folder that holds the organisers' release.")
-    found = discover(root, task)
-    videos: dict[str, Video] = {}
-    for name, split, labels in _subjects(found, root, task):
-        if name in videos:
-            raise ReleaseError(
-                f"{name} is named as a {videos[name].split} video and as a {split} video",
-                path=root,
-                remedy="Remove it from one of the two.",
-            )
-        videos[name] = Video(name, split, labels, ())
-    crops = crops_of(videos, found.crops, root, found.problems)
-    return _group(root, {name: replace(video, crop_folders=crops[name]) for name, video in videos.items()}, found)
+    found = discover(root)
+    tasks = tuple(task for task, folders in found.annotations.items() if folders)
+    if not tasks:
+        expected = " or ".join(name for task in TASKS for name in task.annotation_folders)
+        remedy = "Is this the release's top folder?"
+        raise ReleaseError("holds no annotation folder", path=root, expected=expected, remedy=remedy)
+    annotations: dict[str, dict[Task, Annotation]] = defaultdict(dict)
+    for task in tasks:
+        for name, annotation in _annotations(found, root, task):
+            before = annotations[name].setdefault(task, annotation)
+            if before is not annotation:
+                splits = f"a {before.split} video and as a {annotation.split} video"
+                remedy = "Remove it from one of the two."
+                raise ReleaseError(f"{name} is named as {splits} of {task.name.upper()}", path=root, remedy=remedy)
+    crops = crops_of(annotations, found.crops, root, found.problems)
+    videos = {name: Video(name, annotations[name], crops[name]) for name in sorted(annotations)}
+    return _group(root, tasks, videos, found)
 
 
 def read_annotation(path: Path, task: Task) -> np.ndarray:
@@ -154,7 +184,7 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
         if text not in known:
             known[text] = _label(text, path, number, task)
     labels = np.array([known[text] for text in lines[1:]])
-    labels = labels.astype(np.int8 if all(field.whole for field in task.fields) else np.float32)
+    labels = labels.astype(label_type(task))
     return labels[:, 0] if task.one_class else labels
 
 
@@ -233,39 +263,39 @@ def frames_with_crop(roots: Sequence[Path], truths: Mapping[str, np.ndarray]) ->
     return [np.isin(np.arange(len(truth)) + 1, list(list_crops(folders[v]).files)) for v, truth in truths.items()]
 
 
-def _subjects(found: Found, root: Path, task: Task) -> Iterator[tuple[str, str, np.ndarray | None]]:
-    """(name, split, labels) of every video that the task uses."""
-    annotations = _only(found.annotations, root, "annotation folder", " or ".join(task.annotation_folders))
+def _annotations(found: Found, root: Path, task: Task) -> Iterator[tuple[str, Annotation]]:
+    """The name of every video of a challenge, and its part in it."""
+    annotations = _only(found.annotations[task], root, "annotation folder")
     for folder, split in _SPLIT_FOLDERS.items():
         for name, labels in read_annotation_folder(annotations / folder, task).items():
-            yield name, split, labels
-    if found.test_lists:
-        for name in read_test_list(_only(found.test_lists, root, "list of test videos", task.test_list)):
-            yield name, "test", None
+            yield name, Annotation(split, labels)
+    if found.test_lists[task]:
+        for name in read_test_list(_only(found.test_lists[task], root, "list of test videos")):
+            yield name, Annotation("test")
 
 
-def _only(paths: list[Path], root: Path, what: str, expected: str) -> Path:
+def _only(paths: list[Path], root: Path, what: str) -> Path:
+    """The one path. Raises ReleaseError where a challenge has several."""
     if len(paths) == 1:
         return paths[0]
-    if not paths:
-        raise ReleaseError(f"holds no {what}", path=root, expected=expected, remedy="Is this the release's top folder?")
     raise ReleaseError(
         f"holds more than one {what}",
         path=root,
         found=shorten([str(path.relative_to(root)) for path in paths]),
-        expected="those of one edition",
+        expected="those of one edition, one a challenge",
         remedy="Move the other editions out of the release folder.",
     )
 
 
-def _group(root: Path, videos: Mapping[str, Video], found: Found) -> Release:
+def _group(root: Path, tasks: tuple[Task, ...], videos: Mapping[str, Video], found: Found) -> Release:
     people: dict[VideoFile, list[Video]] = defaultdict(list)
     for name, file in video_files_of(videos, found.videos, root, found.problems).items():
         people[file].append(videos[name])
     recordings = tuple(Recording(file.name, file.path, tuple(people[file])) for file in sorted(people, key=_name))
     used = {file.path for file in people}
     unknown = tuple(sorted(name for name, path in found.videos.items() if path not in used))
-    return Release(root, recordings, unknown, bool(found.test_lists), tuple(found.problems))
+    without_list = tuple(task for task in tasks if not found.test_lists[task])
+    return Release(root, tasks, recordings, unknown, without_list, tuple(found.problems))
 
 
 def _name(video_file: VideoFile) -> str:

@@ -19,17 +19,16 @@ from abaw_expr.data.media.sources import MediaSource, fingerprint_media, media_t
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.data.release.crops import CropReport, Crops, crop_problems, is_usable, list_crops, read_crops
 from abaw_expr.data.release.frame_times import seconds_of
-from abaw_expr.data.release.reader import Recording, Video
+from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.store import (
     AUDIO_FILE,
     RECORDING_FILE,
     STORE_FORMAT,
-    Frames,
     check_replaceable_recording,
     pack,
     read_recording,
-    write_frame_table,
 )
+from abaw_expr.data.store.tables import label_file, write_frame_table, write_labels
 from abaw_expr.errors import StoreError, is_machine_error, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
@@ -94,7 +93,7 @@ def _read(recording: Recording) -> tuple[MediaSource | None, list[Problem]]:
     else:
         try:
             read = read_source(path)
-            framed = any(video.labels is not None for video in recording.videos)
+            framed = any(video.lines for video in recording.videos)
             if len(read.times) and not (framed and read.kind == "audio"):
                 return read, []
             what, detail = "video" if framed else read.kind, "it holds no video frame"
@@ -129,7 +128,7 @@ def _write_video(
 ) -> dict[str, Any]:
     whole = max(len(read.times), video.lines)
     crops, far = _near(crops, whole)
-    rows = max(whole, max(crops.files, default=0))
+    rows = max(len(read.times), max(crops.files, default=0))
     offset, size = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
     report, broken = CropReport(), list[str]()
     has_face_images = video.faces is not None and read.kind == "images"
@@ -139,8 +138,12 @@ def _write_video(
     packed = pack(folder / f"{video.name}.tar", usable)
     for frame, (start, length) in zip(report.frames, packed, strict=True):
         offset[frame - 1], size[frame - 1] = start, length
-    time = seconds_of(np.arange(1, rows + 1), read.times)
-    write_frame_table(folder / f"{video.name}.parquet", Frames(time, video.labels_at(time), offset, size))
+    time = seconds_of(np.arange(1, max(rows, video.lines) + 1), read.times)
+    write_frame_table(folder / f"{video.name}.parquet", time[:rows], offset, size)
+    for task, annotation in video.annotations.items():
+        if annotation.has_labels:
+            labels = annotation.labels_at(time[: max(rows, annotation.lines)], task)
+            write_labels(folder / label_file(video.name, task.name), labels, task)
     if broken:
         detail = f"{len(broken)} unreadable: {shorten(broken)}"
         problems.append(Problem("unreadable crops", video.name, detail, "Unpack the images again."))
@@ -148,9 +151,14 @@ def _write_video(
         detail = f"{len(far)} are numbered far beyond its {whole} frames: {shorten(far)}"
         problems.append(Problem("crops of no frame", video.name, detail, "None needed: they are ignored."))
     problems += crop_problems(video.name, crops, report, 0 if has_face_images else video.lines or len(read.times))
-    problems += _video_problems(video, crops, read, rows, len(packed))
-    counts = {"frames": rows, "lines": video.lines, "crops": len(packed)}
-    return {"split": video.split, **counts, "unreadable": [*report.unreadable]}
+    problems += _video_problems(video, crops, read, len(packed))
+    return {
+        "splits": {task.name: annotation.split for task, annotation in video.annotations.items()},
+        "frames": rows,
+        "lines": {task.name: annotation.lines for task, annotation in video.annotations.items()},
+        "crops": len(packed),
+        "unreadable": [*report.unreadable],
+    }
 
 
 def _near(crops: Crops, whole: int) -> tuple[Crops, list[str]]:
@@ -160,15 +168,18 @@ def _near(crops: Crops, whole: int) -> tuple[Crops, list[str]]:
     return (replace(crops, files={f: e for f, e in crops.files.items() if f <= last}) if far else crops), far
 
 
-def _video_problems(video: Video, crops: Crops, read: MediaSource, rows: int, count: int) -> Iterator[Problem]:
-    frames = len(read.times)
+def _video_problems(video: Video, crops: Crops, read: MediaSource, count: int) -> Iterator[Problem]:
     if not count and not crops.unreadable_folders and read.kind != "audio":
         detail = "no folder of crops" if not video.crop_folders else "its folder of crops holds no usable image"
         yield Problem("no crops", video.name, detail, "Add the crops; until then it is predicted from its audio alone.")
-    lines = video.lines or frames
-    if lines - frames not in _LINES_OFF or rows > max(lines, frames):
-        last = max(crops.files, default=0)
-        detail = f"{lines} label lines, {frames} frames in the video, crops up to frame {last}"
+    frames, last = len(read.times), max(crops.files, default=0)
+    lines = {task.name.upper(): annotation.lines or frames for task, annotation in video.annotations.items()}
+    wrong = [name for name, count in lines.items() if count - frames not in _LINES_OFF]
+    if not wrong and last > max(frames, *lines.values()):
+        wrong = [max(lines, key=lambda name: lines[name])]
+    for name in wrong:
+        of = f" of {name}" if len(lines) > 1 else ""
+        detail = f"{lines[name]} label lines{of}, {frames} frames in the video, crops up to frame {last}"
         yield Problem("count mismatch", video.name, detail, "Check that annotation, crops and video belong together.")
 
 
@@ -178,11 +189,15 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
     for video in recording.videos:
         found = crops[video.name]
         sizes = [(frame, _size(entry)) for frame, entry in found.files.items()]
-        labels = None if video.labels is None else video.labels.tolist()
-        spans = [[span.label, span.start, str(span.end)] for span in video.spans]
-        identity = [video.name, video.split, labels, spans, video.faces is not None]
+        annotations = {task.name: _identity(annotation) for task, annotation in video.annotations.items()}
+        identity = [video.name, annotations, video.faces is not None]
         people.append([*identity, sizes, found.unknown, found.duplicates, found.unreadable_folders])
     return digest([STORE_FORMAT, _READING, recording.path and fingerprint_media(recording.path), people])
+
+
+def _identity(annotation: Annotation) -> list[Any]:
+    labels = None if annotation.labels is None else annotation.labels.tolist()
+    return [annotation.split, labels, [[span.label, span.start, str(span.end)] for span in annotation.spans]]
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -22,9 +22,12 @@ class AudioEntry(BaseModel):
 class VideoEntry(BaseModel):
     """One video (one person)."""
 
-    split: Literal["train", "val", "test"]
+    splits: dict[str, Literal["train", "val", "test"]]
+    """By the name of the task."""
     frames: _Count
-    lines: _Count
+    """Of the video file and the crops."""
+    lines: dict[str, _Count]
+    """Of labels, by the name of the task."""
     crops: _Count
     unreadable: list[_Count]
 
@@ -42,13 +45,15 @@ class RecordingEntry(BaseModel):
     bytes: dict[str, _Count]
 
 
+class TaskEntry(BaseModel):
+    """One challenge whose annotations the store has."""
+
+    columns: list[str]
+    digest: str
+
+
 class ManifestEntry(BaseModel):
     """`manifest.json`; its other values are compared with known ones."""
 
+    tasks: dict[str, TaskEntry]
     recordings: dict[str, str]
-
-
-class StoreIdentity(BaseModel):
-    """`manifest.json`, to identify a store."""
-
-    digest: str

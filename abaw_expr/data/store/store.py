@@ -1,12 +1,17 @@
 """The prepared store, which training and prediction read; ordinary tools open its files.
 
-manifest.json                       written last: its presence means complete; digests of the recording.json files
+manifest.json                       written last: its presence means complete; the challenges with the digest of each
 report.json                         the integrity report
 recordings/<recording>/
     recording.json                  content, origin and digests of the other files
     sound.npy                       log-mel float16 [steps, 64], time 0 = first frame (missing: no audio)
-    <video>.parquet                 a row a frame: frame, time, label, offset and size of its crop in the tar
     <video>.tar                     the crops' JPEG files as released, under the organisers' names
+    <video>.parquet                 a row a frame: frame, time, offset and size of its crop in the tar
+    <video>.<task>.parquet          a row a frame: its labels for one challenge, if it is annotated for that one
+
+It holds media once, and the labels and the split of a video by task: a video may train in one challenge, validate in
+another and be a test video in a third. Labels may have more rows than the frames' table, never fewer; the later frames
+have no crop, and their time is continued at the mean rate. So what one task reads does not depend on the others.
 
 Shapes: T frames of a video.
 """
@@ -14,8 +19,8 @@ Shapes: T frames of a video.
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -23,16 +28,24 @@ from typing import Any
 from weakref import finalize
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from abaw_expr.data.labels import Labels, no_labels
 from abaw_expr.data.media.logmel import MEL_BANDS
+from abaw_expr.data.release.frame_times import seconds_of
 from abaw_expr.data.store.schema import ManifestEntry, RecordingEntry
+from abaw_expr.data.store.tables import (
+    REMAKE,
+    check_digest,
+    label_file,
+    read_frame_table,
+    read_known,
+    read_labels,
+)
 from abaw_expr.errors import StoreError, shorten, unreadable
-from abaw_expr.files import bytes_digest, check_name, check_shape, digest, file_digest, parse_json, read_json
+from abaw_expr.files import check_name, check_shape, digest, file_digest, parse_json, read_json
 from abaw_expr.tasks.task import EXPR, Task
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Version of this layout; a store of another version must be prepared again."""
 MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
@@ -48,21 +61,19 @@ _WITHOUT = {
     "test": "Add the organisers' list of test videos to the release and run `prepare` again.",
 }
 """Remedies for a split without videos."""
-_AGAIN = "Run `prepare` into a new folder."
-_REMAKE = "Delete its folder and run `prepare` again: it makes what is missing."
+_AGAIN = "Run `prepare` into a new folder, then delete the old one."
 _CONTINUE = "Run `prepare` to its end; it continues where it stopped."
-_COLUMNS = pa.schema([("time", pa.float64()), ("label", pa.int8()), ("offset", pa.int64()), ("size", pa.int32())])
-"""Columns of a table of frames that are read again."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """A video's frames in columns; row i is frame i + 1."""
+    """A video's frames in columns, with the labels of one task; row i is frame i + 1."""
 
     time: np.ndarray
     """float64 [T], seconds on the video's own clock."""
-    label: np.ndarray
-    """int8 [T], -1 where not annotated."""
+    label: Labels
+    """int8 [T] of classes, int8 [T, 12] of action units, float32 [T, 2] of valence and arousal; the ignore value where
+    not annotated."""
     offset: np.ndarray
     """int64 [T], the offset of the frame's crop in the tar."""
     size: np.ndarray
@@ -79,21 +90,41 @@ class Frames:
 
 @dataclass(frozen=True)
 class StoredVideo:
-    """One video (one person) of a store; its arrays are read on first use."""
+    """One video (one person) of a store, for one task; its arrays are read on first use."""
 
     name: str
     split: str
+    """train, val or test, for the task."""
     folder: Path
     audio_mean: np.ndarray | None
     """float32 [64], mean log-mel of the recording per band; None without audio."""
     audio_std: np.ndarray | None
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Digests of the recording's files; table and audio are compared with them when they are opened."""
+    """Digests of the recording's files; tables and audio are compared with them when they are opened. A table of labels
+    that is not among them is not read."""
+    task: Task = EXPR
 
     @cached_property
     def frames(self) -> Frames:
-        """Raises StoreError where the table is damaged."""
-        return _read_frame_table(self.folder / f"{self.name}.parquet", self.files.get(f"{self.name}.parquet"))
+        """Raises StoreError where a table is damaged."""
+        path = self.folder / f"{self.name}.parquet"
+        time, offset, size = read_frame_table(path, self.files.get(path.name))
+        label = self._read_labels(len(time))
+        more = len(label) - len(time)
+        if more:
+            time = seconds_of(np.arange(1, len(label) + 1), time)
+            offset, size = np.pad(offset, (0, more)), np.pad(size, (0, more))
+        return Frames(time, label, offset, size)
+
+    def _read_labels(self, count: int) -> Labels:
+        """The labels of `count` frames or more."""
+        path = self.folder / label_file(self.name, self.task.name)
+        if path.name not in self.files:
+            return no_labels(count, self.task)
+        label = read_labels(path, self.task, self.files[path.name])
+        if len(label) < count:
+            raise StoreError("lacks frames", path=path, found=len(label), expected=f"{count} or more", remedy=REMAKE)
+        return label
 
     @cached_property
     def audio(self) -> np.ndarray | None:
@@ -162,11 +193,11 @@ def _open_tar(path: Path) -> _Mapped | _Opened:
 
 @dataclass(frozen=True)
 class Store:
-    """A complete store of one task."""
+    """A complete store, for one task: the videos that this task names."""
 
     root: Path
     digest: str
-    """Identity of everything that training reads, including the extras and their fractions."""
+    """Identity of everything that training for this task reads, including the extras and their fractions."""
     videos: tuple[StoredVideo, ...]
     extras: tuple["Extra", ...] = ()
     """Stores that training samples from too (see `mixture`); validation and prediction do not."""
@@ -189,11 +220,11 @@ class Extra:
     """Fraction of an epoch's samples that come from it."""
 
 
-def open_store(root: Path, task: Task = EXPR) -> Store:
-    """Opens a store.
+def open_store(root: Path, task: Task) -> Store:
+    """Opens a store for a task: the videos that the task names, with their split in it.
 
-    Raises StoreError where it is incomplete, of another version or task, or where recordings changed after the manifest
-    was written.
+    Raises StoreError where the store is incomplete, of another format or has no annotations of this task, or where
+    recordings changed after the manifest was written.
     """
     manifest = read_manifest(root, task)
     folders = {name: Path(root) / RECORDINGS / name for name in manifest["recordings"]}
@@ -201,35 +232,74 @@ def open_store(root: Path, task: Task = EXPR) -> Store:
     if not agrees(manifest, entries):
         remedy = "Run `prepare` again: it makes a new manifest."
         raise StoreError("does not match the recordings", path=Path(root) / MANIFEST, remedy=remedy)
-    videos = (video for name, entry in entries.items() for video in _videos(folders[name], entry))
-    return Store(Path(root), manifest["digest"], tuple(videos))
+    videos = (video for name, entry in entries.items() for video in _videos(folders[name], entry, task))
+    named = tuple(video for video in videos if task.name in manifest["videos"][video.name]["splits"])
+    return Store(Path(root), manifest["tasks"][task.name]["digest"], named)
 
 
 def agrees(manifest: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a manifest matches the recordings' own entries."""
+    columns = {name: entry["columns"] for name, entry in manifest["tasks"].items()}
+    return all(manifest.get(key) == value for key, value in summary_of(entries, columns).items())
+
+
+def summary_of(entries: Mapping[str, Mapping[str, Any]], columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The manifest's account of the recordings' entries, given the columns of each task by its name."""
     videos = {name: video for entry in entries.values() for name, video in entry["videos"].items()}
-    whole = digest({name: entry["files"] for name, entry in entries.items()})
-    return (manifest["digest"], manifest["videos"]) == (whole, videos)
+    splits = {name: video["splits"] for name, video in videos.items()}
+    return {
+        "tasks": {
+            name: {"columns": list(names), "digest": _task_digest(entries, name)} for name, names in columns.items()
+        },
+        "digest": digest([{name: entry["files"] for name, entry in entries.items()}, splits]),
+        "videos": videos,
+    }
 
 
-def read_manifest(root: Path, task: Task) -> dict[str, Any]:
-    """The manifest of a complete store of this task; raises StoreError as `open_store` does."""
+def _task_digest(entries: Mapping[str, Mapping[str, Any]], task: str) -> str:
+    """A hash of the media, the labels and the splits of the videos that a task names, and of nothing else."""
+    parts = {}
+    for name, entry in entries.items():
+        splits = {video: v["splits"][task] for video, v in entry["videos"].items() if task in v["splits"]}
+        tables = (f"{video}.{ending}" for video in splits for ending in ("tar", "parquet", f"{task}.parquet"))
+        used = {AUDIO_FILE, *tables}
+        if splits:
+            parts[name] = [splits, {file: known for file, known in entry["files"].items() if file in used}]
+    return digest(parts)
+
+
+def read_manifest(root: Path, task: Task | None = None) -> dict[str, Any]:
+    """The manifest of a complete store, which has annotations of `task`; raises StoreError as `open_store` does."""
     if not (Path(root) / MANIFEST).exists() and not (Path(root) / RECORDINGS).is_dir():
         raise StoreError("is not a store", path=root, expected="a folder that `prepare` made", remedy="Check the path.")
     manifest: dict[str, Any] = read_json(Path(root) / MANIFEST, StoreError, _CONTINUE, dict)
-    for key, expected in (("format", STORE_FORMAT), ("task", task.name), ("class_names", list(task.columns))):
-        if manifest.get(key) != expected:
-            raise StoreError(
-                f"the store has another {key.replace('_', ' ')}",
-                path=Path(root) / MANIFEST,
-                found=manifest.get(key),
-                expected=expected,
-                remedy=_AGAIN,
-            )
-    check_shape(manifest, ManifestEntry, StoreError, Path(root) / MANIFEST, _REMAKE)
+    check_format(Path(root) / MANIFEST, manifest)
+    check_shape(manifest, ManifestEntry, StoreError, Path(root) / MANIFEST, "Run `prepare` again: it makes a new one.")
     for name in manifest["recordings"]:
         check_name(name, StoreError, Path(root) / MANIFEST)
+    if task is not None:
+        _check_task(Path(root), manifest["tasks"], task)
     return manifest
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """Raises StoreError where a JSON file of a store says that the store has another format."""
+    found = content.get("format")
+    if found != STORE_FORMAT:
+        raise StoreError("the store has another format", path=path, found=found, expected=STORE_FORMAT, remedy=_AGAIN)
+
+
+def _check_task(root: Path, tasks: Mapping[str, Mapping[str, Any]], task: Task) -> None:
+    name = task.name.upper()
+    if task.name not in tasks:
+        folders = " or ".join(task.annotation_folders) or "no folder"
+        remedy = f"Add this challenge's annotations ({folders}) to the release and run `prepare` again: it adds them."
+        found = f"annotations of {' and '.join(known.upper() for known in tasks) or 'nothing'}"
+        raise StoreError(f"the store has no annotations of {name}", path=root, found=found, remedy=remedy)
+    found, expected = tasks[task.name]["columns"], list(task.columns)
+    if found != expected:
+        problem = f"the store has other columns of {name}"
+        raise StoreError(problem, path=root / MANIFEST, found=found, expected=expected, remedy=_AGAIN)
 
 
 def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
@@ -238,57 +308,27 @@ def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
     Raises StoreError where it is damaged, or its digest is not the `known` one.
     """
     path = folder / RECORDING_FILE
-    data = _read(path, known, _CONTINUE)
-    entry: dict[str, Any] = parse_json(data, path, StoreError, _REMAKE, RecordingEntry)
+    data = read_known(path, known, _CONTINUE)
+    entry: dict[str, Any] = parse_json(data, path, StoreError, REMAKE, RecordingEntry)
     for name in (*entry["videos"], *entry["files"], *entry["bytes"]):
         check_name(name, StoreError, path)
     return entry
 
 
-def _read_frame_table(path: Path, known: str | None = None) -> Frames:
-    """A video's frames as `write_frame_table` wrote them.
-
-    Raises StoreError where they are damaged, or the file's digest is not the `known` one.
-    """
-    data = _read(path, known)
-    try:
-        table = pq.read_table(pa.BufferReader(data)).select(_COLUMNS.names)
-    except Exception as error:  # Arrow raises many kinds of errors for bytes that are no table
-        raise StoreError("is no table of frames", path=path, remedy=_REMAKE) from error
-    if table.schema.remove_metadata() != _COLUMNS or any(column.null_count for column in table.columns):
-        raise StoreError("has other columns", path=path, found=table.schema.names, remedy=_REMAKE)
-    return Frames(*(column.to_numpy() for column in table.columns))
-
-
 def _read_audio(path: Path, known: str | None = None) -> np.ndarray:
-    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `_read_frame_table` does."""
+    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `read_frame_table` does."""
     if known is not None:
-        _check_digest(path, known, file_digest(path))
+        check_digest(path, known, file_digest(path))
     try:
         mel: np.ndarray = np.load(path, mmap_mode="r")
     except OSError as error:
-        raise unreadable(StoreError, path, error, _REMAKE) from error
+        raise unreadable(StoreError, path, error, REMAKE) from error
     except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
-        raise StoreError("is no array of log-mel audio", path=path, remedy=_REMAKE) from error
+        raise StoreError("is no array of log-mel audio", path=path, remedy=REMAKE) from error
     if mel.ndim != 2 or mel.shape[1] != MEL_BANDS or mel.dtype != np.float16:
         found, expected = f"{mel.shape} {mel.dtype}", f"(steps, {MEL_BANDS}) float16"
-        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=_REMAKE)
+        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=REMAKE)
     return mel
-
-
-def _read(path: Path, known: str | None, remedy: str = _REMAKE) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable(StoreError, path, error, remedy) from error
-    if known is not None:
-        _check_digest(path, known, bytes_digest(data), remedy)
-    return data
-
-
-def _check_digest(path: Path, known: str, found: str, remedy: str = _REMAKE) -> None:
-    if known != found:
-        raise StoreError("was changed since `prepare` wrote it", path=path, remedy=remedy)
 
 
 def check_replaceable_recording(folder: Path) -> None:
@@ -304,13 +344,6 @@ def check_replaceable_recording(folder: Path) -> None:
         raise StoreError(
             "would be replaced, but holds files that prepare did not make", path=folder, found=found, remedy=remedy
         )
-
-
-def write_frame_table(path: Path, frames: Frames) -> None:
-    """Writes a video's frames as Parquet, with the frame numbers."""
-    columns = {"frame": np.arange(1, len(frames) + 1, dtype=np.int32), **asdict(frames)}
-    with open(path, "wb") as file:  # pyarrow opens UTF-8 paths only
-        pq.write_table(pa.table(columns), file, compression="zstd")
 
 
 def pack(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
@@ -345,12 +378,13 @@ def tar_header(name: str, size: int) -> bytes:
     return b"".join((label.ljust(100, b"\0"), _OWNER, length, _TIME, checksum, _KIND))
 
 
-def stored_videos(folder: Path) -> list[StoredVideo]:
-    """The videos (people) of one recording's folder."""
-    return _videos(folder, read_recording(folder))
+def stored_videos(folder: Path, task: Task) -> list[StoredVideo]:
+    """The videos (people) of one recording's folder; one that the task does not name is a test video without labels."""
+    return _videos(folder, read_recording(folder), task)
 
 
-def _videos(folder: Path, entry: Mapping[str, Any]) -> list[StoredVideo]:
+def _videos(folder: Path, entry: Mapping[str, Any], task: Task) -> list[StoredVideo]:
     audio, files = entry["sound"], entry["files"]
     mean, std = (None if audio is None else np.array(audio[key], np.float32) for key in ("mean", "std"))
-    return [StoredVideo(name, video["split"], folder, mean, std, files) for name, video in entry["videos"].items()]
+    splits = {name: video["splits"].get(task.name, "test") for name, video in entry["videos"].items()}
+    return [StoredVideo(name, split, folder, mean, std, files, task) for name, split in splits.items()]

@@ -23,23 +23,23 @@ from abaw_expr.data.store.store import (
     read_recording,
     tar_header,
 )
+from abaw_expr.data.store.tables import label_file, read_labels
 from abaw_expr.data.workers import OnProgress, parallel_map
 from abaw_expr.errors import StoreError, is_machine_error, shorten
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
-from abaw_expr.tasks.task import Task
+from abaw_expr.tasks.task import TASKS
 
 
-def verify(root: Path, task: Task, decode: bool, workers: int, on_progress: OnProgress) -> tuple[Problem, ...]:
+def verify(root: Path, decode: bool, workers: int, on_progress: OnProgress) -> tuple[Problem, ...]:
     """The damage of a store, one problem a recording.
 
     It compares the digests of all files, the position of every crop in its tar and the length of the audio; with
     `decode` it decodes every crop as well. `on_progress(megabytes done, megabytes in all)` is called after each
-    recording. Raises StoreError for a store that is incomplete or of another version or task, and where a worker
-    process dies.
+    recording. Raises StoreError for a store that is incomplete or of another format, and where a worker process dies.
     """
     root = Path(root)
-    manifest = read_manifest(root, task)
+    manifest = read_manifest(root)
     recordings = manifest["recordings"]
     sizes = {name: _megabytes(root / RECORDINGS / name) for name in recordings}
     largest_first = sorted(recordings.items(), key=lambda item: -sizes[item[0]])
@@ -65,7 +65,7 @@ def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]
         damage = list(_damaged_files(folder, expected))
         return damage or list(_damaged_content(folder, decode))
     except StoreError as error:
-        return [f"{RECORDING_FILE} {error.problem}"]
+        return [f"{Path(error.path or folder).name} {error.problem}"]
     except OSError as error:
         if is_machine_error(error):
             raise
@@ -93,12 +93,23 @@ def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
     if entry["sound"] is not None:
         yield from _damaged_audio(folder / AUDIO_FILE, entry["sound"]["seconds"])
     for name, counts in entry["videos"].items():
-        video = StoredVideo(name, counts["split"], folder, None, None)
+        video = StoredVideo(name, "", folder, None, None)  # without labels
         rows = np.flatnonzero(video.frames.has_crop).tolist()
         if (len(video.frames), len(rows)) != (counts["frames"], counts["crops"]):
             detail = f"{len(video.frames)} frames, {len(rows)} crops"
             yield f"{name}.parquet has {detail}, where {counts['frames']} and {counts['crops']} are expected"
+        yield from _damaged_labels(folder, name, counts)
         yield from (f"{name}.tar: {what}" for row in rows if (what := _damaged_crop(video, row, decode)))
+
+
+def _damaged_labels(folder: Path, video: str, counts: dict[str, Any]) -> Iterator[str]:
+    for task in TASKS:
+        path = folder / label_file(video, task.name)
+        if path.exists():
+            rows = len(read_labels(path, task))
+            expected = max(counts["frames"], counts["lines"].get(task.name, 0))
+            if rows != expected:
+                yield f"{path.name} has {rows} frames, where {expected} are expected"
 
 
 def _damaged_audio(path: Path, seconds: float) -> Iterator[str]:

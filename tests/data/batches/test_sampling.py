@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.sampling import UsableFrames, flatten, sample_epoch, split_steps, usable_frames
-from abaw_expr.data.store.store import Frames as StoredFrames
-from abaw_expr.data.store.store import StoredVideo, write_frame_table
 from abaw_expr.settings import ComputeSettings, DataSettings, LossSettings, OptimiserSettings, Settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from tests.data.batches.test_windows import stored
 from tests.helpers.fitting import AUDIO, SETTINGS, fit, opened
+from tests.helpers.stored import write_tables
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +99,7 @@ def mixed(tmp_path: Path) -> UsableFrames:
         time = np.arange(round(60 * rate)) / rate
         size, offset = np.ones(len(time), np.int32), np.zeros(len(time), np.int64)
         labels = np.full(len(time), label, np.int8)
-        write_frame_table(tmp_path / f"{rate:g}.parquet", StoredFrames(time, labels, offset, size))
-        videos.append(StoredVideo(f"{rate:g}", "train", tmp_path, None, None))
+        videos.append(write_tables(tmp_path, f"{rate:g}", time, labels, offset, size))
     index = FrameIndex(videos)
     return UsableFrames(index, np.ones(len(index), bool))
 
@@ -143,10 +141,8 @@ def test_frequency_is_the_mean_of_the_grids_over_their_phases(gaps: list[int], s
     with tempfile.TemporaryDirectory() as folder:
         time = np.cumsum(gaps) / 100
         none = np.zeros(len(time), np.int32)
-        write_frame_table(
-            Path(folder) / "v.parquet", StoredFrames(time, none.astype(np.int8), none.astype(np.int64), none)
-        )
-        index = FrameIndex([StoredVideo("v", "train", Path(folder), None, None)])
+        none8, none64 = none.astype(np.int8), none.astype(np.int64)
+        index = FrameIndex([write_tables(Path(folder), "v", time, none8, none64, none)])
     usable = np.array([random.random() < 0.7 for _ in gaps])
     phases = (np.arange(stride) + 0.5) / stride  # one between every two edges that a frame can have
     grids = [np.isin(np.arange(len(time)), index.at_stride(usable, stride / 100, phase)) for phase in phases]

@@ -32,13 +32,14 @@ from abaw_expr.data.batches.loading import load, split_segments
 from abaw_expr.data.batches.windows import Batch, Windows, fill_audio
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.media.logmel import MEL_BANDS
-from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack, write_frame_table
+from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import AugmentSettings, DataSettings, ModelSettings
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.batches import split_batches
+from tests.helpers.stored import write_tables
 from tests.helpers.tiny import broken_jpeg, jpeg
 
 torch.set_num_threads(1)
@@ -67,11 +68,11 @@ def stored(
     for row, i in zip(crops, indices, strict=True):
         offset[row], size[row] = i
     label = np.array(labels if labels is not None else [0] * len(times), np.int8)
-    write_frame_table(folder / "a.parquet", Frames(np.array(times, np.float64), label, offset, size))
-    if audio is None:
-        return StoredVideo("a", "train", folder, None, None)
-    np.save(folder / "sound.npy", audio.astype(np.float16))
-    return StoredVideo("a", "train", folder, np.full(64, mean, np.float32), np.full(64, std, np.float32))
+    known = None
+    if audio is not None:
+        known = np.full(64, mean, np.float32), np.full(64, std, np.float32)
+        np.save(folder / "sound.npy", audio.astype(np.float16))
+    return write_tables(folder, "a", np.array(times, np.float64), label, offset, size, known)
 
 
 def in_memory(times: Sequence[float] | np.ndarray, audio: np.ndarray | None = None) -> StoredVideo:

@@ -140,4 +140,4 @@ def test_a_copy_of_a_performance_is_reported(tmp_path: Path) -> None:
     _both(tmp_path / "set")
     shutil.copytree(tmp_path / "set/Actor_04", tmp_path / "set/copy")
     prepared = prepare_kind(kind, tmp_path / "set", tmp_path / "store", ClipOptions(val_fraction=0))
-    assert list(prepared.videos.values()) == [1]
+    assert prepared.videos == {"expr": {"train": 1}}

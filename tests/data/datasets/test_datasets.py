@@ -159,18 +159,16 @@ def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[
 
 @pytest.mark.parametrize(("word", "name"), [(word, name) for name, words in WORDS.items() for word in words])
 def test_a_word_means_its_class_in_any_case(word: str, name: str, tmp_path: Path) -> None:
-    (recording,) = release_of(
-        tmp_path, [ClipRow(tmp_path / "a.wav", word.upper(), "s")], EXPR, ClipOptions()
-    ).recordings
-    assert [span.label for span in recording.videos[0].spans] == [EXPR.columns.index(name)]
+    (recording,) = release_of(tmp_path, [ClipRow(tmp_path / "a.wav", word.upper(), "s")], ClipOptions()).recordings
+    assert [span.label for span in recording.videos[0].annotations[EXPR].spans] == [EXPR.columns.index(name)]
 
 
 def labelled(tmp_path: Path, text: str, *words: str) -> list[int]:
     """Classes of words with a map of labels."""
     (tmp_path / "labels.yaml").write_text(text)
     rows = [ClipRow(tmp_path / f"{i:02d}.wav", word, "s") for i, word in enumerate(words)]
-    release = release_of(tmp_path, rows, EXPR, ClipOptions(labels=tmp_path / "labels.yaml"))
-    return [recording.videos[0].spans[0].label for recording in release.recordings]
+    release = release_of(tmp_path, rows, ClipOptions(labels=tmp_path / "labels.yaml"))
+    return [recording.videos[0].annotations[EXPR].spans[0].label for recording in release.recordings]
 
 
 def test_words_that_yaml_takes_for_something_else_are_words(tmp_path: Path) -> None:
@@ -221,7 +219,7 @@ def test_a_fraction_of_the_subjects_validates_whatever_their_order(
 
 def described(tmp_path: Path, table: str) -> tuple[Recording, ...]:
     (tmp_path / "clips.csv").write_text(table)
-    return read_dataset("clips", tmp_path / "clips.csv", EXPR, ClipOptions()).recordings
+    return read_dataset("clips", tmp_path / "clips.csv", ClipOptions()).recordings
 
 
 @pytest.mark.parametrize(
@@ -280,8 +278,8 @@ def test_what_spreadsheets_write_is_understood(tmp_path: Path) -> None:
     table = '\ufeffPath, Label ,split\r\n"a,b.mp4",Happy, VAL\r\n,,\r\n'
     (recording,) = described(tmp_path, table)
     (video,) = recording.videos
-    assert (recording.path, video.name, video.split) == (tmp_path / "a,b.mp4", "a,b", "val")
-    assert [span.label for span in video.spans] == [4]
+    assert (recording.path, video.name, video.annotations[EXPR].split) == (tmp_path / "a,b.mp4", "a,b", "val")
+    assert [span.label for span in video.annotations[EXPR].spans] == [4]
 
 
 def test_a_missing_file_is_named_and_left_out(tmp_path: Path) -> None:
@@ -380,12 +378,12 @@ def test_a_data_set_of_another_kind_is_refused(
 ) -> None:
     write(tmp_path)
     with pytest.raises(ReleaseError, match=message):
-        read_dataset(kind, tmp_path, EXPR, ClipOptions())
+        read_dataset(kind, tmp_path, ClipOptions())
 
 
 def test_the_organisers_release_takes_no_options_of_clips(release: Path) -> None:
     with pytest.raises(UserError, match=r"not for aff-wild2.*Leave out --labels, --crops"):
-        read_dataset("aff-wild2", release, EXPR, ClipOptions(val_fraction=0.5))
+        read_dataset("aff-wild2", release, ClipOptions(val_fraction=0.5))
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
@@ -397,7 +395,7 @@ def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
 def test_crops_that_are_no_folder_are_refused(tmp_path: Path) -> None:
     rows = [ClipRow(tmp_path / "a.wav", "sad", "s")]
     with pytest.raises(ReleaseError, match="none: is not a folder"):
-        release_of(tmp_path, rows, EXPR, ClipOptions(crops=(tmp_path / "none",)))
+        release_of(tmp_path, rows, ClipOptions(crops=(tmp_path / "none",)))
 
 
 def test_the_command_takes_a_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from abaw_expr.data.media.decode import MARGIN, SAMPLE_RATE, read_audio, read_clock
-from abaw_expr.data.release.reader import Recording, Video
+from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
 from abaw_expr.data.store.store import read_recording
 from abaw_expr.faces.frames import read_frames
+from abaw_expr.tasks.task import EXPR
 from tests.helpers.damage import FORMS, damage, remux, write_test_video, write_videos
 
 VIDEOS = 48
@@ -52,7 +53,7 @@ def test_none_ends_preparing_and_memory_stays_small(videos: list[Path], tmp_path
 def test_frames_are_numbered_as_they_are_timed(videos: list[Path], tmp_path: Path, seed: int) -> None:
     path = damage(videos, tmp_path, seed)
     folder = tmp_path / "recording"
-    prepare_recording(Recording("a", path, (Video("a", "train", None, ()),)), folder)
+    prepare_recording(Recording("a", path, (Video("a", {EXPR: Annotation("train")}, ()),)), folder)
     entry = read_recording(folder)
     if not entry["videos"]:
         assert entry["problems"]

@@ -16,7 +16,6 @@ from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import CropReport, list_crops, read_crops
 from abaw_expr.data.release.reader import read_release
 from abaw_expr.tasks.names import matched
-from abaw_expr.tasks.task import EXPR
 from tests.data.release.test_reader import minimal, write
 from tests.helpers.tiny import annotate, crop
 
@@ -60,7 +59,7 @@ def test_files_of_another_spelling_are_found_and_reported(tmp_path: Path) -> Non
     write(tmp_path / "Batch1/X.mp4", b"")
     write(tmp_path / "Batch1/cafe\u0301.mp4", b"")
     crop(tmp_path, "Abc", [1], crops="Cropped_Aligned")
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     files = {video.name: recording.path for recording in release.recordings for video in recording.videos}
     assert {name: path and path.name for name, path in files.items()} == {
         "abc": "ABC.MP4",
@@ -92,7 +91,7 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     (elsewhere / "batch1/deep/up").symlink_to("..")
     (root / "self").symlink_to("self")
     (root / "lost").symlink_to("nowhere")
-    release = read_release(root, EXPR)
+    release = read_release(root)
     paths = {recording.name: recording.path for recording in release.recordings}
     assert paths == {"a": root / "batch1/a.mp4", "b": root / "batch1/deep/b.mp4", "val": None}
     assert release.recordings[0].videos[0].crop_folders == (root / "cropped_aligned/a",)
@@ -117,7 +116,7 @@ def test_folders_that_cannot_be_read_are_reported(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("os.scandir", closed)
     monkeypatch.setattr("os.listdir", lambda path: closed(path) and listdir(path))
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     assert sorted(reported(release.problems)) == [
         ("unreadable folder", "batch2"),
         ("unreadable folder", "cropped_aligned"),
@@ -140,7 +139,7 @@ def test_files_that_cannot_be_looked_at_are_reported(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("os.stat", closed(os.stat))
     monkeypatch.setattr("os.lstat", closed(os.lstat))
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     assert reported(release.problems) == [("unreadable file", "batch1/a.mp4")]
     assert release.recordings[0].path is None
 
@@ -150,7 +149,7 @@ def test_two_files_of_one_name_are_reported(tmp_path: Path) -> None:
     annotate(tmp_path, "a", [0, 1])
     for path in ("batch1/a.mp4", "batch2/a.avi", "batch2/._a.mp4"):
         write(tmp_path / path, b"")
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     assert reported(release.problems) == [("two video files", "a")]
     assert release.problems[0].detail == "batch2/a.avi has the name of batch1/a.mp4, which is used"
     assert release.not_annotated == ()
@@ -163,7 +162,7 @@ def test_what_is_no_file_is_reported_and_never_waited_for(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "batch/b.mp4"))  # such names are short
     (tmp_path / "batch/c.mp4").symlink_to("/dev/zero")
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     assert reported(release.problems) == [("irregular file", f"batch/{name}.mp4") for name in "abc"]
     assert {recording.path for recording in release.recordings} == {None}
     for name in "abc":

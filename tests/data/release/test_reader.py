@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abaw_expr.data.release.crops import list_crops
-from abaw_expr.data.release.reader import Release, read_annotation, read_release, read_test_list
+from abaw_expr.data.release.reader import Annotation, Release, Video, read_annotation, read_release, read_test_list
 from abaw_expr.errors import ReleaseError
 from abaw_expr.tasks.names import recording_of
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import EXPR, VA, Task
 from tests.helpers.tiny import ANNOTATIONS, annotate, crop
 
 EDITIONS = (
@@ -42,6 +43,11 @@ def minimal(root: Path, *train: str) -> None:
     annotate(root, "val", [2], f"{ANNOTATIONS}/Validation_Set")
 
 
+def named(videos: Iterable[Video]) -> Iterator[tuple[Video, Task, Annotation]]:
+    """Each video with each challenge that names it, and its part in that."""
+    return ((video, task, annotation) for video in videos for task, annotation in video.annotations.items())
+
+
 def people(release: Release) -> dict[str, list[str]]:
     """Names of the videos by recording."""
     return {recording.name: [video.name for video in recording.videos] for recording in release.recordings}
@@ -52,13 +58,21 @@ def test_annotations_of_every_edition(tmp_path: Path, edition: str) -> None:
     annotate(tmp_path, "a", [0, -1, 7], f"{edition}/Train_Set")
     annotate(tmp_path, "b", [3, 3], f"{edition}/Validation_Set")
     tasks = Path(edition).parent
-    write(tmp_path / tasks / "VA_Estimation_Challenge/Train_Set/c.txt", b"valence,arousal\n0.1,0.2\n")
-    write(tmp_path / tasks / "AU_Detection_Challenge/Train_Set/d.txt", b"AU1,AU2\n0,1\n")
-    videos = [video for recording in read_release(tmp_path, EXPR).recordings for video in recording.videos]
-    assert [(video.name, video.split) for video in videos] == [("a", "train"), ("b", "val")]
-    assert videos[0].labels is not None
-    assert videos[0].labels.dtype == np.int8
-    assert [list(video.labels) for video in videos if video.labels is not None] == [[0, -1, 7], [3, 3]]
+    annotate(tmp_path, "a", ["0.1,0.2", "-5,-1"], f"{tasks}/VA_Estimation_Challenge/Validation_Set", VA)
+    annotate(tmp_path, "c", ["0,0"], f"{tasks}/VA_Estimation_Challenge/Train_Set", VA)
+    release = read_release(tmp_path)
+    assert release.tasks == (EXPR, VA)
+    videos = [video for recording in release.recordings for video in recording.videos]
+    splits = {video.name: {task.name: one.split for task, one in video.annotations.items()} for video in videos}
+    assert splits == {"a": {"expr": "train", "va": "val"}, "b": {"expr": "val"}, "c": {"va": "train"}}
+    labels = {(video.name, task): one.labels_at(np.arange(one.lines), task) for video, task, one in named(videos)}
+    assert {name: one.tolist() for (name, task), one in labels.items() if task == EXPR} == {
+        "a": [0, -1, 7],
+        "b": [3, 3],
+    }
+    assert labels["a", VA].tolist() == np.array([[0.1, 0.2], [-5, -1]], np.float32).tolist()
+    assert labels["c", VA].tolist() == [[0, 0]]
+    assert (labels["a", EXPR].dtype, labels["a", VA].dtype) == (np.int8, np.float32)
 
 
 @pytest.mark.parametrize("edition", ["Classification", "Recognition"])
@@ -68,10 +82,10 @@ def test_listed_videos_are_the_test_split(tmp_path: Path, edition: str) -> None:
     write(file, MARK + b"14-30-1920x1080\r\n122-60_right")
     write(tmp_path / LISTS / "Valence_Arousal_Estimation_Challenge_test_set_release.txt", b"other")
     crop(tmp_path, "122-60_right", [1])
-    videos = [video for recording in read_release(tmp_path, EXPR).recordings for video in recording.videos]
-    listed = [video for video in videos if video.split == "test"]
+    videos = [video for recording in read_release(tmp_path).recordings for video in recording.videos]
+    listed = [video for video in videos if video.annotations[EXPR].split == "test"]
     assert [video.name for video in listed] == ["122-60_right", "14-30-1920x1080"]
-    assert all(video.labels is None for video in listed)
+    assert all(video.annotations[EXPR].labels is None for video in listed)
     assert listed[0].crop_folders == (tmp_path / "cropped_aligned/122-60_right",)
 
 
@@ -100,7 +114,7 @@ def test_roots_of_crops_are_merged(tmp_path: Path) -> None:
     crop(tmp_path, "a", [1, 2])
     crop(tmp_path, "a", [2, 10], crops="later/cropped_aligned_new_50_vids", data=b"second root")
     crop(tmp_path, "b", [3], crops="later/cropped_aligned_new_50_vids")
-    a, b, val = read_release(tmp_path, EXPR).recordings
+    a, b, val = read_release(tmp_path).recordings
     crops = list_crops(a.videos[0].crop_folders)
     assert {frame: Path(entry.path).relative_to(tmp_path).parts[-3] for frame, entry in crops.files.items()} == {
         1: "cropped_aligned",
@@ -137,7 +151,7 @@ def test_videos_lie_in_any_batch_folder(tmp_path: Path) -> None:
     minimal(tmp_path, *places, "e")
     for place in [*places.values(), "batch1/stranger.mp4"]:
         write(tmp_path / place, b"")
-    release = read_release(tmp_path, EXPR)
+    release = read_release(tmp_path)
     found = {recording.name: recording.path for recording in release.recordings}
     assert found == {**{name: tmp_path / place for name, place in places.items()}, "e": None, "val": None}
     assert release.not_annotated == ("stranger",)
@@ -160,14 +174,17 @@ def test_people_fraction_their_recording(
     minimal(tmp_path, *names)
     for video in videos:
         write(tmp_path / f"batch1/{video}.mp4", b"")
-    assert people(read_release(tmp_path, EXPR)) == {**expected, "val": ["val"]}
+    assert people(read_release(tmp_path)) == {**expected, "val": ["val"]}
 
 
 def test_pair_split_over_train_and_validation_is_one_recording(tmp_path: Path) -> None:
     minimal(tmp_path, "x_left")
     annotate(tmp_path, "x_right", [4], f"{ANNOTATIONS}/Validation_Set")
-    (pair,) = (recording for recording in read_release(tmp_path, EXPR).recordings if recording.name == "x")
-    assert [(video.name, video.split) for video in pair.videos] == [("x_left", "train"), ("x_right", "val")]
+    (pair,) = (recording for recording in read_release(tmp_path).recordings if recording.name == "x")
+    assert [(video.name, video.annotations[EXPR].split) for video in pair.videos] == [
+        ("x_left", "train"),
+        ("x_right", "val"),
+    ]
 
 
 @given(st.text("ab-_23", max_size=8).filter(lambda name: not name.endswith(("_left", "_right"))))
@@ -256,43 +273,44 @@ def test_file_without_labels_is_refused(tmp_path: Path, data: bytes, message: st
     minimal(tmp_path)
     write(tmp_path / ANNOTATIONS / "Train_Set/a.txt", data)
     with pytest.raises(ReleaseError, match=re.escape(message)):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
 
 
 def test_release_without_annotations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="is not a folder"):
-        read_release(tmp_path / "none", EXPR)
+        read_release(tmp_path / "none")
     with pytest.raises(
-        ReleaseError, match="holds no annotation folder; expected EXPR_Classification_Challenge or EXPR_"
+        ReleaseError,
+        match=r"holds no annotation folder; expected EXPR_Classification_Challenge or EXPR_.*VA_Estima.* or AU_Det",
     ):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
     annotate(tmp_path, "a", [0])
     with pytest.raises(ReleaseError, match="Validation_Set: holds no annotation"):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
 
 
 def test_two_editions_at_once_are_refused(tmp_path: Path) -> None:
     minimal(tmp_path, "a")
     annotate(tmp_path, "a", [0], f"{EDITIONS[1]}/Train_Set")
     with pytest.raises(ReleaseError, match=r"more than one annotation folder.*5th_ABAW.*6th_ABAW"):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
 
 
 def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
     minimal(tmp_path, "caf\u00e9")
     annotate(tmp_path, "cafe\u0301", [0])
     with pytest.raises(ReleaseError, match="has the name of another file"):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
 
 
 def test_an_annotation_that_is_no_file_is_refused(tmp_path: Path) -> None:
     minimal(tmp_path, "a")
     os.mkfifo(tmp_path / ANNOTATIONS / "Train_Set/b.txt")
     with pytest.raises(ReleaseError, match=r"b\.txt: cannot be read \(not a regular file\)"):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)
 
 
 def test_video_of_two_splits_is_refused(tmp_path: Path) -> None:
     minimal(tmp_path, "val")
     with pytest.raises(ReleaseError, match="val is named as a train video and as a val video"):
-        read_release(tmp_path, EXPR)
+        read_release(tmp_path)

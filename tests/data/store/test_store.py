@@ -20,16 +20,15 @@ from abaw_expr.data.store.store import (
     MAPPED_BYTES,
     STORE_FORMAT,
     Frames,
-    StoredVideo,
     _Mapped,
     open_store,
     pack,
-    write_frame_table,
 )
 from abaw_expr.data.store.stored_crops import decode_crop
 from abaw_expr.errors import StoreError
 from abaw_expr.tasks.names import crop_name, recording_of
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import EXPR, VA
+from tests.helpers.stored import write_tables
 
 CROPS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 
@@ -130,8 +129,11 @@ def test_frames_open_with_an_ordinary_tool(release: Path, store: Path) -> None:
     assert open_store(store, EXPR).videos
     for video in open_store(store, EXPR).videos:
         table = pd.read_parquet(video.folder / f"{video.name}.parquet")
-        assert table["frame"].tolist() == list(range(1, len(video.frames) + 1))
-        assert table["label"].tolist() == video.frames.label.tolist()
+        assert table["frame"].tolist() == list(range(1, len(table) + 1))
+        if video.split != "test":
+            labels = pd.read_parquet(video.folder / f"{video.name}.expr.parquet")
+            assert labels["label"].tolist() == video.frames.label.tolist()
+            assert labels["label"].dtype == np.int8
         (path,) = release.glob(f"videos/*/{recording_of(video.name)}.mp4")
         times = read_times(path)
         assert table["time"].tolist()[: len(times)] == times.tolist()
@@ -165,8 +167,7 @@ def test_frames_round_trip(tmp_path: Path) -> None:
         offset=np.array([0, 2**40, 512]),
         size=np.array([0, 5, 9], np.int32),
     )
-    write_frame_table(tmp_path / "a.parquet", frames)
-    found = StoredVideo("a", "val", tmp_path, None, None).frames
+    found = write_tables(tmp_path, "a", frames.time, frames.label, frames.offset, frames.size).frames
     for name in ("time", "label", "offset", "size"):
         assert getattr(found, name).tolist() == getattr(frames, name).tolist()
         assert getattr(found, name).dtype == getattr(frames, name).dtype
@@ -203,20 +204,24 @@ def edit(store: Path, **values: object) -> None:
     (store / MANIFEST).write_text(json.dumps({**manifest, **values}))
 
 
-def test_store_of_another_version_or_task_is_refused(copy: Path) -> None:
+def test_store_of_another_format_or_task_is_refused(copy: Path) -> None:
+    columns = {"expr": {"columns": ["Anger"], "digest": ""}}
     for values, message in (
-        ({"format": STORE_FORMAT + 1}, f"another format; found {STORE_FORMAT + 1}; expected {STORE_FORMAT}"),
-        ({"task": "va"}, "another task; found 'va'; expected expr"),
-        ({"class_names": ["Anger"]}, r"another class names; found \['Anger'\]; expected \['Neutral', 'Anger'"),
+        ({"format": 2}, f"the store has another format; found 2; expected {STORE_FORMAT}"),
+        ({"tasks": columns}, r"the store has other columns of EXPR; found \['Anger'\]; expected \['Neutral', 'Anger'"),
     ):
         whole = (copy / MANIFEST).read_bytes()
         edit(copy, **values)
-        with pytest.raises(
-            StoreError, match=f"manifest.json: the store has {message}.*Run `prepare` into a new folder"
-        ):
+        again = "Run `prepare` into a new folder, then delete the old one"
+        with pytest.raises(StoreError, match=f"manifest.json: {message}.*{again}"):
             open_store(copy, EXPR)
         (copy / MANIFEST).write_bytes(whole)
     assert open_store(copy, EXPR).videos
+    message = (
+        r"store: the store has no annotations of VA; found 'annotations of EXPR'\. Add .*\(VA_Estimation_Challenge"
+    )
+    with pytest.raises(StoreError, match=message):
+        open_store(copy, VA)
 
 
 def test_incomplete_store_is_refused(copy: Path) -> None:

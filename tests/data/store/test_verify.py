@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 
 from abaw_expr.commands.main import main
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.store.store import MANIFEST, StoredVideo, pack, write_frame_table
+from abaw_expr.data.store.store import MANIFEST, StoredVideo, pack
+from abaw_expr.data.store.tables import write_frame_table, write_labels
 from abaw_expr.data.store.verify import verify
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def found(store: Path, decode: bool = False) -> tuple[Problem, ...]:
-    return verify(store, EXPR, decode, 1, lambda done, total: None)
+    return verify(store, decode, 1, lambda done, total: None)
 
 
 def flip(path: Path, place: int = -5) -> None:
@@ -40,7 +40,7 @@ def flip(path: Path, place: int = -5) -> None:
 @pytest.mark.slow
 def test_whole_store_has_no_damage(store: Path, tmp_path: Path) -> None:
     reported: list[tuple[int, int]] = []
-    assert verify(store, EXPR, True, 2, lambda done, total: reported.append((done, total))) == ()
+    assert verify(store, True, 2, lambda done, total: reported.append((done, total))) == ()
     assert reported == [(1, 2), (2, 2)]
 
 
@@ -49,6 +49,7 @@ def test_whole_store_has_no_damage(store: Path, tmp_path: Path) -> None:
     [
         (lambda folder: flip(folder / "a.tar"), "a.tar was changed"),
         (lambda folder: flip(folder / "a.parquet"), "a.parquet was changed"),
+        (lambda folder: flip(folder / "a.expr.parquet"), "a.expr.parquet was changed"),
         (lambda folder: flip(folder / "sound.npy"), "sound.npy was changed"),
         (lambda folder: (folder / "a.tar").unlink(), "a.tar is missing"),
         (lambda folder: (folder / "b.tar").touch(), "b.tar was not made by prepare"),
@@ -118,10 +119,18 @@ def test_audio_of_another_length_is_named(store: Path) -> None:
 
 def test_table_of_another_length_is_named(store: Path) -> None:
     video = StoredVideo("a", "train", store / "recordings/a", None, None)
-    write_frame_table(video.folder / "a.parquet", replace(video.frames, size=np.zeros(10, np.int32)))
+    path = video.folder / "a.parquet"
+    write_frame_table(path, video.frames.time, video.frames.offset, np.zeros(10, np.int32))
     seal(store)
     (problem,) = found(store)
     assert problem.detail == "a.parquet has 10 frames, 0 crops, where 10 and 2 are expected"
+
+
+def test_labels_of_another_length_are_named(store: Path) -> None:
+    write_labels(store / "recordings/a/a.expr.parquet", np.zeros(9, np.int8), EXPR)
+    seal(store)
+    (problem,) = found(store)
+    assert problem.detail == "a.expr.parquet has 9 frames, where 10 are expected"
 
 
 @pytest.mark.parametrize("key", ["digest", "videos"])
