@@ -1,25 +1,24 @@
-"""The settings of a training run: frozen dataclasses, YAML files, and the run's signature.
+"""The settings of a training run: frozen dataclasses and YAML files.
 
 S marks a value that the paper states, D our default where it is silent. Shipped settings files are in
 `abaw_expr/recipes`.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from tyro.conf import arg
 
 from abaw_expr.errors import SettingsError, unreadable
-from abaw_expr.files import digest, write_text
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.files import write_text
+from abaw_expr.tasks.task import TASKS, Task
 
 RECIPES = Path(__file__).parent / "recipes"
-BRANCHES = ("audio", "visual")
-"""The branches of the two-branch system, in the order m, n of the proportional fusion."""
 QUADRANT_PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 
 
@@ -29,9 +28,22 @@ class _Strict:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
-def _require(condition: bool, flag: str, found: object, expected: str) -> None:
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_Entry = TypeVar("_Entry")
+
+
+def _require(condition: object, flag: str, found: object, expected: str) -> None:
     if not condition:
         raise SettingsError(f"the setting {flag} cannot be used", found=found, expected=expected)
+
+
+def known_entry(registry: Mapping[str, _Entry], name: str, what: str) -> _Entry:
+    """The entry of a registry. Raises SettingsError, with the names that there are, for another name."""
+    if name not in registry:
+        near = get_close_matches(name, registry, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else None
+        raise SettingsError(f"{what} is unknown", found=name, expected=" or ".join(registry), remedy=remedy)
+    return registry[name]
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,16 @@ class DataSettings(_Strict):
     spacing: float = 0.2
     """Seconds between the images of a sample."""
     balance: float = 0.0
-    """Class balancing when frames are sampled: 0 keeps their frequencies, 1 makes all classes equally frequent."""
+    """Balancing when frames are sampled: 0 keeps the frequencies of classes, or of bins of values, 1 makes them equally
+    frequent. Action units are balanced by `loss.class-weight`."""
     video_balance: float = 0.0
     """Video balancing when frames are sampled: 0 samples by length, 1 makes all videos equally frequent."""
     sequence: int = 1
     """Sequence length: consecutive frames, a stride apart, that are sampled together and share one pass over their
-    audio."""
+    audio; a temporal model sees them as one stretch."""
+    hop: int = 0
+    """Frames from the start of one stretch of a temporal model to the next; 0: the sequence length. Where stretches
+    overlap, predictions are averaged."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.stride < math.inf, "data.stride", self.stride, "seconds, 0 or more")
@@ -62,6 +78,7 @@ class DataSettings(_Strict):
         _require(0 <= self.balance <= 1, "data.balance", self.balance, "a number in [0, 1]")
         _require(0 <= self.video_balance <= 1, "data.video-balance", self.video_balance, "a number in [0, 1]")
         _require(self.sequence >= 1, "data.sequence", self.sequence, "a count of at least 1")
+        _require(0 <= self.hop <= self.sequence, "data.hop", self.hop, "a count from 0 to data.sequence")
 
 
 @dataclass(frozen=True)
@@ -87,24 +104,64 @@ class AugmentSettings(_Strict):
 
 
 @dataclass(frozen=True)
-class ModelSettings(_Strict):
-    """The networks. Their layers are fixed; an ablation changes these parts."""
+class StreamSettings(_Strict):
+    """One stream of a branch: an encoder, and a model over time behind it."""
 
-    branches: tuple[str, ...] = BRANCHES
-    """The branches to train: `audio`, `visual`, or both end to end."""
+    encoder: str
+    """Encoder, such as `mcnn` (audio) or `rhcnn` (images)."""
+    weights: str = ""
+    """File of weights that the encoder starts from; empty: drawn from the seed."""
+    temporal: str = "none"
+    """Temporal model over the features of a stretch of `data.sequence` frames: none, lstm or tcn."""
+
+
+@dataclass(frozen=True)
+class BranchSettings(_Strict):
+    """A branch: one stream, or several that are joined; it gives one vote a frame."""
+
+    encoder: str = ""
+    """Encoder of the branch's only stream, such as `mcnn` or `rhcnn`; empty where `streams` names several."""
+    weights: str = ""
+    """File of weights that the encoder starts from; empty: drawn from the seed."""
+    temporal: str = "none"
+    """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
+    streams: dict[str, StreamSettings] = field(default_factory=dict)
+    """Several streams by name, each with encoder, weights and temporal."""
+    join: str = "concatenation"
+    """How streams become one: concatenation."""
+    weight: int = 1
+    """Weight of the branch's vote in the fusion that the loss trains through, 1 to 5 (S: m of audio, n of visual)."""
+
+    def __post_init__(self) -> None:
+        one = bool(self.encoder) != bool(self.streams)
+        _require(one, "branches: a branch", self.encoder or "nothing", "an encoder or streams, one of the two")
+        _require(not (self.streams and self.weights), "branches.weights", self.weights, "the weights of each stream")
+        _require(1 <= self.weight <= 5, "branches.weight", self.weight, "an integer from 1 to 5")
+
+    @property
+    def over_time(self) -> bool:
+        """Whether it has a temporal model."""
+        return any(temporal != "none" for temporal in (self.temporal, *(one.temporal for one in self.streams.values())))
+
+    def streams_of(self, name: str) -> dict[str, StreamSettings]:
+        """The streams by name; the only one is called as the branch `name`, whose temporal model is the branch's."""
+        return self.streams or {name: StreamSettings(self.encoder, self.weights)}
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Strict):
+    """Parts of the encoders, and of what stands behind them."""
+
     attention: bool = True
     """Global channel-spatial attention on both feature maps (S)."""
     attention_groups: int = 1
     """Groups of the two 7x7 convolutions in the attention (S: 1; 4 has a quarter of the parameters)."""
     mixing_groups: int = 1
-    """Groups of the 1x1 convolutions between channel shuffles of the visual branch (D: 1, or 4)."""
+    """Groups of the 1x1 convolutions between channel shuffles of the visual encoder (D: 1, or 4)."""
     dropout: float = 0.2
-    """Dropout before the last linear layer (S)."""
+    """Dropout before the last linear layer (S), and in a TCN."""
 
     def __post_init__(self) -> None:
-        known = bool(self.branches) and set(self.branches) <= set(BRANCHES)
-        unique = len(set(self.branches)) == len(self.branches)
-        _require(known and unique, "model.branches", self.branches, "audio, visual or both, each once")
         _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")
         _require(self.mixing_groups in (1, 4), "model.mixing-groups", self.mixing_groups, "1 or 4")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
@@ -112,12 +169,9 @@ class ModelSettings(_Strict):
 
 @dataclass(frozen=True)
 class LossSettings(_Strict):
-    """The coarse-fine granularity loss on fused log probabilities (equations 6 to 8 of the paper)."""
+    """The loss on the fused votes. Classes: coarse-fine granularity loss (equations 6 to 8 of the paper); values: 1 -
+    CCC; action units: binary cross-entropy."""
 
-    m: int = 1
-    """Weight of the audio branch in the fusion that the loss trains through, 1 to 5."""
-    n: int = 1
-    """Weight of the visual branch in it, 1 to 5."""
     mu12: float = 0.5
     """Misclassification cost between quadrants 1 and 2: pleasure differs (D: 0.5, as mu34)."""
     mu13: float = 0.75
@@ -133,23 +187,22 @@ class LossSettings(_Strict):
     every_error: float = 0.0
     """One cost of every misclassification, whatever its quadrants: the control of the six."""
     class_weight: float = 0.0
-    """Class weights: a class's fraction of the samples to the power of minus this; 0: equal weights."""
-    quadrants: tuple[int, ...] = EXPR.quadrants
-    """Each class's quadrant 1..4, 0 for none, in the order of the classes (D)."""
+    """Class weights: a class's fraction of the samples to the power of minus this; 0: equal weights. For action units
+    the ratio of inactive to active frames to the power of this weighs the active ones."""
+    quadrants: tuple[int, ...] = ()
+    """Each class's quadrant 1..4, 0 for none, in the order of the classes; empty: those of the task (D)."""
     label_smoothing: float = 0.0
     """Fraction of the target that is spread evenly over all classes."""
     branch_weight: float = 0.0
-    """Weight of each branch's own cross-entropy beside the fused loss (S: 0)."""
+    """Weight of the branches' own losses, without costs, beside the fused loss (S: 0)."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("loss.m", self.m), ("loss.n", self.n)):
-            _require(1 <= value <= 5, flag, value, "an integer from 1 to 5")
         for (j, k), mu in zip(QUADRANT_PAIRS, self.mu, strict=True):
             _require(0 <= mu <= 1, f"loss.mu{j}{k}", mu, "a number in [0, 1]")
         _require(0 <= self.every_error <= 1, "loss.every-error", self.every_error, "a number in [0, 1]")
         _require(0 <= self.class_weight <= 1, "loss.class-weight", self.class_weight, "a number in [0, 1]")
-        known = len(self.quadrants) == EXPR.n_columns and set(self.quadrants) <= {0, 1, 2, 3, 4}
-        _require(known, "loss.quadrants", self.quadrants, f"{EXPR.n_columns} integers from 0 to 4")
+        known = set(self.quadrants) <= {0, 1, 2, 3, 4}
+        _require(known, "loss.quadrants", self.quadrants, "integers from 0 to 4")
         _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a fraction in [0, 1)")
         _require(0 <= self.branch_weight < math.inf, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
 
@@ -231,10 +284,17 @@ class ComputeSettings(_Strict):
         _require(0 <= self.save_every < math.inf, "compute.save-every", self.save_every, "seconds, 0 or more")
 
 
+def two_branches() -> dict[str, BranchSettings]:
+    """The two-branch system: audio and visual, in the order m, n of the proportional fusion (S)."""
+    return {"audio": BranchSettings("mcnn"), "visual": BranchSettings("rhcnn")}
+
+
 @dataclass(frozen=True)
 class Settings(_Strict):
     """Everything that decides what a training run computes."""
 
+    task: str = "expr"
+    """What is trained: expr, va (valence and arousal) or au (action units)."""
     seed: int = 0
     """Seed of initial weights, sampling and augmentation; on a CPU the same seed gives the same run."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
@@ -242,15 +302,48 @@ class Settings(_Strict):
     names the one used. 64-true is slow, for checks with almost no rounding."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    branches: dict[str, BranchSettings] = field(default_factory=two_branches)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
+        known_entry(TASKS, self.task, "the task")
+        columns = self.task_of.n_columns
+        quadrants = self.loss.quadrants
+        _require(len(quadrants) in (0, columns), "loss.quadrants", quadrants, f"{columns} integers from 0 to 4")
+        _require(self.branches, "branches", "none", "a branch at least")
+        for name, branch in self.branches.items():
+            for one in (name, *branch.streams):
+                _require(_NAME.fullmatch(one), "branches: the name", one, "letters, digits and hyphens, a letter first")
+            _require(name != "fused", "branches: the name", name, "another one: it is that of their fusion")
+        over_time = self.over_time and self.data.sequence == 1
+        _require(not over_time, "data.sequence", 1, "2 frames or more, for the temporal model")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         whole = self.optimiser.batch_size % self.data.sequence == 0
         _require(whole, "data.sequence", self.data.sequence, "a divisor of optimiser.batch-size")
+
+    @property
+    def task_of(self) -> Task:
+        """The task of that name."""
+        return TASKS[self.task]
+
+    @property
+    def over_time(self) -> bool:
+        """Whether a network has a temporal model, and so is given stretches of frames."""
+        return any(branch.over_time for branch in self.branches.values())
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The weights of the branches in the fusion that the loss trains through: m and n of the paper."""
+        return {name: branch.weight for name, branch in self.branches.items()}
+
+    def only(self, names: Sequence[str]) -> Self:
+        """These settings with some of their branches. Raises SettingsError for the name of no branch."""
+        for name in names:
+            known_entry(self.branches, name, "the branch")
+        return replace(self, branches={name: branch for name, branch in self.branches.items() if name in names})
 
 
 def recipe(name: str) -> Path:
@@ -287,7 +380,7 @@ def settings_from(values: Any, path: Path | None = None) -> Settings:
         raise SettingsError("is not a settings file", path=path, found=found, expected=expected)
 
     try:
-        return TypeAdapter(Settings).validate_python(values)
+        return TypeAdapter(Settings).validate_python(_as_now(values))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "settings"
@@ -299,9 +392,25 @@ def settings_from(values: Any, path: Path | None = None) -> Settings:
         raise SettingsError(problem.problem, path=path, found=problem.found, expected=problem.expected) from problem
 
 
+def _as_now(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier version, which had `model.branches`, `loss.m` and `loss.n`, as they are said now."""
+    model, loss = ({**group} if isinstance(group := values.get(name), dict) else {} for name in ("model", "loss"))
+    known = two_branches()
+    names = model.pop("branches", None) or ([*known] if loss.keys() & {"m", "n"} else [])
+    if "branches" in values or not (isinstance(names, list) and names and set(names) <= known.keys()):
+        return values
+    weights = {"audio": loss.pop("m", 1), "visual": loss.pop("n", 1)}
+    branches = {name: {"encoder": known[name].encoder, "weight": weights[name]} for name in known if name in names}
+    changed = {"model": model, "loss": loss}
+    return values | {"branches": branches} | {name: group for name, group in changed.items() if name in values}
+
+
 def _nearest(key: str) -> str:
     """What to do about an unknown setting."""
     known = [f"{group}.{name}" for group, part in asdict(Settings()).items() if isinstance(part, dict) for name in part]
+    above = key.rpartition(".")[0]
+    if above.startswith("branches."):
+        known = [f"{above}.{part.name}" for part in fields(BranchSettings)]
     near = get_close_matches(key, known, n=1)
     return (f"Did you mean {near[0]}? " if near else "") + "`train --help` lists the settings."
 
@@ -316,48 +425,6 @@ def save_settings(settings: Settings, path: Path) -> None:
     import yaml
 
     write_text(path, yaml.safe_dump(dump_settings(settings), sort_keys=False))
-
-
-def signature(settings: Settings, data: str, start: str | None = None, heads: Any = None) -> str:
-    """The identity of a run: a hash of all that decides its result, without devices, workers and paths.
-
-    `data` is the digest of the store, `start` the digest of initial weights from other runs, and `heads` says what
-    the heads were trained on again; both are None otherwise.
-    """
-    values = dump_settings(settings)
-    del values["compute"]
-    others = {"start": start, "heads": heads, "parts": _parts(settings)}
-    return digest({"settings": values, "data": data} | {name: value for name, value in others.items() if value})
-
-
-def differences(before: Settings, after: Settings) -> list[str]:
-    """The settings that differ between runs, each as `name: before -> after`; of `compute` only what BN depends on."""
-    first, second = _flat(dump_settings(before)), _flat(dump_settings(after))
-    same_parts = _parts(before) == _parts(after)
-    return [
-        f"{name.replace('_', '-')}: {first[name]} -> {second[name]}"
-        for name in first
-        if first[name] != second[name] and (not name.startswith("compute.") or (not same_parts and name in _OF_PARTS))
-    ]
-
-
-_OF_PARTS = ("compute.devices", "compute.nodes", "compute.micro_batch")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _parts(settings: Settings) -> int | None:
-    """In how many micro-batches BN normalises a batch; None if it is one, whatever the number of devices."""
-    compute = settings.compute
-    share = -(-settings.optimiser.batch_size // (compute.devices * compute.nodes))
-    parts = -(-share // (compute.micro_batch or share))
-    return parts if parts > 1 else None
 
 
 def _plain(value: Any) -> Any:

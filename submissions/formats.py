@@ -35,7 +35,7 @@ class Format:
 
 
 MULTI_TASK = Format("multi-task", "image,valence,arousal,expression,aus", (VA, EXPR, AU))
-FORMATS = (*(Format(task.name, task.submission_header, (task,)) for task in TASKS), MULTI_TASK)
+FORMATS = (*(Format(task.name, task.submission_header, (task,)) for task in TASKS.values()), MULTI_TASK)
 
 VALIDATION_FRAMES = {"expression": (83176, 6127, 5322, 8473, 34941, 25594, 12338, 108259)}
 """Annotated frames of each class of a field in the validation set, counted in the release since the 5th edition."""
@@ -46,7 +46,7 @@ def per_video(task: Task) -> Format:
     return Format(f"{task.name} a video", task.header, (task,))
 
 
-PER_VIDEO = tuple(map(per_video, TASKS))
+PER_VIDEO = tuple(map(per_video, TASKS.values()))
 
 
 def recognise(header: str) -> Format | None:

@@ -47,6 +47,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
             # It was written for an earlier layout of this project.
             before, now = "abaw_expr.data.drawing import film", f"{drawing.__name__} import draw_video"
             script = (SHARED / "film.py").read_text().replace(before, now)
+            script = script.replace("np.random.default_rng(1)):", "np.random.default_rng(1)).frames:")
             (tmp_path / "film.py").write_text(script)
             shutil.copytree(SHARED / case, folder)
             environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -16,10 +16,10 @@ from abaw_expr.outputs.decision import Decision, Vote, equal_weights
 from abaw_expr.outputs.fusion import fill, fuse, smooth
 from abaw_expr.outputs.joining import read_joined, rename
 from abaw_expr.outputs.table import Outputs, label_columns, read_outputs, write_outputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import AU, EXPR, VA, Task
 from abaw_expr.version import VERSION
+from tests.helpers.branches import BRANCHES
 from tests.helpers.challenges import COMPOUND, EVERY, make_table, make_video
 from tuning.grid import statistics_tensor
 from tuning.selection import decide, search

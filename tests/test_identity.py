@@ -10,11 +10,11 @@ from abaw_expr.errors import RunError
 from abaw_expr.files import read_json
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
-from abaw_expr.settings import Settings, save_settings, signature
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.settings import Settings, save_settings
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
 from abaw_expr.training.predict import predict, wanted_of_split
 from abaw_expr.training.run import RunFolder
+from abaw_expr.training.signature import signature
 from tests.helpers.fitting import AUDIO, fit, opened
 from tests.helpers.tiny import contents
 from tuning.features import cached_features
@@ -31,7 +31,7 @@ def said(run: RunFolder, store: Path, split: str = "val", checkpoint: str = "las
     """What a run says of a split's videos."""
     whole = opened(store)
     wanted = wanted_of_split(whole, split)
-    return predict(run, whole, EXPR, split, wanted, 1.0, "cpu", checkpoint, lambda done, total: None)  # type: ignore[arg-type]
+    return predict(run, whole, split, wanted, 1.0, "cpu", checkpoint, lambda done, total: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("part", "devices", "same"), [(8, 1, False), (8, 2, True), (16, 1, True), (4, 2, False)])
@@ -70,16 +70,16 @@ def test_settings_that_were_edited_predict_nothing(
 def test_heads_trained_again_are_another_run_though_the_loss_is_the_same(
     run: RunFolder, store: Path, tmp_path: Path
 ) -> None:
-    features = cached_features(tmp_path / "f.pt", run, opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
+    features = cached_features(tmp_path / "f.pt", run, opened(store), 1.0, "cpu", lambda done, total: None)
     for seed in (1, 2):
-        refit(run, features, AUDIO, EXPR, seed, tmp_path / str(seed))
+        refit(run, features, AUDIO, seed, tmp_path / str(seed))
     runs = [run, *(RunFolder(tmp_path / str(seed)) for seed in (1, 2))]
     assert len({load_checkpoint(one.best).signature for one in runs}) == 3
     for one in runs:
         assert read_json(one.manifest, RunError, "")["signature"] == load_checkpoint(one.last).signature
         (source,) = said(one, store).branches.values()
         assert source.run == load_checkpoint(one.last).signature
-    again = cached_features(tmp_path / "g.pt", runs[1], opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
+    again = cached_features(tmp_path / "g.pt", runs[1], opened(store), 1.0, "cpu", lambda done, total: None)
     assert again.key["run"] == load_checkpoint(runs[1].last).signature
 
 

@@ -12,18 +12,19 @@ from abaw_expr.errors import SettingsError
 from abaw_expr.settings import (
     QUADRANT_PAIRS,
     RECIPES,
+    BranchSettings,
     ComputeSettings,
-    LossSettings,
     Settings,
     dump_settings,
     load_settings,
     recipe,
     save_settings,
     settings_from,
-    signature,
+    two_branches,
 )
+from abaw_expr.training.signature import signature
 
-SHIPPED = ("demo", "modern", "paper")
+SHIPPED = ("au", "demo", "modern", "paper", "va")
 
 
 def test_every_shipped_file_is_known() -> None:
@@ -54,10 +55,12 @@ def test_paper_is_the_papers_recipe() -> None:
     assert settings.data.stride > 0, "frames at equal intervals, it says"
     assert (settings.data.balance, settings.data.video_balance) == (0, 0)
     model = settings.model
-    assert (model.branches, model.attention, model.dropout) == (("audio", "visual"), True, 0.2)
+    assert [*settings.branches.items()] == [*two_branches().items()]
+    assert (model.attention, model.dropout) == (True, 0.2)
     assert (model.attention_groups, model.mixing_groups) == (1, 1)
     loss = settings.loss
-    assert (loss.m, loss.n, loss.label_smoothing, loss.branch_weight) == (1, 1, 0, 0)
+    assert settings.weights == {"audio": 1, "visual": 1}
+    assert (loss.label_smoothing, loss.branch_weight) == (0, 0)
     assert dict(zip(QUADRANT_PAIRS, loss.mu, strict=True)) == {
         (1, 2): 0.5,
         (1, 3): 0.75,
@@ -66,7 +69,7 @@ def test_paper_is_the_papers_recipe() -> None:
         (2, 4): 0.75,
         (3, 4): 0.5,
     }
-    assert loss.quadrants == (4, 2, 2, 2, 1, 3, 1, 0)
+    assert (loss.quadrants or settings.task_of.quadrants) == (4, 2, 2, 2, 1, 3, 1, 0)
 
 
 def test_modern_costs_a_seventh_of_the_paper() -> None:
@@ -92,7 +95,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
     assert settings == replace(
         Settings(),
         seed=4,
-        loss=LossSettings(m=3),
+        branches={"audio": BranchSettings("mcnn", weight=3), "visual": BranchSettings("rhcnn")},
         optimiser=replace(Settings().optimiser, learning_rate=3e-5),
     )
 
@@ -105,6 +108,8 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("data: {val-stride: 1}", "data.val-stride"),
         ("loss: {mu: [0, 0, 0, 0, 0, 0]}", "loss.mu"),
         ("optimizer: {}", "optimizer"),
+        ("branches: {audio: {encoder: mcnn, weigth: 2}}", "branches.audio.weigth"),
+        ("branches: {both: {streams: {face: {encoder: rhcnn, join: x}}}}", "branches.both.streams.face.join"),
     ],
 )
 def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
@@ -121,8 +126,12 @@ def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
         ("data: {stride: [1]}", "data.stride"),
         ("data: {frames_per_sample: 1.5}", "data.frames_per_sample"),
         ("augment: {flip: sometimes}", "augment.flip"),
-        ("model: {branches: audio}", "model.branches"),
-        ("model: {branches: [1]}", "model.branches.0"),
+        ("branches: audio", "branches"),
+        ("branches: [audio]", "branches"),
+        ("branches: {audio: mcnn}", "branches.audio"),
+        ("branches: {audio: {encoder: [1]}}", "branches.audio.encoder"),
+        ("branches: {audio: {encoder: mcnn, weight: heavy}}", "branches.audio.weight"),
+        ("branches: {audio: {streams: [mcnn]}}", "branches.audio.streams"),
         ("loss: {quadrants: [a, 2, 2, 2, 1, 3, 1, 0]}", "loss.quadrants.0"),
         ("optimiser: {name: adam}", "optimiser.name"),
         ("optimiser: {epochs: some}", "optimiser.epochs"),
@@ -150,16 +159,15 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "data.balance": [-0.1, 1.1, float("nan")],
     "data.video_balance": [-0.1, 1.1, float("nan")],
     "data.sequence": [0, -1, 3, 32],
+    "data.hop": [-1, 2],
     "augment.frequency_mask": [-1],
     "augment.time_mask": [-1],
     "augment.crop": [0, 0.05, 1.01],
     "augment.jitter": [-0.1, 1],
-    "model.branches": [[], ["audio", "audio"], ["text"]],
+    "branches.weight": [0, 6],
     "model.attention_groups": [0, 2, 8],
     "model.mixing_groups": [0, 2],
     "model.dropout": [-0.1, 1],
-    "loss.m": [0, 6],
-    "loss.n": [0, 6],
     **{f"loss.mu{j}{k}": [-0.1, 1.1, float("nan")] for j, k in QUADRANT_PAIRS},
     "loss.quadrants": [[1, 2], [5, 2, 2, 2, 1, 3, 1, 0], [-1, 2, 2, 2, 1, 3, 1, 0]],
     "loss.every_error": [-0.1, 1.1, float("nan")],
@@ -180,7 +188,9 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "compute.save_every": [-1, float("inf"), float("nan")],
 }
 UNRANGED = {
+    "task",
     "precision",
+    *(f"branches.{name}" for name in ("encoder", "weights", "temporal", "streams", "join")),
     "augment.flip",
     "model.attention",
     "optimiser.name",
@@ -191,7 +201,11 @@ UNRANGED = {
 
 
 def nested(key: str, value: object) -> dict[str, Any]:
+    """A file that says one setting; `branches.` stands for the audio branch."""
     group, _, name = key.rpartition(".")
+    if group == "branches":
+        encoder = {} if name == "streams" else {"encoder": "mcnn"}
+        return {"branches": {"audio": encoder | {name: value}, "visual": {"encoder": "rhcnn"}}}
     return {group: {name: value}} if group else {name: value}
 
 
@@ -203,13 +217,73 @@ def test_value_out_of_its_range_is_refused_by_the_flags_name(tmp_path: Path, key
 
 
 def keys() -> list[str]:
-    """Every setting, as `group.name`."""
+    """Every setting, as `group.name`; `branches.name` of a branch, whatever it is called."""
+    groups = {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
+    groups["branches"] = groups["branches"]["audio"]
     return [
-        f"{group.name}.{inner.name}" if is_dataclass(value) else group.name
-        for group in fields(Settings)
-        for value in [getattr(Settings(), group.name)]
-        for inner in (fields(value) if is_dataclass(value) else [group])
+        f"{group}.{name}" if name else group
+        for group, value in groups.items()
+        for name in ([field.name for field in fields(value)] if is_dataclass(value) else [""])
     ]
+
+
+TWO = {"face": {"encoder": "rhcnn"}, "scene": {"encoder": "rhcnn", "temporal": "tcn"}}
+
+
+@pytest.mark.parametrize(
+    ("branches", "message"),
+    [
+        ({}, "branches cannot be used; found 'none'; expected a branch at least"),
+        ({"fused": {"encoder": "mcnn"}}, "the name cannot be used; found 'fused'; expected another one"),
+        ({"": {"encoder": "mcnn"}}, "the name cannot be used; found ''; expected letters, digits and hyphens"),
+        ({"an_ear": {"encoder": "mcnn"}}, "the name cannot be used; found 'an_ear'; expected letters"),
+        ({"a": {"streams": {"x.y": {"encoder": "mcnn"}}}}, "the name cannot be used; found 'x.y'; expected letters"),
+        ({"a": {}}, "a branch cannot be used; found 'nothing'; expected an encoder or streams, one of the two"),
+        ({"a": {"encoder": "mcnn", "streams": TWO}}, "a branch cannot be used; found 'mcnn'; expected an encoder or"),
+        ({"a": {"weights": "w.pt", "streams": TWO}}, "branches.weights cannot be used; found 'w.pt'; expected the w"),
+        ({"a": {"streams": TWO}}, "data.sequence cannot be used; found 1; expected 2 frames or more, for the temporal"),
+        ({"a": {"encoder": "mcnn", "temporal": "lstm"}}, "data.sequence cannot be used; found 1; expected 2 frames"),
+    ],
+)
+def test_branches_that_cannot_be_are_refused(branches: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)) as error:
+        load_settings(write(tmp_path, yaml.safe_dump({"branches": branches})))
+    assert str(error.value).startswith(f"{tmp_path}/mine.yaml: the setting ")
+
+
+def test_an_unknown_task_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"mine\.yaml: the task is unknown; found 'exp'; expected expr or va or au"):
+        load_settings(write(tmp_path, "task: exp"))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now"),
+    [
+        ("model: {branches: [visual]}", {"visual": BranchSettings("rhcnn")}),
+        (
+            "model: {branches: [visual, audio], dropout: 0.2}\nloss: {n: 2}",
+            {"visual": BranchSettings("rhcnn", weight=2)},
+        ),
+        (
+            "loss: {m: 4, n: 2}",
+            {"audio": BranchSettings("mcnn", weight=4), "visual": BranchSettings("rhcnn", weight=2)},
+        ),
+        ("model: {branches: [audio]}\nloss: {m: 5, n: 1}", {"audio": BranchSettings("mcnn", weight=5)}),
+    ],
+)
+def test_what_an_earlier_version_wrote_is_read(earlier: str, now: dict[str, BranchSettings], tmp_path: Path) -> None:
+    found = load_settings(write(tmp_path, earlier))
+    both = {"audio": BranchSettings("mcnn"), **now} if "audio]" in earlier and "visual" in earlier else now
+    assert [*found.branches.items()] == [*both.items()], "audio stands before visual, as it did"
+    assert replace(found, branches=two_branches()) == Settings()
+
+
+def test_settings_with_some_of_their_branches() -> None:
+    settings = replace(Settings(), seed=4)
+    assert settings.only(("visual",)) == replace(settings, branches={"visual": BranchSettings("rhcnn")})
+    assert [*settings.only(("visual", "audio")).branches] == ["audio", "visual"]
+    with pytest.raises(SettingsError, match="the branch is unknown; found 'vis'; expected audio or visual"):
+        settings.only(("vis",))
 
 
 def test_every_number_has_a_range() -> None:
@@ -226,15 +300,20 @@ def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str, message: str
 
 
 def test_missing_file_is_refused_with_the_shipped_names(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read .*one of: demo, modern, paper\."):
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read .*one of: au, demo, modern, paper, va\."):
         load_settings(tmp_path / "none.yaml")
 
 
 CHANGES: dict[str, Any] = {
+    "task": "va",
     "seed": 1,
     "precision": "bf16-mixed",
     "augment.flip": False,
-    "model.branches": ["audio"],
+    "branches.encoder": "rhcnn",
+    "branches.weights": "weights.pt",
+    "branches.temporal": "lstm",
+    "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
+    "branches.join": "another",
     "model.attention": False,
     "model.attention_groups": 4,
     "model.mixing_groups": 4,
@@ -245,18 +324,24 @@ CHANGES: dict[str, Any] = {
 }
 
 
+STRETCHES = {"data": {"sequence": 2}}
+"""What a temporal model needs."""
+
+
 def changed(key: str) -> Settings:
     """The defaults but for one setting, which has another good value."""
     group, _, name = key.rpartition(".")
-    default = getattr(getattr(Settings(), group) if group else Settings(), name)
+    above: Any = getattr(Settings(), group) if group else Settings()
+    default = getattr(above["audio"] if group == "branches" else above, name)
     other = default + 1 if type(default) is int else default / 2 + 0.01 if type(default) is float else None
-    return settings_from(nested(key, CHANGES.get(key, other)))
+    return settings_from((STRETCHES if key == "branches.temporal" else {}) | nested(key, CHANGES.get(key, other)))
 
 
 @pytest.mark.parametrize("key", [key for key in keys() if not key.startswith("compute.")])
 def test_signature_changes_with_every_setting(key: str) -> None:
-    assert changed(key) != Settings()
-    assert signature(changed(key), "data") != signature(Settings(), "data")
+    before = settings_from(STRETCHES) if key == "branches.temporal" else Settings()
+    assert changed(key) != before
+    assert signature(changed(key), "data") != signature(before, "data")
 
 
 def test_signature_ignores_where_the_work_is_done() -> None:
@@ -271,7 +356,13 @@ def test_signature_changes_with_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [Settings(), *(load_settings(recipe(name)) for name in SHIPPED), changed("loss.m")]
+    "settings",
+    [
+        Settings(),
+        *(load_settings(recipe(name)) for name in SHIPPED),
+        changed("branches.weight"),
+        changed("branches.streams"),
+    ],
 )
 def test_yaml_round_trip(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "run/settings.yaml"

@@ -28,7 +28,7 @@ from tuning.selection import search
 from tuning.space import RATIOS_ONLY, Space
 
 Changes = Mapping[str, Mapping[str, Any]]
-_PICTURES = {"branches": ["visual"]}
+_VISUAL = ("visual",)
 _NO_ATTENTION = {"attention": False}
 _NO_MU = {f"mu{j}{k}": 0.0 for j, k in QUADRANT_PAIRS}
 
@@ -48,12 +48,14 @@ class AblationRow:
     trained_as: str | None = None
     """The row whose networks it uses, with another decision; None: it trains its own."""
     space: Space = RATIOS_ONLY
+    branches: tuple[str, ...] = ()
+    """The branches that it trains; none: all of the recipe."""
 
 
 ABLATION_ROWS = (
-    AblationRow("v-base", "base", "V", {"model": _PICTURES | _NO_ATTENTION, "loss": _NO_MU}, None, 0.3189),
-    AblationRow("v-gcsa", "base + GCSA", "V", {"model": _PICTURES, "loss": _NO_MU}, "v-base", 0.3353),
-    AblationRow("v-full", "base + GCSA + coarse-fine", "V", {"model": _PICTURES}, "v-gcsa", 0.3559),
+    AblationRow("v-base", "base", "V", {"model": _NO_ATTENTION, "loss": _NO_MU}, None, 0.3189, branches=_VISUAL),
+    AblationRow("v-gcsa", "base + GCSA", "V", {"loss": _NO_MU}, "v-base", 0.3353, branches=_VISUAL),
+    AblationRow("v-full", "base + GCSA + coarse-fine", "V", {}, "v-gcsa", 0.3559, branches=_VISUAL),
     AblationRow("av-base", "base", "V + A", {"model": _NO_ATTENTION, "loss": _NO_MU}, None, 0.4262),
     AblationRow("av-gcsa", "base + GCSA", "V + A", {"loss": _NO_MU}, "av-base", 0.4592),
     AblationRow("av-full", "base + GCSA + coarse-fine", "V + A", {}, "av-gcsa", 0.4651),
@@ -109,10 +111,10 @@ class RowResult:
         return float(np.std(self.f1, ddof=1)) if len(self.f1) > 1 else None
 
 
-def apply(changes: Changes, base: Settings, seed: int) -> Settings:
+def apply(row: AblationRow, base: Settings, seed: int) -> Settings:
     """The settings of a row: those of the recipe with the row's changes."""
-    values = dump_settings(base)
-    for group, change in changes.items():
+    values = dump_settings(base.only(row.branches) if row.branches else base)
+    for group, change in row.changes.items():
         values[group] |= change
     return settings_from(values | {"seed": seed})
 
@@ -125,7 +127,7 @@ def jobs_of(rows: Sequence[AblationRow], base: Settings, seeds: int, out: Path) 
 def job_of(row: AblationRow, base: Settings, seed: int, out: Path) -> Job:
     """The training whose networks a row uses."""
     trained = row if row.trained_as is None else next(x for x in ABLATION_ROWS if x.name == row.trained_as)
-    return Job(f"{trained.name}-{seed}", apply(trained.changes, base, seed), out / "runs")
+    return Job(f"{trained.name}-{seed}", apply(trained, base, seed), out / "runs")
 
 
 def results(out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, task: Task) -> list[RowResult]:
@@ -146,7 +148,7 @@ def results(out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, 
                 nested=None if None in nested else float(np.mean(np.array(nested, float))),
                 interval=bootstrap_interval(confusions, macro_f1, seed=0),
                 difference=None if against is None else bootstrap_difference(confusions, against, macro_f1, seed=0),
-                parameters=_parameters(apply(row.changes, base, 0)),
+                parameters=_parameters(apply(row, base, 0)),
                 seconds=float(np.mean([job.run.read_summary()["seconds"] for job in jobs])),
             )
         )
@@ -156,4 +158,4 @@ def results(out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, 
 def _parameters(settings: Settings) -> int:
     from abaw_expr.models.describe import describe
 
-    return sum(describe(settings.model)["parameters"].values())
+    return sum(describe(settings)["parameters"].values())

@@ -1,6 +1,6 @@
 """The inputs of a trained run's classification heads, cached, so that heads can be trained without the encoders.
 
-Shapes: k frames, n validation frames, V views of a sample (audio has one), K classes.
+Shapes: k frames, n validation frames, V views of a sample (audio has one), C columns of the task, F its fields.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,14 @@ from abaw_expr.data.store.store import Store
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
 from abaw_expr.files import file_digest
-from abaw_expr.models.network import Branch, Network, fold_batch_norm
+from abaw_expr.models.branch import Branch
+from abaw_expr.models.network import Network, fold_batch_norm
+from abaw_expr.outputs.table import label_columns
 from abaw_expr.settings import Settings
+from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_tensors
-from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.evaluation import branch_numbers, build_fabric, read_by
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import RunFolder
 
@@ -38,11 +41,11 @@ class HeadSamples:
     """float32 [k, V, width] by branch: the pooled features after attention; 0 where the modality is missing."""
     present: dict[str, Tensor]
     """bool [k] by branch."""
-    label: Tensor
-    """int64 [k], all annotated."""
+    target: Tensor
+    """int64 [k], the class, or float [k, F], NaN where not annotated."""
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.target)
 
 
 @dataclass(frozen=True)
@@ -56,27 +59,27 @@ class Features:
     """float64 [k], proportional to the probability that training draws each training frame."""
     val: HeadSamples
     frames: dict[str, Any]
-    """Of the validation frames: `frame`, `time`, `crop` and `video`, [n] each, an index into the names `videos`."""
+    """Of the validation frames: `frame`, `time`, `crop` and `video`, [n] each, an index into the names `videos`; and
+    `label`, [n] or [n, F], as an outputs table has it."""
     heads: dict[str, dict[str, Tensor]]
-    """The run's heads by branch: `weight` [K, width] and `bias` [K]."""
+    """The run's heads by branch: `weight` [C, width] and `bias` [C]."""
     prior: list[float]
-    """[K], the fraction of each class in the run's loss."""
+    """[C], the mean label in the run's loss, such as the fraction of each class."""
     fractions: list[float]
-    """[K], the fraction of each class among the frames that heads are trained on, drawn by `draw_probabilities`."""
+    """[C], the mean label of the frames that heads are trained on, drawn by `draw_probabilities`."""
 
-    def frame_table(self) -> pd.DataFrame:
+    def frame_table(self, task: Task) -> pd.DataFrame:
         """The validation frames as rows of an outputs table, without the columns of branches."""
         columns = {name: self.frames[name].numpy() for name in ("frame", "time", "crop")}
         video = pd.Categorical.from_codes(self.frames["video"].numpy(), self.frames["videos"])
-        label = self.val.label.numpy().astype(np.int8)
-        return pd.DataFrame({"video": video, **columns, "label": label})
+        labels = self.frames["label"].numpy().reshape(len(self.val), -1).T
+        return pd.DataFrame({"video": video, **columns, **dict(zip(label_columns(task), labels, strict=True))})
 
 
 def cached_features(
     path: Path,
     run: RunFolder,
     store: Store,
-    task: Task,
     stride: float,
     accelerator: Literal["auto", "cpu", "cuda"],
     on_progress: OnProgress,
@@ -84,9 +87,14 @@ def cached_features(
     """The features of one frame every `stride` seconds (0: every frame), read from the file or computed and saved.
 
     They are computed with the run's last weights, as the best ones were chosen on validation. Raises RunError where the
-    run is not complete or was trained on another store.
+    run is not complete, was trained on another store, or has a temporal model, whose heads are trained with it only.
     """
     settings = run.load_settings()
+    if settings.over_time:
+        remedy = "Train a run with other settings; `train --initial-weights` begins with these weights."
+        raise RunError(
+            "has a temporal model, so its heads cannot be trained by themselves", path=run.root, remedy=remedy
+        )
     if run.last.exists() and not run.complete:
         raise RunError("is not complete", path=run.root, remedy="Train it to its end first.")
     trained = load_checkpoint(run.last)
@@ -97,8 +105,8 @@ def cached_features(
     cached = _read(path)
     if cached is None or cached.key != key:
         settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
-        network = load_network(run.last, settings, trained, task)
-        save_tensors(path, asdict(_collect(key, network, trained.prior, store, task, settings, on_progress)))
+        network = load_network(run.last, settings, trained)
+        save_tensors(path, asdict(_collect(key, network, trained.prior, store, settings, on_progress)))
         cached = _read(path)
         assert cached is not None
     return cached
@@ -118,15 +126,15 @@ def _collect(
     network: Network,
     prior: Sequence[float],
     store: Store,
-    task: Task,
     settings: Settings,
     on_progress: OnProgress,
 ) -> Features:
     """Runs the network on both splits."""
-    heads = {name: _weights(branch) for name, branch in branches(network).items()}
+    heads = {name: _weights(branch) for name, branch in network.own_branches().items()}
+    task = settings.task_of
     fabric = build_fabric(settings)
     fold_batch_norm(fabric.to_device(network))
-    train, val = (usable_frames(store, split, settings) for split in ("train", "val"))
+    train, val = (usable_frames(store, split, task, read_by(network)) for split in ("train", "val"))
     stride = key["interval"]
     train_indices, val_indices = (frames.frame_index.at_stride(frames.usable, stride) for frames in (train, val))
     before, total = len(train_indices), len(train_indices) + len(val_indices)
@@ -146,10 +154,11 @@ def _collect(
             "frame": torch.from_numpy(val.frame_index.row[val_indices] + 1),
             "time": torch.from_numpy(val.frame_index.time[val_indices]),
             "crop": torch.from_numpy(has_crop[val_indices]),
+            "label": torch.from_numpy(val.frame_index.label[val_indices]),
         },
         heads=heads,
         prior=list(prior),
-        fractions=np.bincount(train.frame_index.label[train_indices], draws, minlength=task.n_columns).tolist(),
+        fractions=metric_of(task).mean_label(train.frame_index.label[train_indices], draws),
     )
 
 
@@ -162,31 +171,30 @@ def _head_inputs(
     on_progress: OnProgress,
 ) -> HeadSamples:
     """The inputs of the heads for the frames at these indices [k], recorded by hooks."""
-    recorded: dict[str, list[Tensor]] = {name: [] for name in settings.model.branches}
+    own = network.own_branches()
+    recorded: dict[str, list[Tensor]] = {name: [] for name in own}
 
     def record(name: str, inputs: tuple[Tensor, ...]) -> None:
         recorded[name].append(inputs[0].float().cpu())
 
     hooks = [
         branch.head.register_forward_pre_hook(lambda head, inputs, name=name: record(name, inputs))
-        for name, branch in branches(network).items()
+        for name, branch in own.items()
     ]
-    p, _ = branch_probabilities(fabric, network, index, indices, settings, on_progress=on_progress)
+    p, _ = branch_numbers(fabric, network, index, indices, settings, on_progress=on_progress)
     for hook in hooks:
         hook.remove()
     present = {name: torch.from_numpy(~np.isnan(rows[:, 0])) for name, rows in p.items()}
     features = {}
-    for name, branch in branches(network).items():
+    for name, branch in own.items():
         rows = torch.cat([*recorded[name], torch.empty(0, linear_of(branch).in_features)])
+        if branch.of_frames is None:  # joined streams give features of every frame
+            features[name] = rows[:, None].masked_fill(~present[name][:, None, None], 0.0)
+            continue
         views = max(len(rows) // max(int(present[name].sum()), 1), 1)
         features[name] = torch.zeros(len(indices), views, rows.shape[1])
         features[name][present[name]] = rows.unflatten(0, (-1, views))
-    return HeadSamples(features, present, torch.from_numpy(index.label[indices]).long())
-
-
-def branches(network: Network) -> dict[str, Branch]:
-    """The branches of a network, by name."""
-    return {name: branch for name, branch in network.branches.items() if isinstance(branch, Branch)}
+    return HeadSamples(features, present, torch.from_numpy(index.target(indices)))
 
 
 def linear_of(branch: Branch) -> nn.Linear:

@@ -12,9 +12,9 @@ from queue import SimpleQueue
 from abaw_expr.data.store.store import read_manifest
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
-from abaw_expr.settings import Settings, load_settings, save_settings, signature
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.settings import Settings, load_settings, save_settings
 from abaw_expr.training.run import RunFolder
+from abaw_expr.training.signature import signature
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_pro
     `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
     settings or another store, and, at the end, where a training failed.
     """
-    digest = read_manifest(store, EXPR)["tasks"][EXPR.name]["digest"]
+    task = jobs[0].settings.task_of
+    digest = read_manifest(store, task)["tasks"][task.name]["digest"]
     for job in jobs:
         _check(job, digest)
     for job in jobs:

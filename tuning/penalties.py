@@ -30,10 +30,10 @@ from abaw_expr.data.workers import OnProgress
 from abaw_expr.files import digest, write_json
 from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings, signature
+from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Counts
-from abaw_expr.tasks.task import EXPR, Task
+from abaw_expr.tasks.task import EXPR
 from tuning.selection import nested_score, search
 from tuning.space import RATIOS_ONLY
 from tuning.study import SLOT, SharedStudy, TrialResult
@@ -123,7 +123,6 @@ class PenaltySearch:
 def search_heads(
     features: "Features",
     settings: Settings,
-    task: Task,
     options: StudyOptions,
     trials: int,
     batch: int,
@@ -133,29 +132,26 @@ def search_heads(
 
     def evaluate(asked: Sequence[Trial]) -> list[TrialResult]:
         mus = [_mu(trial.params) for trial in asked]
-        found = outputs_of_heads(features, mus, settings, task, options.seed)
-        return [_result(outputs, settings.loss) for outputs in found]
+        found = outputs_of_heads(features, mus, settings, options.seed)
+        return [_result(outputs, settings) for outputs in found]
 
     study = _study("heads", features.key, list(CONTROLS.values()), options, trials)
     study.work(batch, evaluate, on_progress)
     return _search("heads", study.done())
 
 
-def outputs_of_heads(
-    features: "Features", mus: Sequence[Mu], settings: Settings, task: Task, seed: int
-) -> Iterator[Outputs]:
+def outputs_of_heads(features: "Features", mus: Sequence[Mu], settings: Settings, seed: int) -> Iterator[Outputs]:
     """Trains heads with each of these penalties, at once, and yields the validation outputs of each."""
     from tuning.heads import train_heads, validation_outputs
 
-    heads = train_heads(features, mus, settings.loss, settings.optimiser.weight_decay, seed)
-    yield from validation_outputs(features, heads, task)
+    heads = train_heads(features, mus, settings, seed)
+    yield from validation_outputs(features, heads, settings.task_of)
 
 
 def search_networks(
     found: PenaltySearch | None,
     store: Store,
     settings: Settings,
-    task: Task,
     options: StudyOptions,
     count: int,
     on_progress: OnProgress,
@@ -177,11 +173,13 @@ def search_networks(
         mu = _mu(trial.params)
         run = RunFolder(options.out / "runs" / digest(mu))
         try:
-            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), task, on_progress)
+            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), on_progress)
         except optuna.TrialPruned:
             return [TrialResult(None)]
-        outputs = predict(run, store, task, "val", wanted, options.stride, options.accelerator, "last")
-        return [_result(outputs, settings.loss)]
+        outputs = predict(run, store, "val", wanted, options.stride, options.accelerator, "last")
+        return [_result(outputs, settings)]
+
+    from abaw_expr.training.signature import signature
 
     identity = {"run": signature(settings, store.digest), "interval": options.stride}
     planned = [*CONTROLS.values(), *(row.mu for row in top)]
@@ -230,19 +228,19 @@ def _study(
     )
 
 
-def validation_cross_entropy(outputs: Outputs, loss: LossSettings) -> float:
+def validation_cross_entropy(outputs: Outputs, weights: Mapping[str, int]) -> float:
     """Mean cross-entropy in nats of the fused probabilities on the annotated frames, as in the loss without penalties.
 
     A frame that lacks every modality has uniform probabilities.
     """
-    weights = [{"audio": loss.m, "visual": loss.n}[name] for name in outputs.branches]
-    label, p = outputs.label(), fuse([outputs.branch(name) for name in outputs.branches], weights)
+    fused = fuse([outputs.branch(name) for name in outputs.branches], [weights[name] for name in outputs.branches])
+    label, p = outputs.label(), fused
     p[np.isnan(p[:, 0])] = 1 / p.shape[1]
     known = np.flatnonzero(label >= 0)
     return float(-np.log(p[known, label[known]].clip(np.finfo(np.float32).tiny)).mean(dtype=np.float64))
 
 
-def _result(outputs: Outputs, loss: LossSettings) -> TrialResult:
+def _result(outputs: Outputs, settings: Settings) -> TrialResult:
     """The best ratio on these outputs, with its score, and their cross-entropy."""
     found = search(outputs, RATIOS_ONLY)  # counts [ratios, R, C, C]
     index = int(found.choose(found.scores))
@@ -250,14 +248,12 @@ def _result(outputs: Outputs, loss: LossSettings) -> TrialResult:
         "ratio": found.space.candidates()[index].weights,
         "nested": found.nested,
         _CONFUSIONS: _packed(found.counts),
-        _ENTROPY: validation_cross_entropy(outputs, loss),
+        _ENTROPY: validation_cross_entropy(outputs, settings.weights),
     }
     return TrialResult(float(found.scores[index]), attributes)
 
 
-def _train(
-    trial: Trial, run: "RunFolder", store: Store, settings: Settings, task: Task, on_progress: OnProgress
-) -> None:
+def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, on_progress: OnProgress) -> None:
     """Trains a run, or resumes it. Raises TrialPruned where the pruner ends it."""
     from abaw_expr.training.loop import train
 
@@ -272,7 +268,7 @@ def _train(
         with open(run.metrics) as file:
             for row in csv.DictReader(file):
                 report(int(row["epoch"]), float(row["fused_f1"]))
-    train(store, run, settings, task, True, lambda epoch: report(epoch.epoch, epoch.fused_f1), on_progress)
+    train(store, run, settings, True, lambda epoch: report(epoch.epoch, epoch.score), on_progress)
 
 
 def _top(found: PenaltySearch | None, count: int) -> list[TrialRow]:

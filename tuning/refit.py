@@ -3,7 +3,7 @@
 Training the classifier after the representation is known to improve rare classes (Kang et al., Decoupling, ICLR 2020).
 The trials of the penalties do the same, so the network that is written has the score of the trial of its penalties.
 
-Shapes: K classes.
+Shapes: C columns of the task.
 """
 
 import os
@@ -14,40 +14,42 @@ import torch
 
 from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, write_json
-from abaw_expr.models.losses import weighted_fractions
-from abaw_expr.settings import Settings, save_settings, signature
+from abaw_expr.settings import Settings, save_settings
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import Epoch, RunFolder
-from tuning.features import Features, branches, linear_of
-from tuning.heads import Heads, repeat_heads, train_heads, validation_outputs
+from abaw_expr.training.signature import signature
+from tuning.features import Features, linear_of
+from tuning.heads import Heads, objective_of, repeat_heads, train_heads, validation_outputs
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY
 
 
-def refit(run: RunFolder, features: Features, settings: Settings, task: Task, seed: int, out: Path) -> Heads:
+def refit(run: RunFolder, features: Features, settings: Settings, seed: int, out: Path) -> Heads:
     """Writes `run` with new heads, trained on its `features` with the loss of `settings`, as the run folder `out`.
 
-    The rows of its epochs are those of `run`, so their scores are those of the old heads. Returns the new heads.
+    What else `settings` say is left aside, but for the weights of branches that the run has too. The rows of its epochs
+    are those of `run`, so their scores are those of the old heads. Returns the new heads.
     """
     _check_replaceable(out)
     before, trained = run.load_settings(), load_checkpoint(run.last)
-    network = load_network(run.last, before, trained, task)
-    heads = train_heads(features, [settings.loss.mu], settings.loss, settings.optimiser.weight_decay, seed)
+    settings = with_loss(before, settings)
+    network = load_network(run.last, before, trained)
+    heads = train_heads(features, [settings.loss.mu], settings, seed)
     with torch.no_grad():
-        for name, branch in branches(network).items():
+        for name, branch in network.own_branches().items():
             layer = linear_of(branch)
             layer.weight.copy_(heads.weight[name])
             layer.bias.copy_(heads.bias[name][:, 0])
-    settings = replace(before, loss=settings.loss)
+    objective = objective_of(features, settings, [settings.loss.mu])
     decay = settings.optimiser.weight_decay
     heads_of = {name: features.key[name] for name in ("run", "weights", "interval")} | {"decay": decay, "seed": seed}
-    identity = signature(settings, str(features.key["store"]), heads=heads_of)
+    identity = signature(settings, str(features.key["store"]), heads=heads_of, weights=run.weights_digests())
     checkpoint = replace(
         trained,
         signature=identity,
-        prior=weighted_fractions(features.fractions, settings.loss.class_weight),
+        prior=objective.prior,
         network=network.state_dict(),
         ema=network.state_dict() if trained.ema else {},
     )
@@ -56,11 +58,19 @@ def refit(run: RunFolder, features: Features, settings: Settings, task: Task, se
         made = RunFolder(folder)
         folder.mkdir()
         save_settings(settings, made.settings)
+        if digests := run.weights_digests():
+            write_json(made.weights, digests)
         save_checkpoint(made.last, checkpoint)
         save_checkpoint(made.best, replace(checkpoint, ema={}, optimiser={}))
-        made.write_metrics([Epoch(**row) for row in trained.history], task)
+        made.write_metrics([Epoch(**row) for row in trained.history])
         write_json(made.manifest, summary | {"signature": identity, "heads": heads_of})
     return heads
+
+
+def with_loss(run: Settings, wanted: Settings) -> Settings:
+    """The settings of a run with the loss of others, and with their weights of the branches that both have."""
+    branches = {name: replace(one, weight=wanted.weights.get(name, one.weight)) for name, one in run.branches.items()}
+    return replace(run, loss=wanted.loss, branches=branches)
 
 
 def _check_replaceable(out: Path) -> None:
@@ -73,7 +83,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def compare_heads(features: Features, heads: Heads, task: Task) -> list[tuple[str, float, float, float | None]]:
-    """Macro F1 on the validation frames with the old and the new heads: with equal weights, the best ratio, nested."""
+    """The score on the validation frames with the old and the new heads: with equal weights, the best ratio, nested."""
     rows = []
     for name, compared in (("before", repeat_heads(features.heads, 1)), ("after", heads)):
         (outputs,) = validation_outputs(features, compared, task)

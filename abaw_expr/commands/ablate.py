@@ -7,13 +7,12 @@ from typing import Annotated
 import tyro
 
 from abaw_expr.commands import console
-from abaw_expr.commands.arguments import DEFAULT_RECIPE
+from abaw_expr.commands.arguments import DEFAULT_RECIPE, require_classes
 from abaw_expr.errors import UserError
 from abaw_expr.settings import Settings
-from abaw_expr.tasks.task import Task
 
 
-def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
+def ablate_command(base: Settings) -> Callable[..., int]:
     def ablate(
         store: Path,
         out: Path,
@@ -41,6 +40,7 @@ def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
         from tuning.ablation_report import cells, write_report
         from tuning.jobs import train_jobs
 
+        require_classes(overrides, "ablate")
         known = {row.name: row for row in ablation.ABLATION_ROWS}
         if unknown := sorted(set(rows) - set(known)):
             raise UserError("--rows names no row of the table", found=unknown, expected=", ".join(known))
@@ -51,7 +51,7 @@ def ablate_command(base: Settings, task: Task) -> Callable[..., int]:
         gpus = _gpus(overrides)
         with console.progress("Training epochs") as on_progress:
             train_jobs(ablation.jobs_of(chosen, overrides, seeds, out), store, jobs or gpus or 1, gpus, on_progress)
-        found = ablation.results(out, overrides, chosen, seeds, task)
+        found = ablation.results(out, overrides, chosen, seeds, overrides.task_of)
         write_report(found, out)
         columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
         short = [cells(result, found) for result in found]

@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from abaw_expr.errors import UserError
-from abaw_expr.settings import Settings, load_settings
+from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.tasks.task import TASKS
 
 DEFAULT_RECIPE = Path("modern")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -31,11 +33,30 @@ def base_settings(arguments: Sequence[str]) -> Settings:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--settings", nargs="?", type=Path)  # tyro reports a missing value
     parser.add_argument("--run", nargs="?", type=Path)
+    parser.add_argument("--task", nargs="?")
+    parser.add_argument("--branches", nargs="*", default=[])
     parser.add_argument("--resume", action="store_true")
     known, _ = parser.parse_known_args(arguments)
     if known.settings is None and known.resume and known.run and (known.run / "settings.yaml").exists():
-        return load_settings(known.run / "settings.yaml")
-    return load_settings(known.settings or DEFAULT_RECIPE)
+        settings = load_settings(known.run / "settings.yaml")
+    else:
+        of_task = Path(known.task) if known.task in TASKS and recipe(known.task).exists() else DEFAULT_RECIPE
+        settings = load_settings(known.settings or of_task)
+    return settings.only(known.branches) if known.branches else settings
+
+
+def at_ratio(settings: Settings, path: Path) -> Settings:
+    """The settings with the branches' weights that a decision chose. Raises UserError where it has other branches."""
+    from abaw_expr.outputs.decision import Decision
+
+    weights = {name: vote.weight for name, vote in Decision.load(path, settings.task_of).branches.items()}
+    if weights.keys() != settings.branches.keys() or not all(weights.values()):
+        found = ", ".join(f"{name} {weight}" for name, weight in weights.items())
+        expected = f"a weight above 0 of {', '.join(settings.branches)}"
+        remedy = "Name the branches that have a weight by --branches."
+        raise UserError(f"{path}: its ratio cannot be trained", found=found, expected=expected, remedy=remedy)
+    branches = {name: replace(branch, weight=weights[name]) for name, branch in settings.branches.items()}
+    return replace(settings, branches=branches)
 
 
 def require(holds: object, flag: str, found: object, expected: str) -> None:
@@ -53,3 +74,9 @@ def require_counts(least: int, **counts: int) -> None:
 def require_seconds(flag: str, seconds: float) -> None:
     """Raises UserError for a flag that is no time: below 0, or without end."""
     require(0 <= seconds < float("inf"), flag, seconds, "seconds, 0 or more")
+
+
+def require_classes(settings: Settings, command: str) -> None:
+    """Raises UserError where a command that is about classes is asked for another task."""
+    if not settings.task_of.one_class:
+        raise UserError(f"{command} is for classes", found=f"task {settings.task}", expected="expr")

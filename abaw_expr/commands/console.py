@@ -1,7 +1,7 @@
 """What the command line shows: progress with time left, small tables, errors as one paragraph."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from abaw_expr.outputs.importing import Imported
     from abaw_expr.outputs.table import Outputs
     from abaw_expr.tasks.report import Report
+    from abaw_expr.tasks.task import Task
     from abaw_expr.training.run import Epoch, RunStart
 
 
@@ -143,28 +144,36 @@ def print_start(start: "RunStart") -> None:
     note(f"Validation: {start.val_samples:,} samples, from {start.val_videos:,} videos")
     resumed = f"; resumed after epoch {start.epochs_done}, step {start.steps_done:,}"
     again = start.epochs_done or start.steps_done
+    if start.seen:
+        note(
+            f"Warning:    the initial weights were trained on {len(start.seen)} recordings that this task validates or "
+            f"tests on: {shorten(start.seen)}. Scores on them are too high; outputs tables name them."
+        )
     note(f"Epochs:     {start.epochs:,} of {start.steps:,} steps{resumed if again else ''}")
 
 
 def epoch_printer() -> Callable[["Epoch"], None]:
     """Prints a line an epoch, under a header before its first one."""
-    header = ["epoch     loss  val loss  F1 audio  F1 visual  F1 fused  seconds"]
+    told: list[str] = []
 
     def print_epoch(epoch: "Epoch") -> None:
-        if header:
-            note(header.pop())
-        note(
-            f"{epoch.epoch:5d} {epoch.train_loss:8.4f} {epoch.val_loss:9.4f} {show(epoch.audio_f1):>9} "
-            f"{show(epoch.visual_f1):>10} {epoch.fused_f1:9.4f} {epoch.seconds:8.1f}"
-        )
+        names = [f"{epoch.metric.upper()} {name}" for name in epoch.scores]
+        if not told:
+            told.append("epoch     loss  val loss" + "".join(f"  {name:>8}" for name in names) + "  seconds")
+            note(told[0])
+        pairs = zip(names, epoch.scores.values(), strict=True)
+        scores = "".join(f"  {score:{max(len(name), 8)}.4f}" for name, score in pairs)
+        note(f"{epoch.epoch:5d} {epoch.train_loss:8.4f} {epoch.val_loss:9.4f}{scores} {epoch.seconds:8.1f}")
 
     return print_epoch
 
 
-def print_best(best: Mapping[str, Any], epochs: int) -> None:
-    """Prints the scores of a run's best epoch, which are those of `Epoch`."""
-    rows = [(name, best[f"{name}_f1"]) for name in ("audio", "visual", "fused")]
-    table(f"Best epoch {best['epoch']} of {epochs}: macro F1 on validation", ("", "macro F1"), rows)
+def print_best(best: "Epoch", task: "Task", epochs: int) -> None:
+    """Prints the scores of a run's best epoch."""
+    from abaw_expr.tasks.registry import metric_of
+
+    name = metric_of(task).name
+    table(f"Best epoch {best.epoch} of {epochs}: {name} on validation", ("", name), best.scores.items())
 
 
 def print_decision(name: str, decision: "Decision") -> None:

@@ -97,7 +97,7 @@ def _to_table(
 
     check_target(out, source, like)
     rows_of = None if like is None else read_outputs(like, None)
-    named = next((known for known in TASKS if known.name == task), None)
+    named = TASKS.get(task or "")
     wanted, labels = read_predictions(source, named if rows_of is None else rows_of.task)
     if rows_of is None:
         frames = {video: own.frames for video, own in labels.items()}

@@ -21,7 +21,7 @@ def describe(
     """
     from abaw_expr.models.describe import describe as describe_networks
 
-    found = describe_networks(load_settings(settings).model)
+    found = describe_networks(load_settings(settings))
     if json_:
         print(json.dumps(found, indent=2))
         return OK

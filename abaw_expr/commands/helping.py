@@ -39,7 +39,8 @@ class Argument:
 
 
 def arguments_of(function: Callable[..., object]) -> list[Argument]:
-    """The arguments of a command's function; a dataclass among its parameters stands for its fields."""
+    """The arguments of a command's function; a dataclass among its parameters stands for its fields, a dictionary
+    of dataclasses for the entries that it has by default."""
     texts = _texts_of_parameters(function)
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.items()
@@ -84,7 +85,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _sections(function: Callable[..., object]) -> Iterator[tuple[str, str]]:
     for hint in get_type_hints(function).values():
         if dataclasses.is_dataclass(hint):
-            for name, inner in get_type_hints(hint).items():
+            for name, kind in get_type_hints(hint).items():
+                inner = get_args(kind)[1] if get_origin(kind) is dict else kind
                 if dataclasses.is_dataclass(inner):
                     yield name, inspect.getdoc(inner) or ""
 
@@ -100,6 +102,10 @@ def _arguments(name: str, hint: Any, default: object, text: str, prefix: str) ->
         for field in dataclasses.fields(base):
             value = getattr(default, field.name)
             yield from _arguments(field.name, inner[field.name], value, texts.get(field.name, ""), below)
+        return
+    if get_origin(base) is dict:
+        for key, value in dict(default).items():  # type: ignore[call-overload]
+            yield from _arguments(key, get_args(base)[1], value, "", f"{prefix}{name}.")
         return
     aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
     metavars = [mark.metavar for mark in marks if getattr(mark, "metavar", None)]

@@ -12,7 +12,6 @@ from abaw_expr.commands.arguments import Flag, require, require_seconds
 from abaw_expr.commands.exit_status import COULD_NOT_RUN, FAULTS, OK
 from abaw_expr.errors import UserError, VideoError, shorten
 from abaw_expr.files import locked
-from abaw_expr.tasks.task import EXPR
 
 if TYPE_CHECKING:
     from abaw_expr.data.problems import Problem
@@ -38,13 +37,14 @@ def infer(
     decision: Path | None = None,
     annotate: Flag = False,
     every: int = 5,
-    stride: float = 0.2,
+    stride: float | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Predicts the expressions of everyone in any video files, such as a phone's, with a trained run.
+    """Predicts everyone in any video files, such as a phone's, with a trained run of any task.
 
-    Each person gets NAME.csv (a row a frame: seconds, probabilities, class) and NAME.png (a plot of them, with faces).
-    Two people in a video become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
+    Each person gets NAME.csv (a row a frame: seconds, then probabilities and the class, valence and arousal, or
+    probabilities and activity of the action units) and NAME.png (a plot of them, with faces). Two people in a video
+    become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
 
     To correct the choice of a person, change `choice` in OUT/found_faces/tracks.csv and run the command again.
 
@@ -59,14 +59,16 @@ def infer(
         run: A trained run.
         out: The folder to write.
         decision: The decision file of `tune`; without one all branches have equal weights, without smoothing.
-        annotate: Also write VIDEO.annotated.mp4: the video with boxes, classes and audio.
+        annotate: Also write VIDEO.annotated.mp4: the video with boxes, predictions and audio.
         every: Detect faces in every N-th frame and track them in between.
         stride: Seconds between the frames that the networks see; frames between them are interpolated. 0: every frame.
+            Default: 0.2; a temporal model always has the stride that it was trained with.
         accelerator: Device of the networks; auto takes a GPU if there is one.
     """
     began = time.perf_counter()
     require(every >= 1, "every", every, "a count of frames, 1 or more")
-    require_seconds("stride", stride)
+    if stride is not None:
+        require_seconds("stride", stride)
     files = _files(videos, out, annotate)
     asked = _options(run, decision, stride, accelerator)
     done: list[_Video] = []
@@ -112,17 +114,17 @@ def _files(videos: tuple[Path, ...], out: Path, annotate: bool) -> Mapping[str, 
 
 
 def _options(
-    run: Path, decision: Path | None, stride: float, accelerator: Literal["auto", "cpu", "cuda"]
+    run: Path, decision: Path | None, stride: float | None, accelerator: Literal["auto", "cpu", "cuda"]
 ) -> "InferenceOptions":
     from abaw_expr.infer.pipeline import InferenceOptions
     from abaw_expr.training.run import RunFolder
 
-    chosen = None
+    trained, chosen = RunFolder(run), None
     if decision is not None:
         from abaw_expr.outputs.decision import Decision
 
-        chosen = Decision.load(decision, EXPR)
-    asked = InferenceOptions(RunFolder(run), chosen, stride, accelerator)
+        chosen = Decision.load(decision, trained.load_settings().task_of)
+    asked = InferenceOptions(trained, chosen, stride, accelerator)
     if mismatches := asked.decision_mismatches():
         from abaw_expr.outputs.applied import mismatch_note
 
@@ -153,19 +155,16 @@ def _predict(video: Path, found: "Faces", asked: "InferenceOptions") -> "list[Pe
     problems: list[Problem] = []
     try:
         with console.progress("Predicting frames") as on_progress:
-            return predict_people(video, found, asked, EXPR, on_progress, problems)
+            return predict_people(video, found, asked, on_progress, problems)
     finally:
         if problems:
             console.problems(f"Problems of {video}, as `prepare` names them", problems)
 
 
 def _report(done: list[_Video], out: Path, took: float) -> None:
-    rows = [
-        (one.name, len(one.p), int(one.frames.crop.sum()), *one.class_fractions()[0])
-        for video in done
-        for one in video.people
-    ]
-    console.table(f"Predictions in {out}", ("", "frames", "with a face", "most frequent", "fraction"), rows)
+    people = [one for video in done for one in video.people]
+    rows = [(one.name, len(one.p), int(one.frames.crop.sum()), *one.summary().values()) for one in people]
+    console.table(f"Predictions in {out}", ("", "frames", "with a face", *people[0].summary()), rows)
     console.ignored_tracks([video.faces for video in done], out)
     seconds = sum(video.people[0].seconds for video in done)
     console.OUT.print(f"{seconds:.1f} s of video in {took:.1f} s: {seconds / took:.2f} times real time.")

@@ -3,14 +3,12 @@
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from abaw_expr.commands import console
-from abaw_expr.commands.arguments import Stores, require, require_counts, require_seconds
-from abaw_expr.tasks.task import Task
+from abaw_expr.commands.arguments import Stores, require, require_classes, require_counts, require_seconds
 
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
@@ -19,68 +17,65 @@ if TYPE_CHECKING:
 BEST_RUN = "best-run"
 
 
-def penalties_command(task: Task) -> Callable[..., int]:
-    def penalties(
-        store: Stores,
-        run: Path,
-        out: Path,
-        trials: int = 200,
-        full: int = 0,
-        sampler: Literal["tpe", "random", "qmc"] = "tpe",
-        batch: int = 16,
-        seed: int = 0,
-        storage: str | None = None,
-        heartbeat: int = 10,
-        stride: float = 0.2,
-        accelerator: Literal["auto", "cpu", "cuda"] = "auto",
-    ) -> int:
-        """Searches the six misclassification costs mu of the coarse-fine loss (a sweep).
+def penalties(
+    store: Stores,
+    run: Path,
+    out: Path,
+    trials: int = 200,
+    full: int = 0,
+    sampler: Literal["tpe", "random", "qmc"] = "tpe",
+    batch: int = 16,
+    seed: int = 0,
+    storage: str | None = None,
+    heartbeat: int = 10,
+    stride: float = 0.2,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Searches the six misclassification costs mu of the coarse-fine loss (a sweep).
 
-        Every trial trains the classification heads of a run again, on its cached features, in a second or two. best-run
-        is the run with the heads of the best trial by macro F1, for `predict`. best.yaml, for `train --settings`, has
-        the costs with the lowest cross-entropy, by which heads and whole trainings agree; with --full, the best of
-        whole trainings.
+    Every trial trains the classification heads of a run again, on its cached features, in a second or two. best-run
+    is the run with the heads of the best trial by macro F1, for `predict`. best.yaml, for `train --settings`, has
+    the costs with the lowest cross-entropy, by which heads and whole trainings agree; with --full, the best of
+    whole trainings.
 
-        No costs, the default ones and a uniform one are always tried. Run it again to continue. Sweeps over other
-        settings are not supported yet: start `train` for each value, or `ablate`.
+    No costs, the default ones and a uniform one are always tried. Run it again to continue. Sweeps over other
+    settings are not supported yet: start `train` for each value, or `ablate`.
 
-        Several workers share a search: start the same command on each, with one --storage and a folder that all can
-        write. A worker may be killed; another then repeats its trials.
+    Several workers share a search: start the same command on each, with one --storage and a folder that all can
+    write. A worker may be killed; another then repeats its trials.
 
-            abaw-expr penalties store --run runs/first --out penalties
+        abaw-expr penalties store --run runs/first --out penalties
 
-        Args:
-            store: The store, or stores with their fractions, that the run was trained on.
-            run: The trained run whose heads are trained again, and whose settings all trials share.
-            out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, plots.
-            trials: Trials of the heads, with the three controls; 0: none.
-            full: Whole trainings beside those of the three controls; 0: none at all.
-            sampler: Bayesian (tpe), random, or a low-discrepancy sequence (qmc).
-            batch: Trials of the heads that are trained at once.
-            seed: Seed of the sampler and of the trainings; one worker with the same seed makes the same study.
-            storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
-                it an SQLite file in the folder.
-            heartbeat: Seconds between heartbeats of a worker; after three missed ones its trials are marked as failed.
-            stride: Seconds between the frames whose features are cached; 0: every frame.
-            accelerator: Device of the networks; auto takes a GPU if there is one.
-        """
-        from abaw_expr.training.run import RunFolder
-        from tuning.penalties import StudyOptions
+    Args:
+        store: The store, or stores with their fractions, that the run was trained on.
+        run: The trained run whose heads are trained again, and whose settings all trials share.
+        out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, plots.
+        trials: Trials of the heads, with the three controls; 0: none.
+        full: Whole trainings beside those of the three controls; 0: none at all.
+        sampler: Bayesian (tpe), random, or a low-discrepancy sequence (qmc).
+        batch: Trials of the heads that are trained at once.
+        seed: Seed of the sampler and of the trainings; one worker with the same seed makes the same study.
+        storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
+            it an SQLite file in the folder.
+        heartbeat: Seconds between heartbeats of a worker; after three missed ones its trials are marked as failed.
+        stride: Seconds between the frames whose features are cached; 0: every frame.
+        accelerator: Device of the networks; auto takes a GPU if there is one.
+    """
+    from abaw_expr.training.run import RunFolder
+    from tuning.penalties import StudyOptions
 
-        require_counts(0, trials=trials, full=full, seed=seed)
-        require_counts(1, batch=batch, heartbeat=heartbeat)
-        require_seconds("stride", stride)
-        url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
-        shared = StudyOptions(out, url, sampler, seed, heartbeat, stride, accelerator)
-        searches = _search(store, RunFolder(run), task, shared, trials, full, batch)
-        _report(searches, RunFolder(run), out)
-        return 0
-
-    return penalties
+    require_counts(0, trials=trials, full=full, seed=seed)
+    require_counts(1, batch=batch, heartbeat=heartbeat)
+    require_seconds("stride", stride)
+    url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
+    shared = StudyOptions(out, url, sampler, seed, heartbeat, stride, accelerator)
+    searches = _search(store, RunFolder(run), shared, trials, full, batch)
+    _report(searches, RunFolder(run), out)
+    return 0
 
 
 def _search(
-    store: Stores, run: "RunFolder", task: Task, shared: "StudyOptions", trials: int, full: int, batch: int
+    store: Stores, run: "RunFolder", shared: "StudyOptions", trials: int, full: int, batch: int
 ) -> "list[PenaltySearch]":
     """The search with heads, and that of whole trainings, as far as they are asked for."""
     from abaw_expr.data.store.mixture import open_mixture
@@ -89,22 +84,22 @@ def _search(
     from tuning.refit import refit
 
     require(trials or full, "trials", trials, "trials of the heads, or --full")
-    opened, settings, found = open_mixture(store, task), run.load_settings(), []
+    settings, found = run.load_settings(), []
+    require_classes(settings, "penalties")
+    opened = open_mixture(store, settings.task_of)
     shared.out.mkdir(parents=True, exist_ok=True)
     if trials:
         with console.progress("Caching features") as on_progress:
             features = cached_features(
-                shared.out / "features.pt", run, opened, task, shared.stride, shared.accelerator, on_progress
+                shared.out / "features.pt", run, opened, shared.stride, shared.accelerator, on_progress
             )
         with console.progress("Trials of the heads") as on_progress:
-            found.append(search_heads(features, settings, task, shared, trials, batch, on_progress))
+            found.append(search_heads(features, settings, shared, trials, batch, on_progress))
         best = replace(settings, loss=settings.loss.with_mu(found[0].best.mu))
-        refit(run, features, best, task, shared.seed, shared.out / BEST_RUN)
+        refit(run, features, best, shared.seed, shared.out / BEST_RUN)
     if full:
         with console.progress("Training steps") as on_progress:
-            found.append(
-                search_networks(found[0] if found else None, opened, settings, task, shared, full, on_progress)
-            )
+            found.append(search_networks(found[0] if found else None, opened, settings, shared, full, on_progress))
     return found
 
 

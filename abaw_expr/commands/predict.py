@@ -8,7 +8,6 @@ from abaw_expr.commands.arguments import require_seconds
 from abaw_expr.commands.exit_status import OK
 from abaw_expr.errors import shorten
 from abaw_expr.files import check_target
-from abaw_expr.tasks.task import EXPR
 
 
 def predict(
@@ -17,11 +16,11 @@ def predict(
     split: Literal["train", "val", "test"],
     out: Path,
     template: Path | None = None,
-    stride: float = 0.2,
+    stride: float | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     checkpoint: Literal["best", "last"] = "best",
 ) -> int:
-    """Writes an outputs table: the probabilities of every branch for every frame.
+    """Writes an outputs table: the numbers of every branch for every frame, probabilities or values.
 
         abaw-expr predict runs/first store --split val --checkpoint last \\
             --out val.parquet
@@ -38,6 +37,7 @@ def predict(
         out: The Parquet file to write.
         template: The organisers' template; the table then has its rows instead of all frames of the split.
         stride: Seconds between the frames that the networks see; frames between them are interpolated. 0: every frame.
+            Default: 0.2; a temporal model always has the stride that it was trained with.
         accelerator: Device; auto takes a GPU if there is one.
         checkpoint: Weights of the best epoch by validation, or of the last, which depends on no validation score.
     """
@@ -48,17 +48,16 @@ def predict(
     from submissions.template import read_template
 
     check_target(out, template)
-    require_seconds("stride", stride)
-    opened = open_store(store, EXPR)
+    require_seconds("stride", stride or 0.0)
+    task = RunFolder(run).load_settings().task_of
+    opened = open_store(store, task)
     if template is None:
         wanted = predict.wanted_of_split(opened, split)
     else:
-        rows = read_template(template, EXPR).videos
+        rows = read_template(template, task).videos
         wanted = predict.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
     with console.progress("Predicting frames") as on_progress:
-        outputs = predict.predict(
-            RunFolder(run), opened, EXPR, split, wanted, stride, accelerator, checkpoint, on_progress
-        )
+        outputs = predict.predict(RunFolder(run), opened, split, wanted, stride, accelerator, checkpoint, on_progress)
     write_outputs(out, outputs)
     if seen := next(iter(outputs.branches.values())).seen:
         console.note(
@@ -66,7 +65,7 @@ def predict(
             "Their scores do not estimate those of new recordings."
         )
     if not outputs.branches_with_rows():
-        console.note(f"None of these frames has {' or '.join(outputs.branches)}: the table has no probabilities.")
+        console.note(f"None of these frames has {' or '.join(outputs.branches)}: the table has no numbers.")
     frames = outputs.table
     rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
     console.table(f"Outputs {out}", ("", "count"), rows_)

@@ -16,16 +16,15 @@ from abaw_expr.commands.infer import infer
 from abaw_expr.commands.ledger import add, list_attempts, remove
 from abaw_expr.commands.ledger import score as ledger_score
 from abaw_expr.commands.parsing import HELP, PROGRAM, Command
-from abaw_expr.commands.penalties import penalties_command
+from abaw_expr.commands.penalties import penalties
 from abaw_expr.commands.predict import predict
 from abaw_expr.commands.prepare import prepare
-from abaw_expr.commands.refit import refit_command
+from abaw_expr.commands.refit import refit
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
 from abaw_expr.commands.train import train_command
 from abaw_expr.commands.tune import tune
 from abaw_expr.errors import UserError
-from abaw_expr.tasks.task import EXPR
 
 GROUPS = {"ledger": "keeps the attempts at a challenge and their official scores"}
 """Commands of two words, by the first."""
@@ -48,7 +47,7 @@ WAY = {
     ),
     "train": Command(
         "store -> run: checkpoints, metrics, curves",
-        lambda words: train_command(base_settings(words), words, EXPR),
+        lambda words: train_command(base_settings(words), words),
         "STORE [STORE=FRACTION ...] --run RUN",
         STORES,
     ),
@@ -108,19 +107,19 @@ MORE = {
     "ledger remove": Command("takes back an attempt that was never handed in", _always(remove), "ATTEMPT"),
     "ablate": Command(
         "trains the rows of the paper's ablation table over several seeds",
-        lambda words: ablate_command(base_settings(words), EXPR),
+        lambda words: ablate_command(base_settings(words)),
         "STORE --out FOLDER",
         STORE,
     ),
     "penalties": Command(
         "searches the misclassification costs of the loss (a sweep)",
-        lambda _: penalties_command(EXPR),
+        _always(penalties),
         "STORE ... --run RUN --out FOLDER",
         STORES,
     ),
     "refit": Command(
         "trains the classification heads of a run again",
-        lambda _: refit_command(EXPR),
+        _always(refit),
         "STORE ... --run RUN --out RUN",
         STORES,
     ),

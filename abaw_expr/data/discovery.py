@@ -38,11 +38,11 @@ _ORIGIN = ":zone.identifier"
 class Found:
     """What was found in a release."""
 
-    annotations: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    annotations: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS.values()})
     """The annotation folders of each challenge."""
     crops: list[dict[str, Path]] = field(default_factory=list)
     """Of each root of crops, its folders by name."""
-    test_lists: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    test_lists: dict[Task, list[Path]] = field(default_factory=lambda: {task: [] for task in TASKS.values()})
     """The lists of test videos of each challenge."""
     videos: dict[str, Path] = field(default_factory=dict)
     """By name without suffix."""
@@ -113,7 +113,7 @@ def discover(root: Path) -> Found:
     for here, subfolders, files in walk_folders(root, found.problems):
         for name in _take_crop_roots(subfolders):
             found.crops += crop_folders(here / name, root, found.problems)
-        for task in TASKS:
+        for task in TASKS.values():
             folders = [here / name for name in subfolders if name in task.annotation_folders]
             found.annotations[task] += [folder for folder in folders if innermost(folder) == folder]
             found.test_lists[task] += [here / name for name in files if fnmatch(name.lower(), task.test_list)]

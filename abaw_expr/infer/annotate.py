@@ -1,10 +1,11 @@
-"""Writes a video again with its audio, upright, with a box around every face and its predicted class.
+"""Writes a video again with its audio, upright, with a box around every face and its prediction.
 
 Shapes: T frames of a video.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from heapq import merge
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +24,7 @@ from abaw_expr.faces.extract import Faces
 from abaw_expr.faces.frames import read_frames, upright, upright_size
 from abaw_expr.files import atomic
 from abaw_expr.infer.prediction import PersonPrediction
-from abaw_expr.outputs.colours import CLASS_COLOURS, text_colour
+from abaw_expr.outputs.colours import text_colour
 
 CLOCK = Fraction(1, 90_000)
 """Seconds of a frame's time stamp: fine enough for any rate."""
@@ -112,23 +113,32 @@ def _pieces(audio: Audio | None) -> _Timed:
 def _mark(
     image: Image.Image, number: int, people: Sequence[tuple[PersonPrediction, _Positions]], scale: tuple[float, float]
 ) -> None:
-    """Draws the class of everyone, with a box where the face is tracked in the frame, else in a corner.
+    """Draws the prediction for everyone, with a box where the face is tracked in the frame, else in a corner.
 
     `scale` is the width and the height of the image divided by those of the frame that `people` refer to.
     """
     pen = ImageDraw.Draw(image)
     unit = max(1, min(image.size) // 120)
-    font = ImageFont.load_default(8 * unit)
     for line, (prediction, positions) in enumerate(people, start=1):
-        row = min(number, len(prediction.p)) - 1
-        best = int(prediction.label[row])
-        text, colour = f" {prediction.task.columns[best]} {prediction.p[row, best]:.0%} ", CLASS_COLOURS[best]
+        caption, colour = prediction.caption(min(number, len(prediction.p)) - 1)
+        text = f" {caption} " if number in positions else f" {caption} (no face) "
+        font, width = _fitting_font(text, 8 * unit, image.width)
         corner = (0.0, 10.0 * unit * line)
         if number in positions:
             left, top, right, bottom = (positions[number][:4] * np.array([*scale, *scale], np.float32)).tolist()
             pen.rectangle((left, top, right, bottom), outline=colour, width=unit)
-            corner = (max(left, 0.0), max(top, 10.0 * unit))
-        else:
-            text += "(no face) "
+            corner = (max(min(left, image.width - width), 0.0), max(top, 10.0 * unit))
         pen.rectangle(pen.textbbox(corner, text, font, anchor="lb"), fill=colour)
         pen.text(corner, text, text_colour(colour), font, anchor="lb")
+
+
+def _fitting_font(text: str, size: int, width: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, float]:
+    """The font of this size, or of the largest smaller one in which the text is no wider; and the width of the text."""
+    while (length := _font(size).getlength(text)) > width and size > 1:
+        size -= 1
+    return _font(size), length
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,4 +1,4 @@
-"""Predicts the expressions of everyone in a video file with a trained run: a table and a plot each.
+"""Predicts for everyone in a video file with a trained run, of any task: a table and a plot each.
 
 The steps are those of a release: faces are detected, tracked and cropped, crops and audio prepared, and the branches
 predicted and fused. Slow imports are inside the functions, so that the detection of faces starts early.
@@ -34,12 +34,17 @@ class InferenceOptions:
     run: RunFolder
     decision: "Decision | None"
     """None: all branches have equal weights, without smoothing."""
-    stride: float
-    """Seconds between the frames that the networks see; 0: every frame."""
+    stride: float | None
+    """Seconds between the frames that the networks see; 0: every frame; None: the default of `predict`."""
     accelerator: Literal["auto", "cpu", "cuda"]
 
     def __post_init__(self) -> None:
         self.run.load_settings()
+
+    @property
+    def task(self) -> Task:
+        """The task of the run."""
+        return self.run.load_settings().task_of
 
     @property
     def checkpoint(self) -> Literal["best", "last"]:
@@ -56,7 +61,7 @@ class InferenceOptions:
 
         trained = load_checkpoint(getattr(self.run, self.checkpoint))
         source = Source(trained.signature, tuple(trained.prior), self.checkpoint)
-        return self.decision.source_mismatches(dict.fromkeys(self.run.load_settings().model.branches, source))
+        return self.decision.source_mismatches(dict.fromkeys(self.run.load_settings().branches, source))
 
 
 def find_people(video: Path, out: Path, every: int, on_progress: OnProgress) -> Faces:
@@ -71,7 +76,6 @@ def predict_people(
     video: Path,
     faces: Faces,
     options: InferenceOptions,
-    task: Task,
     on_progress: OnProgress,
     problems: list[Problem] | None = None,
 ) -> "list[PersonPrediction]":
@@ -80,10 +84,11 @@ def predict_people(
     The problems that `prepare` reports of the video are added to `problems`. Raises VideoError where the video has none
     of the run's modalities, RunError and DecisionError as `predict` and `Decision.check` do.
     """
-    from abaw_expr.infer.prediction import PersonPrediction
+    from abaw_expr.infer.registry import person_prediction
     from abaw_expr.outputs.decision import equal_weights
-    from abaw_expr.training.predict import predict, wanted_of_split
+    from abaw_expr.training.predict import predict
 
+    task = options.task
     people: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in faces.crops.items()}
     people = people or {video.stem: ()}
     videos = tuple(Video(name, {task: Annotation("test")}, folders) for name, folders in people.items())
@@ -96,10 +101,10 @@ def predict_people(
         _check(prepared, video, options.run)
         store = Store(folder, digest="", videos=tuple(stored_videos(folder, task)))
         how = options.stride, options.accelerator, options.checkpoint
-        outputs = predict(options.run, store, task, "test", wanted_of_split(store, "test"), *how, on_progress)
+        outputs = predict(options.run, store, "test", None, *how, on_progress)
     decision = options.decision or equal_weights(outputs)
     decision.check(outputs)
-    return [PersonPrediction(one.name, one, decision.probabilities(one), task) for one in outputs.videos()]
+    return [person_prediction(one, decision) for one in outputs.videos()]
 
 
 def write_person_predictions(predictions: "Sequence[PersonPrediction]", faces: Faces, out: Path) -> None:
@@ -114,10 +119,13 @@ def write_person_predictions(predictions: "Sequence[PersonPrediction]", faces: F
 
 def _check(prepared: dict[str, Any], video: Path, run: RunFolder) -> None:
     """Raises VideoError where the video has none of the run's modalities."""
+    from abaw_expr.models.network import build_network
+    from abaw_expr.training.evaluation import read_by
+
     has = {"audio": prepared["sound"] is not None, "visual": any(v["crops"] for v in prepared["videos"].values())}
-    branches = run.load_settings().model.branches
-    if not any(has[name] for name in branches):
+    read = read_by(build_network(run.load_settings()))
+    if not any(has[name] for name in read):
         lacking = {"audio": "audio", "visual": "face"}
-        missing = " and no ".join(lacking[name] for name in branches)
+        missing = " and no ".join(lacking[name] for name in read)
         remedy = "A face must be at least a tenth of the frame's shorter side high; audio must be a stream of the file."
         raise VideoError(f"has no {missing} to predict from", path=video, remedy=remedy)

@@ -1,7 +1,6 @@
-"""Plots a person's predictions over time: faces, the predicted class, the branches and the probabilities of all
-classes."""
+"""Plots a person's predictions over time: faces, the branches, and what the kind of task shows."""
 
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,14 +10,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from abaw_expr.files import atomic
-from abaw_expr.infer.prediction import PersonPrediction
-from abaw_expr.outputs.colours import CLASS_COLOURS, branch_colours, text_colour
+from abaw_expr.infer.prediction import Panel, PersonPrediction
+from abaw_expr.outputs.colours import branch_colours
 from abaw_expr.tasks.names import crop_name
 
 _THUMBNAILS = 14
 """The largest number of faces."""
-_MOST_POINTS = 2_000
-"""The largest number of plotted points; a longer video is sampled at equal steps."""
 
 
 def draw_timeline(prediction: PersonPrediction, crops: Path | None, path: Path) -> None:
@@ -29,23 +26,22 @@ def draw_timeline(prediction: PersonPrediction, crops: Path | None, path: Path) 
 
 def _draw(prediction: PersonPrediction, crops: Path | None, path: Path) -> None:
     figure = Figure(figsize=(12, 5.4), layout="constrained")
-    heights = (*((0.78,) if crops else ()), 0.22, 0.14 * len(prediction.frames.p), 3.2)
-    rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    *strip, band, branches, areas = rows
+    *upper, last = prediction.panels()
+    branches = Panel(0.14 * len(prediction.frames.p), partial(_draw_branches, prediction))
+    faces = [Panel(0.78, partial(_draw_faces, prediction, crops))] if crops else []
+    above = [*faces, *upper] or [Panel(0.01, lambda axes, end: axes.set_axis_off())]  # a place for the title
+    panels = [*above, branches, last]
+    heights = [panel.height for panel in panels]
+    rows = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
     end = float(prediction.frames.time[-1]) or 1.0
-    for axes in strip:
-        assert crops is not None
-        _draw_faces(axes, prediction, crops, end)
-    _draw_classes(band, prediction, end)
-    _draw_branches(branches, prediction, end)
-    _draw_probabilities(areas, prediction, end)
-    often = ", ".join(f"{name} {fraction:.0%}" for name, fraction in prediction.class_fractions()[:3])
-    rows[0].set_title(f"{prediction.name}: {often} of the frames", loc="left")
+    for axes, panel in zip(rows, panels, strict=True):
+        panel.draw(axes, end)
+    rows[0].set_title(f"{prediction.name}: {prediction.headline()}", loc="left")
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def _draw_faces(axes: Axes, prediction: PersonPrediction, crops: Path, end: float) -> None:
+def _draw_faces(prediction: PersonPrediction, crops: Path, axes: Axes, end: float) -> None:
     """The face nearest to the centre of each of some equal intervals; "no face" where the interval has none."""
     time, with_face = prediction.frames.time, np.flatnonzero(prediction.frames.crop)
     count = min(_THUMBNAILS, len(time))
@@ -62,22 +58,7 @@ def _draw_faces(axes: Axes, prediction: PersonPrediction, crops: Path, end: floa
     axes.axis("off")
 
 
-def _draw_classes(axes: Axes, prediction: PersonPrediction, end: float) -> None:
-    """The predicted class as a band, named where there is room."""
-    label, time = prediction.label, prediction.frames.time
-    edges = [0, *(np.flatnonzero(np.diff(label)) + 1).tolist(), len(label)]
-    for start, stop in pairwise(edges):
-        begin, finish = time[start], time[stop] if stop < len(label) else end
-        axes.axvspan(begin, finish, color=CLASS_COLOURS[label[start]], linewidth=0)
-        if finish - begin > 0.07 * end:
-            name = prediction.task.columns[label[start]]
-            colour = text_colour(CLASS_COLOURS[label[start]])
-            axes.text((begin + finish) / 2, 0.5, name, ha="center", va="center", fontsize=9, color=colour)
-    axes.set(yticks=[], ylim=(0, 1))
-    axes.tick_params(bottom=False)
-
-
-def _draw_branches(axes: Axes, prediction: PersonPrediction, end: float) -> None:
+def _draw_branches(prediction: PersonPrediction, axes: Axes, end: float) -> None:
     """A band for each branch, where it has a vote; blank where its modality is missing."""
     time, colours = np.append(prediction.frames.time, end), branch_colours(prediction.frames.p)
     for row, (name, p) in enumerate(prediction.frames.p.items()):
@@ -88,18 +69,3 @@ def _draw_branches(axes: Axes, prediction: PersonPrediction, end: float) -> None
     axes.set(xlim=(0, end), ylim=(len(prediction.frames.p) - 0.5, -0.5))
     axes.tick_params(bottom=False, left=False)
     axes.set_title("branches that have a vote", loc="left", fontsize=8, pad=2)
-
-
-def _draw_probabilities(axes: Axes, prediction: PersonPrediction, end: float) -> None:
-    """The stacked probabilities: the height of a colour is the probability of its class."""
-    step = -(-len(prediction.p) // _MOST_POINTS)
-    names = prediction.task.columns
-    areas = axes.stackplot(
-        prediction.frames.time[::step],
-        prediction.p[::step].T,
-        colors=CLASS_COLOURS[: len(names)],
-        linewidth=0.4,
-        edgecolor="white",
-    )
-    axes.set(xlim=(0, end), ylim=(0, 1), xlabel="seconds", ylabel="probability")
-    axes.legend(areas[::-1], names[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

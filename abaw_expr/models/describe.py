@@ -3,32 +3,32 @@
 Shapes: C x H x W one view of a sample.
 """
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from abaw_expr.models.encoders.registry import ENCODERS
-from abaw_expr.models.network import Branch, build_branch
-from abaw_expr.settings import ModelSettings
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.models.branch import Branch
+from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.network import build_network
+from abaw_expr.models.temporal import Temporal
+from abaw_expr.settings import Settings
 
 
-def describe(settings: ModelSettings) -> dict[str, Any]:
-    """Parameters and multiply-adds (of the convolutions and linear layers, for one sample) of every encoder and head.
+def describe(settings: Settings) -> dict[str, Any]:
+    """Parameters and multiply-adds (of the convolutions and linear layers, for one sample) of every branch.
 
-    Ready for JSON: `parameters` and `multiply_adds` by network name, and `layers`, a list for each network of `name`,
-    `kind`, `output` ([C, H, W], without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks
-    are on the meta device.
+    Ready for JSON: `parameters` and `multiply_adds` by the branch's encoder, or by its name where it has several
+    streams or another branch has the encoder too, and `layers`, a list for each of `name`, `kind`, `output` ([C, H, W],
+    without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks are on the meta device. A
+    temporal model is counted for one frame.
     """
     with torch.device("meta"):
-        branches = {name: build_branch(name, settings, EXPR.n_columns).eval() for name in settings.branches}
-        layers = {
-            type(branch.encoder).__name__.lower(): _layers(branch, torch.empty(1, *ENCODERS[name].input_shape))
-            for name, branch in branches.items()
-        }
+        branches = build_network(settings).eval().own_branches()
+        layers = {name: _layers(branch) for name, branch in _by_encoder(branches).items()}
     totals = {
         key: {name: sum(row[key] for row in rows) for name, rows in layers.items()}
         for key in ("parameters", "multiply_adds")
@@ -36,25 +36,71 @@ def describe(settings: ModelSettings) -> dict[str, Any]:
     return {**totals, "layers": layers}
 
 
-def _layers(branch: Branch, x: Tensor) -> list[dict[str, Any]]:
-    """The layers of a branch with their outputs for the input `x`, [1, C, H, W]."""
-    layers = {f"encoder.{name}": layer for name, layer in branch.encoder.named_children()} | {"head": branch.head}
+def _by_encoder(branches: Mapping[str, Branch]) -> dict[str, Branch]:
+    encoders = {name: [_name(stream.encoder) for stream in one.own_streams()] for name, one in branches.items()}
+    alone = [own[0] for own in encoders.values() if len(own) == 1]
+    return {
+        own[0] if len(own) == 1 and alone.count(own[0]) == 1 else name: branches[name] for name, own in encoders.items()
+    }
+
+
+def _name(encoder: Encoder) -> str:
+    return type(encoder).__name__.lower()
+
+
+def _layers(branch: Branch) -> list[dict[str, Any]]:
+    """The layers of a branch, in the order that they are computed in."""
+    rows, streams = [], branch.own_streams()
+    for name, stream in zip(branch.streams, streams, strict=True):
+        prefix = f"{name}." if len(streams) > 1 else ""
+        x, encoder = torch.empty(1, *stream.encoder.input_shape), stream.encoder
+        own = {f"{prefix}{part}": layer for part, layer in encoder.named_children()}
+        rows += _measured(own, encoder, (x,))
+        rows += _over_time(f"{prefix}temporal", stream.temporal)
+    width = sum(stream.width for stream in streams) if branch.join is None else branch.join.width
+    if branch.join is not None:
+        inputs = {name: torch.empty(1, stream.width) for name, stream in zip(branch.streams, streams, strict=True)}
+        rows += _measured({"join": branch.join}, branch.join, (inputs,))
+    rows += _over_time("temporal", branch.temporal)
+    width = width if branch.temporal is None else branch.temporal.width
+    return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, width),))
+
+
+def _over_time(name: str, temporal: Temporal | None) -> list[dict[str, Any]]:
+    """The row of a temporal model, if there is one."""
+    if temporal is None:
+        return []
+    row = _row(name, temporal, [temporal.width], 0)
+    stack = [layer for layer in temporal.modules() if isinstance(layer, nn.Conv1d | nn.LSTM)]
+    weights = [p for layer in stack for p in layer.parameters() if p.ndim > 1 and p.shape[1:].numel() > 1]
+    return [row | {"multiply_adds": sum(p.numel() for p in weights)}]
+
+
+def _measured(layers: Mapping[str, nn.Module], whole: nn.Module, inputs: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """Rows of layers of a module, measured while it runs on the inputs of one sample."""
     outputs: dict[str, list[int]] = {}
-    for path, layer in layers.items():
-        layer.register_forward_hook(lambda _, __, output, path=path: outputs.update({path: list(output.shape)}))
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: list(output.shape)}))
     with FlopCounterMode(display=False) as counter:
-        branch(x)
-    flops = {path: sum(counter.get_flop_counts()[f"{type(branch).__name__}.{path}"].values()) for path in layers}
-    return [
-        {
-            "name": path.removeprefix("encoder."),
-            "kind": _kind(layer),
-            "output": outputs[path][1:],
-            "parameters": sum(parameter.numel() for parameter in layer.parameters()),
-            "multiply_adds": flops[path] // 2,
-        }
-        for path, layer in layers.items()
-    ]
+        whole(*inputs)
+    counts = counter.get_flop_counts()
+    return [_row(name, layer, outputs[name][1:], _flops(counts, whole, layer) // 2) for name, layer in layers.items()]
+
+
+def _flops(counts: Mapping[str, Mapping[Any, int]], whole: nn.Module, layer: nn.Module) -> int:
+    """The operations of a layer, which is the module itself or one of its children."""
+    path = next((f".{name}" for name, child in whole.named_children() if child is layer), "")
+    return sum(counts.get(f"{type(whole).__name__}{path}", {}).values())
+
+
+def _row(name: str, layer: nn.Module, output: list[int], multiply_adds: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": _kind(layer),
+        "output": output,
+        "parameters": sum(parameter.numel() for parameter in layer.parameters()),
+        "multiply_adds": multiply_adds,
+    }
 
 
 def _kind(layer: nn.Module) -> str:

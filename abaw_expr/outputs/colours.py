@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 CLASS_COLOURS = ("#d0d0d0", "#d55e00", "#009e73", "#5c2d91", "#f2d13c", "#0072b2", "#cc79a7", "#56b4e9")
 """By class number; a task of fewer classes uses the first ones."""
+VALUE_COLOURS = ("#5c2d91", "#e69f00", "#009e73", "#cc79a7")
+"""By field number, such as valence and arousal; a task of more fields repeats them."""
+UNIT_COLOUR = "#0072b2"
+"""The colour of active action units."""
 FUSED = "fused"
 """The key of the colour of the fused branches."""
 _BRANCHES = {"audio": "#0072b2", "visual": "#d55e00", FUSED: "#000000"}

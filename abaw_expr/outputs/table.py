@@ -252,7 +252,7 @@ def _recognised(metadata: dict[str, Any], path: Path) -> Task:
     name, names = metadata["task"], metadata["class_names"]
     if name == COMPOUND and isinstance(names, list) and names:
         return compound([str(one) for one in names])
-    known = {task.name: task for task in TASKS}
+    known = TASKS
     if not isinstance(name, str) or name not in known:
         expected = ", ".join([*known, COMPOUND])
         raise OutputsError("is of an unknown task", path=path, found=name, expected=f"one of {expected}")

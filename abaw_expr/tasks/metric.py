@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.tasks.report import Report
-from abaw_expr.tasks.statistics import Statistics, Values, with_crop
+from abaw_expr.tasks.statistics import Statistics, Values, safe_divide, with_crop
 from abaw_expr.tasks.task import Task
 
 Rows = NDArray[np.floating]
@@ -45,12 +45,16 @@ class Metric(ABC):
     """The key of the score in JSON files."""
     noun: ClassVar[str] = "probabilities"
     """What a branch's numbers are, in the plural."""
+    short: ClassVar[str]
+    """The name of the score of a branch, and of a column, in metrics.csv."""
     columns_are: ClassVar[str]
     """What the columns of a row stand for, in the plural."""
     remedy: ClassVar[str] = "Use --logits for logits."
     """The remedy for numbers out of range."""
     distribution: ClassVar[bool] = False
     """Whether a row is a probability distribution, which prior correction applies to."""
+    has_strata: ClassVar[bool] = True
+    """Whether training can be balanced by drawing frames of some strata more often."""
     unknown_prior: tuple[float, ...]
     """The prior of a model whose training data is unknown."""
     prior_expected: str
@@ -104,6 +108,18 @@ class Metric(ABC):
     @abstractmethod
     def score(self, statistics: Statistics) -> Values:
         """The organisers' score: [..., F, K] -> [...]."""
+
+    @abstractmethod
+    def by_column(self, statistics: Statistics) -> Values:
+        """The score of each column: [..., F, K] -> [..., C]."""
+
+    @abstractmethod
+    def mean_label(self, labels: NDArray[Any], weights: NDArray[np.float64]) -> list[float]:
+        """The average of the annotated labels, weighed: [T] or [T, F], [T] -> [C]; what a prior is."""
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        """The group of each frame, counted from 0, for `data.balance`: [T] or [T, F] -> [T]."""
+        return np.zeros(len(labels), np.intp)
 
     @abstractmethod
     def annotated(self, statistics: Statistics) -> NDArray[Any]:
@@ -166,6 +182,11 @@ class FieldMetric(Metric):
 
     def row_faults(self, rows: Rows) -> Iterator[RowFault]:
         yield f"has {self.noun} out of range", self._expected, ((rows < self._low) | (rows > self._high)).any(axis=1)
+
+    def mean_label(self, labels: NDArray[Any], weights: NDArray[np.float64]) -> list[float]:
+        ignored = np.array([field.ignore_value for field in self.task.fields], labels.dtype)
+        kept = np.where(labels != ignored, weights[:, None], 0.0)
+        return safe_divide((kept * labels).sum(axis=0), kept.sum(axis=0)).tolist()
 
     def _fits(self, prior: Sequence[float]) -> bool:
         return bool(((self._low <= prior) & (prior <= self._high)).all())

@@ -145,7 +145,7 @@ def _class_indices(kind: str, labels: NDArray[Any], n_classes: int) -> Counts:
 class ClassMetric(Metric):
     """One class per frame; a model gives the probability of each class."""
 
-    name, key, columns_are, distribution = "macro F1", "macro_f1", "classes", True
+    name, key, short, columns_are, distribution = "macro F1", "macro_f1", "f1", "classes", True
     remedy = "Use --logits only for logits; divide probabilities by the sum of their row."
 
     def __init__(self, task: Task) -> None:
@@ -190,6 +190,16 @@ class ClassMetric(Metric):
 
     def score(self, statistics: Statistics) -> Values:
         return macro_f1(statistics)
+
+    def by_column(self, statistics: Statistics) -> Values:
+        return f1_by_class(statistics)
+
+    def mean_label(self, labels: NDArray[Any], weights: NDArray[np.float64]) -> list[float]:
+        known = labels >= 0
+        return np.bincount(labels[known], weights[known], minlength=self._n).tolist()
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        return labels.astype(np.intp)
 
     def annotated(self, statistics: Statistics) -> NDArray[Any]:
         return statistics.sum(axis=(-2, -1))[..., None]

@@ -179,7 +179,8 @@ def _frames(statistics: Counts) -> int:
 class UnitMetric(FieldMetric):
     """Action units; a model gives the probability that each unit is active."""
 
-    name, key, columns_are = "macro F1", "macro_f1", "units"
+    name, key, short, columns_are = "macro F1", "macro_f1", "f1", "units"
+    has_strata = False
 
     def from_logits(self, rows: Rows) -> Rows:
         return 0.5 * (1 + np.tanh(rows / 2))
@@ -195,6 +196,9 @@ class UnitMetric(FieldMetric):
 
     def score(self, statistics: Statistics) -> Values:
         return mean_f1(statistics)
+
+    def by_column(self, statistics: Statistics) -> Values:
+        return f1_by_unit(statistics)
 
     def tuning_counter(self, truth: NDArray[Any]) -> Counter:
         return cut_counter(truth, self.task)

@@ -28,6 +28,9 @@ from abaw_expr.tasks.task import Task
 CONSTANT = 1e-12
 """A variance below this counts as 0: values are written to about 1e-3, and float32 represents them to 1e-7."""
 
+BINS = 5
+"""Bins of each value from its lowest to its highest, for balanced training (D): 25 of valence and arousal."""
+
 
 def moments(truth: NDArray[np.floating], predicted: NDArray[np.floating], task: Task) -> Values:
     """The statistics of a video's frames: [T, F], [T, F] -> [F, 6].
@@ -177,7 +180,7 @@ def _frames(statistics: Values) -> int:
 class ValueMetric(FieldMetric):
     """Values such as valence and arousal; a model gives the values themselves."""
 
-    name, key, noun, columns_are = "mean CCC", "mean_ccc", "values", "values"
+    name, key, short, noun, columns_are = "mean CCC", "mean_ccc", "ccc", "values", "values"
     remedy = "Clip or scale them."
 
     def from_logits(self, rows: Rows) -> Rows:
@@ -193,6 +196,14 @@ class ValueMetric(FieldMetric):
 
     def score(self, statistics: Statistics) -> Values:
         return mean_ccc(statistics)
+
+    def by_column(self, statistics: Statistics) -> Values:
+        return ccc(statistics)
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        """Bins of all fields together, `BINS` equal ones a field; a value that is not annotated is in the lowest."""
+        bins = np.clip((labels - self._low) / (self._high - self._low) * BINS, 0, BINS - 1).astype(np.intp)
+        return bins @ BINS ** np.arange(bins.shape[1])
 
     def tuning_counter(self, truth: NDArray[Any]) -> Counter:
         count = moment_counter(truth, self.task)

@@ -104,7 +104,8 @@ AU = Task(
     annotation_folders=("AU_Detection_Challenge",),
     test_list="action_unit_*_test_set_release.txt",
 )
-TASKS = (EXPR, VA, AU)
+TASKS = {task.name: task for task in (EXPR, VA, AU)}
+"""The registry of tasks by name; a new task is added here."""
 COMPOUND = "compound"
 """The name of the 7th edition's compound expression challenge, whose classes are in the header of its template."""
 
@@ -128,7 +129,7 @@ def task_of_columns(columns: Sequence[str]) -> Task | None:
     Compound expressions are recognised by their names, two words joined by an underscore (`Fearfully_Surprised`).
     """
     names = tuple(columns)
-    for known in TASKS:
+    for known in TASKS.values():
         if names == known.columns:
             return known
     return compound(names) if len(set(names)) == len(names) > 1 and all(map(_is_compound, names)) else None

@@ -21,7 +21,7 @@ class Checkpoint:
     signature: str
     """The run's identity: a hash of its settings and data."""
     prior: list[float]
-    """The fraction of each class in the loss."""
+    """The mean label in the loss by column: the fraction of each class or of active frames, or the mean value."""
     history: list[dict[str, Any]]
     """The row of each finished epoch in metrics.csv."""
     step: int
@@ -40,7 +40,8 @@ class Checkpoint:
     data: str = ""
     """The digest of the store that it was trained on."""
     videos: tuple[str, ...] = ()
-    """The names of the videos that it was trained on, of all stores; empty where they are not known."""
+    """The names of the videos that it and its initial weights were trained on, of all stores; empty where they are not
+    known."""
 
 
 _TYPES = {

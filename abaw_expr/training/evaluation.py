@@ -1,27 +1,31 @@
-"""The precision of a network, and its probabilities on frames of an index.
+"""The precision of a network, and its numbers on frames of an index.
 
-Shapes: k frames, C classes.
+Shapes: k frames, n frames of a grid, s stretches of t frames, C columns of the task.
 """
 
 import logging
 from collections.abc import Callable
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
-from abaw_expr.data.batches.audio_chunks import cut_for_prediction
-from abaw_expr.data.batches.frame_index import FrameIndex
+from abaw_expr.data.batches.audio_chunks import AudioWindow, Cut, cut_for_prediction
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.loading import load, split_segments
-from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.batches.stretches import cut_stretches, time_grid
+from abaw_expr.data.batches.windows import Windows, modalities
 from abaw_expr.errors import SettingsError
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
-from abaw_expr.models.losses import ANY, CoarseFineLoss
-from abaw_expr.settings import Settings
-from abaw_expr.training.parallel import gather, strategy_of, sum_over_processes
+from abaw_expr.models.links import Votes
+from abaw_expr.models.network import Network
+from abaw_expr.models.objectives import Objective
+from abaw_expr.settings import DataSettings, Settings
+from abaw_expr.training.parallel import gather, strategy_of
+
+_STRETCHES = 4
+"""Stretches in a batch of prediction."""
 
 
 def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed", "64-true"]:
@@ -52,48 +56,141 @@ def build_fabric(settings: Settings) -> Fabric:
     return fabric
 
 
+def window_of(network: Network) -> AudioWindow | None:
+    """The window of audio that a network reads; None if it reads none."""
+    return next((encoder.window for encoder in network.encoders() if encoder.window is not None), None)
+
+
+def read_by(network: Network) -> list[str]:
+    """The modalities that a network reads, in the order of its branches."""
+    return list(dict.fromkeys(chain.from_iterable(network.modalities().values())))
+
+
+def reader(
+    network: Network, index: FrameIndex, data: DataSettings, cut: Callable[[DataSettings, AudioWindow], Cut]
+) -> Windows:
+    """The data set of the samples that a network reads, without augmentation."""
+    window = window_of(network)
+    return Windows(index, modalities(read_by(network), data, None if window is None else cut(data, window)))
+
+
+Numbers = dict[str, np.ndarray]
+"""float32 [k, C] by branch; a row all NaN where the branch has no vote."""
+
+
 @torch.inference_mode()
 @torch.compiler.set_stance("force_eager")  # batches have many sizes here, and each would be compiled
-def branch_probabilities(
+def branch_numbers(
     fabric: Fabric,
-    network: nn.Module,
+    network: Network,
     index: FrameIndex,
     indices: np.ndarray,
     settings: Settings,
-    criterion: CoarseFineLoss | None = None,
+    criterion: Objective | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[dict[str, np.ndarray], float]:
-    """Probabilities of every branch, float32 [k, C], a row all NaN where the frame lacks the modality; and mean loss.
+) -> tuple[Numbers, float]:
+    """The numbers of every branch (probabilities or values) on frames, and the loss on them.
 
-    `indices` [k] ascend. Each process of a run evaluates a part of them, and every process gets all results. The loss
-    is NaN without `criterion`, which needs annotated frames. `on_progress(frames done, frames of this process)`.
+    `indices` [k] ascend; of a temporal model they are frames of `time_grid`. Each process of a run evaluates a part of
+    them, and every process gets all results. The loss is NaN without `criterion`, which needs annotated frames.
+    `on_progress(frames done, frames of this process)`.
     """
     network.eval()
-    dtype = next(network.parameters()).dtype
+    if settings.over_time:
+        return _of_stretches(fabric, network, index, indices, settings, criterion, on_progress)
+    windows, branches = reader(network, index, settings.data, cut_for_prediction), network.modalities()
     own = np.array_split(indices, fabric.world_size)[fabric.global_rank]
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in settings.model.branches}
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in branches}
     # The mean is over all frames, not over batches, so that it does not depend on the batches.
-    present = {name: index.has[name][indices].sum() for name in settings.model.branches} | {ANY: len(indices)}
-    counts = {name: torch.tensor(int(count), device=fabric.device) for name, count in present.items()}
-    loss, done = 0.0, 0
-    for raw in load(
-        Windows(
-            index, settings.data, cut_for_prediction(settings.data, AUDIO_WINDOW), branches=settings.model.branches
-        ),
-        split_segments(index, own, AUDIO_WINDOW),
-        settings.compute.workers,
-    ):
-        batch = raw.to(fabric.device)
-        inputs = {name: x.to(dtype) for name, x in batch.inputs.items()}
-        with fabric.autocast():
-            log_p = network(inputs, batch.rows, batch.windows, len(batch))
-        for name, rows in log_p.items():
-            absent = ~batch.present[name][:, None]
-            pieces[name].append(rows.float().exp().masked_fill(absent, torch.nan).cpu().numpy())
+    counts = _counts(fabric, network, index, indices, criterion)
+    sums: Any = 0.0
+    done = 0
+    for raw in load(windows, split_segments(windows, index, own), settings.compute.workers):
+        votes, target = _votes(fabric, network, windows, raw)
+        for name, vote in votes.items():
+            numbers = network.link.numbers(vote.value.float())
+            pieces[name].append(numbers.masked_fill(~vote.present[:, None], torch.nan).cpu().numpy())
         if criterion is not None:
-            loss += float(criterion(log_p, batch.present, batch.label, counts))
-        done += len(batch)
+            sums = sums + criterion.sums(votes, target, counts).double().cpu().numpy()
+        done += len(raw)
         on_progress(done, len(own))
     whole = {name: np.concatenate([*chain.from_iterable(gather(fabric, rows))]) for name, rows in pieces.items()}
-    (total,) = sum_over_processes(fabric, [loss])
-    return whole, total if criterion is not None else float("nan")
+    return whole, _loss(fabric, criterion, sums)
+
+
+def _votes(fabric: Fabric, network: Network, windows: Windows, raw: Any) -> tuple[dict[str, Votes], torch.Tensor]:
+    """The votes of a batch, and its target."""
+    dtype = next(network.parameters()).dtype
+    batch = windows.on(fabric.device, raw)
+    inputs = {name: x.to(dtype) for name, x in batch.inputs.items()}
+    with fabric.autocast():
+        return network(inputs, batch.rows, batch.windows, batch.valid), batch.target
+
+
+def _counts(
+    fabric: Fabric, network: Network, index: FrameIndex, indices: np.ndarray, criterion: Objective | None
+) -> dict[str, torch.Tensor]:
+    """The counts of labels of all frames, as far as the index knows their modalities."""
+    if criterion is None:
+        return {}
+    present = {name: torch.from_numpy(index.present(own)[indices]) for name, own in network.modalities().items()}
+    counts = criterion.counts(present, torch.from_numpy(index.target(indices)))
+    return {name: count.to(fabric.device) for name, count in counts.items()}
+
+
+def _loss(fabric: Fabric, criterion: Objective | None, sums: Any) -> float:
+    """The loss from this process's sums."""
+    if criterion is None:
+        return float("nan")
+    return criterion.value(torch.as_tensor(sum(gather(fabric, sums))))
+
+
+def _of_stretches(
+    fabric: Fabric,
+    network: Network,
+    index: FrameIndex,
+    indices: np.ndarray,
+    settings: Settings,
+    criterion: Objective | None,
+    on_progress: Callable[[int, int], None],
+) -> tuple[Numbers, float]:
+    """`branch_numbers` of a temporal model: of all stretches of the videos, averaged where they overlap.
+
+    What a frame gets does not depend on which frames were asked for.
+    """
+    grid, windows = time_grid(index, settings.data.stride), reader(network, index, settings.data, cut_for_prediction)
+    cut = cut_stretches(index, grid, settings.data)
+    own = np.array_split(np.arange(len(cut)), fabric.world_size)[fabric.global_rank]
+    sums = {name: np.zeros((len(grid), network.link.task.n_columns)) for name in network.modalities()}
+    counts = {name: np.zeros(len(grid)) for name in sums}
+    pieces = [cut[own[start : start + _STRETCHES]] for start in range(0, len(own), _STRETCHES)]
+    batches = [_as_samples(piece) for piece in pieces]
+    read = zip(batches, load(windows, batches, settings.compute.workers), strict=True)
+    for done, (samples, raw) in enumerate(read, start=1):
+        votes, _ = _votes(fabric, network, windows, raw)
+        place = np.searchsorted(grid, samples.indices)
+        for name, vote in votes.items():
+            has = vote.present.cpu().numpy()
+            np.add.at(sums[name], place[has], network.link.numbers(vote.value.float()).cpu().numpy()[has])
+            np.add.at(counts[name], place[has], 1)
+        on_progress(done * len(indices) // len(batches), len(indices))
+    wanted, found = np.searchsorted(grid, indices), Numbers()
+    for name in sums:
+        total, count = (sum(parts)[wanted] for parts in (gather(fabric, sums[name]), gather(fabric, counts[name])))
+        found[name] = (total / np.where(count, count, np.nan)[:, None]).astype(np.float32)
+    return found, float("nan") if criterion is None else _loss_of(network, criterion, found, index.target(indices))
+
+
+def _as_samples(stretches: Any) -> Samples:
+    group = np.arange(len(stretches)).repeat(stretches.indices.shape[1])
+    return Samples(stretches.indices.ravel(), None, group, stretches.beyond.ravel())
+
+
+def _loss_of(network: Network, criterion: Objective, found: Numbers, target: np.ndarray) -> float:
+    """The loss of averaged numbers."""
+    device = next(network.parameters()).device
+    votes = {}
+    for name, rows in found.items():
+        numbers = torch.from_numpy(np.nan_to_num(rows)).to(device)
+        votes[name] = Votes(network.link.from_numbers(numbers), torch.from_numpy(~np.isnan(rows[:, 0])).to(device))
+    return criterion.value(criterion.sums(votes, torch.from_numpy(target).to(device)))

@@ -3,7 +3,7 @@
 All random numbers of a step (sampling, augmentation, dropout) are derived from the seed and the numbers of epoch, step
 and process, so a run that is resumed after any step ends exactly as an uninterrupted run does.
 
-Shapes: B samples of a step, n validation frames, K classes.
+Shapes: B samples of a step, n validation frames, C columns of the task.
 """
 
 import math
@@ -12,38 +12,49 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 
 from abaw_expr.data.batches.audio_chunks import cut_for_training
 from abaw_expr.data.batches.augment import Augment, check_masks
 from abaw_expr.data.batches.loading import BatchSampler, build_loader
 from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
-from abaw_expr.data.batches.windows import Batch, Windows
+from abaw_expr.data.batches.stretches import time_grid
+from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.data.store.store import Store
-from abaw_expr.errors import RunError, StoppedError, shorten
+from abaw_expr.errors import RunError, StoppedError, StoreError, shorten
 from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
-from abaw_expr.models.losses import ANY, CoarseFineLoss, sample_counts, weighted_fractions
 from abaw_expr.models.network import build_network
-from abaw_expr.outputs.fusion import fuse
-from abaw_expr.settings import BRANCHES, Settings
-from abaw_expr.tasks.metric_classes import confusion, f1_by_class, macro_f1
-from abaw_expr.tasks.names import frame_name
-from abaw_expr.tasks.task import Task
+from abaw_expr.models.objectives import ANY, build_objective
+from abaw_expr.settings import Settings
+from abaw_expr.tasks.names import frame_name, recording_of
+from abaw_expr.tasks.registry import metric_of
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
-from abaw_expr.training.evaluation import branch_probabilities, build_fabric, check_accelerator, native_precision
-from abaw_expr.training.initial_weights import keep_initial_weights, load_initial_weights
+from abaw_expr.training.evaluation import (
+    branch_numbers,
+    build_fabric,
+    check_accelerator,
+    native_precision,
+    read_by,
+    window_of,
+)
+from abaw_expr.training.initial_weights import (
+    keep_initial_weights,
+    load_initial_weights,
+    load_weights_files,
+    seen_by_initial_weights,
+)
 from abaw_expr.training.launch import is_first
 from abaw_expr.training.monitoring import EventLog, plot_curves
 from abaw_expr.training.optimiser import EMA, build_optimiser, set_learning_rates
 from abaw_expr.training.parallel import sum_over_processes
-from abaw_expr.training.run import Epoch, RunFolder, RunStart, Validation, best_epoch
+from abaw_expr.training.run import Epoch, RunFolder, RunStart, best_epoch
+from abaw_expr.training.scores import check_balance, scores_of
 from abaw_expr.training.stopping import StopRequest, stop_on_signals
 from abaw_expr.version import VERSION
 
@@ -77,7 +88,6 @@ def train(
     store: Store,
     run: RunFolder,
     settings: Settings,
-    task: Task,
     resume: bool,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -94,14 +104,16 @@ def train(
     validate on; StoppedError when a signal ended the run, which can then be resumed.
     """
     check_accelerator(settings)
-    check_masks(settings.augment, AUDIO_WINDOW.steps)
+    check_balance(settings)
+    with torch.device("meta"):  # before anything is written: an encoder may be unknown
+        build_network(settings)
     settings = replace(settings, precision=native_precision(settings))
     with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
             run.start(settings, store.digest, resume)
             if initial_weights:
-                keep_initial_weights(run, initial_weights, settings.model, task)
-        training = Training(store, run, settings, task, stop, on_progress)
+                keep_initial_weights(run, initial_weights, settings)
+        training = Training(store, run, settings, stop, on_progress)
         if not run.complete:
             on_start(training.start)
             training.run_to_end(on_epoch)
@@ -116,21 +128,23 @@ class Training:
         store: Store,
         run: RunFolder,
         settings: Settings,
-        task: Task,
         stop: StopRequest,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        self._store, self._run, self._settings, self._task = store, run, settings, task
+        self._store, self._run, self._settings = store, run, settings
         self._stop, self._on_progress = stop, on_progress
         self._fabric = build_fabric(settings)  # all processes meet here, so the files of the first one exist
         self._identity = run.identity(settings, store.digest)
         self._build_network()
-        self._training, self._validation = (usable_frames(store, name, settings) for name in ("train", "val"))
-        fractions = self._training.class_fractions(settings.data, task)
-        self._prior = weighted_fractions(fractions, settings.loss.class_weight)
-        self._criterion = CoarseFineLoss(settings.loss, fractions).to(self._fabric.device)
+        read = read_by(self._network)
+        self._training, self._validation = (
+            usable_frames(store, name, settings.task_of, read) for name in ("train", "val")
+        )
+        self._validated = self._validation_frames()
+        self._criterion = build_objective(settings, self._training.mean_label(settings)).to(self._fabric.device)
         self._augment, self._sampler = Augment(settings.augment), BatchSampler()
-        self._loader = build_loader(self._windows(), self._sampler, settings.compute.workers)
+        self._read = self._windows()
+        self._loader = build_loader(self._read, self._sampler, settings.compute.workers)
         self.history: list[Epoch] = []
         self._now = EpochProgress()
         if run.last.exists():
@@ -142,7 +156,9 @@ class Training:
         """Builds network, optimiser and EMA, with the initial weights of the run."""
         settings, run = self._settings, self._run
         torch.manual_seed(settings.seed)
-        self._network = build_network(settings.model, self._task.n_columns)
+        self._network = build_network(settings)
+        if not run.last.exists():
+            load_weights_files(self._network, settings)
         if run.initial_weights.exists() and not run.last.exists():
             load_initial_weights(self._network, run.initial_weights)
         if self._fabric.world_size > 1:
@@ -157,9 +173,11 @@ class Training:
 
     def _windows(self) -> Windows:
         """The training samples."""
-        settings = self._settings
-        cut = cut_for_training(settings.data, AUDIO_WINDOW)
-        return Windows(self._training.frame_index, settings.data, cut, self._augment, settings.model.branches)
+        data, window = self._settings.data, window_of(self._network)
+        if window is not None:
+            check_masks(self._settings.augment, window.steps)
+        read = modalities(read_by(self._network), data, None if window is None else cut_for_training(data, window))
+        return Windows(self._training.frame_index, read, self._augment)
 
     @property
     def start(self) -> RunStart:
@@ -179,7 +197,13 @@ class Training:
             epochs=self._settings.optimiser.epochs,
             epochs_done=len(self.history),
             steps_done=self._now.step,
+            seen=self._seen_by_initial_weights(),
         )
+
+    def _seen_by_initial_weights(self) -> tuple[str, ...]:
+        """The recordings that the task holds out and that the initial weights were trained on, for any task."""
+        held_out = {recording_of(video.name) for video in self._store.videos if video.split != "train"}
+        return tuple(sorted(held_out & {recording_of(name) for name in seen_by_initial_weights(self._run)}))
 
     def run_to_end(self, on_epoch: Callable[[Epoch], None]) -> None:
         """Trains the remaining epochs."""
@@ -196,10 +220,18 @@ class Training:
         """Finished steps of all epochs."""
         return sum(epoch.steps for epoch in self.history) + self._now.step
 
-    @property
-    def _validated(self) -> NDArray[np.intp]:
-        """Indices [n] of the validation frames."""
-        return self._validation.frame_index.at_stride(self._validation.usable, self._settings.data.val_stride)
+    def _validation_frames(self) -> NDArray[np.intp]:
+        """Indices [n] of the validation frames; of a temporal model those on its clock."""
+        index, usable, data = self._validation.frame_index, self._validation.usable, self._settings.data
+        if not self._settings.over_time:
+            return index.at_stride(usable, data.val_stride)
+        grid = time_grid(index, data.stride)
+        if not usable[grid].any():
+            remedy = "Lower data.stride."
+            raise StoreError(
+                "has no usable val frame on the clock of the temporal model", path=self._store.root, remedy=remedy
+            )
+        return grid[usable[grid]]
 
     def _train_epoch(self) -> None:
         """One pass over the sampled frames, from the current step."""
@@ -237,11 +269,12 @@ class Training:
         total = torch.zeros((), device=self._fabric.device)
         self._optimiser.zero_grad(set_to_none=True)
         try:
+            sums = None if self._criterion.additive else self._sums_of_batch(micro_batches)
             for number, micro_batch in enumerate(micro_batches, start=1):
-                batch = micro_batch.to(self._fabric.device, self._augment)
+                batch = self._read.on(self._fabric.device, micro_batch)
                 with self._fabric.no_backward_sync(self._module, enabled=number < len(micro_batches)):
-                    log_p = self._module(batch.inputs, batch.rows, batch.windows, len(batch))
-                    loss = self._criterion(log_p, batch.present, batch.label, counts)
+                    votes = self._module(batch.inputs, batch.rows, batch.windows, batch.valid)
+                    loss = self._criterion(votes, batch.target, counts, sums)
                     self._fabric.backward(loss * self._fabric.world_size)  # gradients are averaged over processes
                 total += loss.detach()
         except torch.OutOfMemoryError as error:
@@ -255,14 +288,39 @@ class Training:
             self._ema.update(self._network, self._steps + 1)
         return total
 
+    @torch.no_grad()
+    def _sums_of_batch(self, micro_batches: list[Batch]) -> Tensor | None:
+        """The objective's sums over all parts of a batch, from one more pass; None where the part is the batch.
+
+        Nothing of the pass stays: BN's statistics and the random numbers are put back.
+        """
+        if len(micro_batches) == self._fabric.world_size == 1:
+            return None
+        buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
+        own: Tensor | float = 0.0
+        with torch.random.fork_rng([self._fabric.device] if self._fabric.device.type == "cuda" else []):
+            for micro_batch in micro_batches:
+                batch = self._read.on(self._fabric.device, micro_batch)
+                votes = self._module(batch.inputs, batch.rows, batch.windows, batch.valid)
+                own = own + self._criterion.sums(votes, batch.target)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        assert isinstance(own, Tensor)
+        if self._fabric.world_size > 1:
+            distributed.all_reduce(own)
+        return own
+
     def _synchronise(self, pending: Pending | None, micro_batches: list[Batch]) -> tuple[dict[str, Tensor], bool]:
         """Counts the samples of the next step over all processes, and adds the loss of the step before.
 
         Processes communicate only here, once per step. Returns the counts by branch, scalar tensors [], and whether any
         process got a request to stop. Raises RunError where the loss is not finite.
         """
-        names = [*self._settings.model.branches, ANY]
-        counted = [sample_counts(micro_batch.present) for micro_batch in micro_batches]
+        read, names = self._network.modalities(), [*self._settings.branches, ANY]
+        counted = [
+            self._criterion.counts({name: one.present(own) for name, own in read.items()}, one.target)
+            for one in micro_batches
+        ]
         own = [sum(int(counts[name]) for counts in counted) for name in names]
         local = float(pending.loss) if pending is not None else 0.0
         *counts, loss, stopping = sum_over_processes(self._fabric, [*own, local, float(self._stop.signal > 0)])
@@ -283,7 +341,7 @@ class Training:
         frames = [frame_name(index.videos[index.video[i]].name, int(index.row[i]) + 1) for i in indices]
         number = len(self.history) + 1
         if own:
-            parts = [vars(micro_batch) for micro_batch in pending.micro_batches]
+            parts = [_plain(micro_batch) for micro_batch in pending.micro_batches]
             save_tensors(self._run.bad_batch, {"epoch": number, "step": pending.step, "frames": frames, "parts": parts})
         return RunError(
             f"the loss of step {pending.step + 1} of epoch {number} is {loss}",
@@ -295,17 +353,20 @@ class Training:
     def _end_epoch(self) -> None:
         """Validates, and writes metrics and checkpoints."""
         began, now, number = time.perf_counter(), self._now, len(self.history) + 1
-        validation = self._validate()
-        if not math.isfinite(validation.val_loss):  # the last step may have made the weights infinite
+        loss, scores, columns = self._validate()
+        if not math.isfinite(loss):  # the last step may have made the weights infinite
             remedy = "Lower the learning rate, or use 32-true."
-            raise RunError(f"the validation loss of epoch {number} is {validation.val_loss}", remedy=remedy)
+            raise RunError(f"the validation loss of epoch {number} is {loss}", remedy=remedy)
         self.history.append(
             Epoch(
                 epoch=number,
                 steps=now.step,
                 learning_rate=self._optimiser.param_groups[0]["lr"],
                 train_loss=now.loss,
-                **vars(validation),
+                val_loss=loss,
+                metric=metric_of(self._settings.task_of).short,
+                scores=scores,
+                columns=columns,
                 waiting=now.waiting / now.seconds,
                 seconds=now.seconds + time.perf_counter() - began,
             )
@@ -319,36 +380,29 @@ class Training:
         if best_epoch(self.history) is self.history[-1]:
             weights = self._evaluated.state_dict()
             save_checkpoint(self._run.best, replace(self._checkpoint(), network=weights, ema={}, optimiser={}))
-        self._run.write_metrics(self.history, self._task)
-        plot_curves(self.history, self._task, self._run.curves)
-        log.epoch(self.history[-1], self._task, self._steps - 1)
+        self._run.write_metrics(self.history)
+        plot_curves(self.history, self._settings.task_of, self._run.curves)
+        log.epoch(self.history[-1], self._steps - 1)
         self._save_last()
 
-    def _validate(self) -> Validation:
-        """Loss and F1 on the validation frames."""
-        settings, index, n_classes = self._settings, self._validation.frame_index, self._task.n_columns
-        indices = self._validated
-        p, loss = branch_probabilities(self._fabric, self._evaluated, index, indices, settings, self._criterion)
-        truth = index.label[indices]
-        missing = np.full((len(indices), n_classes), np.nan, np.float32)
-        fused = fuse([p.get(name, missing) for name in BRANCHES], [settings.loss.m, settings.loss.n])  # [n, K]
-        counts = confusion(truth, fused.argmax(axis=1), n_classes)
-        f1 = {name: macro_f1_where_present(rows, truth) for name, rows in p.items()}
-        return Validation(
-            loss, f1.get("audio"), f1.get("visual"), float(macro_f1(counts)), f1_by_class(counts).tolist()
-        )
+    def _validate(self) -> tuple[float, dict[str, float], dict[str, float]]:
+        """The loss on the validation frames, the score of each branch and of their fusion, and that of each column."""
+        index, indices, task = self._validation.frame_index, self._validated, self._settings.task_of
+        p, loss = branch_numbers(self._fabric, self._evaluated, index, indices, self._settings, self._criterion)
+        return loss, *scores_of(task, self._settings.weights, p, index.label[indices])
 
     def _checkpoint(self) -> Checkpoint:
+        own = (video.name for video in self._training.frame_index.videos)
         return Checkpoint(
             signature=self._identity,
-            prior=self._prior,
+            prior=self._criterion.prior,
             history=[asdict(epoch) for epoch in self.history],
             **vars(self._now),
             network=self._network.state_dict(),
             ema={} if self._ema is None else self._ema.network.state_dict(),
             optimiser=self._optimiser.state_dict(),
             data=self._store.digest,
-            videos=tuple(video.name for video in self._training.frame_index.videos),
+            videos=tuple(dict.fromkeys([*own, *seen_by_initial_weights(self._run)])),
         )
 
     def _save_last(self) -> None:
@@ -376,7 +430,7 @@ class Training:
     def _summary(self) -> dict[str, object]:
         return {
             "version": VERSION,
-            "task": self._task.name,
+            "task": self._settings.task,
             "signature": self._identity,
             "store": self._store.digest,
             "extras": [{"store": extra.store.digest, "share": extra.fraction} for extra in self._store.extras],
@@ -386,10 +440,10 @@ class Training:
         }
 
 
-def macro_f1_where_present(p: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Macro F1 of a branch on the frames that have its modality, [n, K], [n]; a row all NaN is missing."""
-    has = ~np.isnan(p[:, 0])
-    return float(macro_f1(confusion(truth[has], p[has].argmax(axis=1), p.shape[1])))
+def _plain(batch: Batch) -> dict[str, Any]:
+    """A batch as plain values."""
+    parts = {"inputs": batch.inputs, "rows": batch.rows, "windows": batch.windows}
+    return parts | {"target": batch.target, "index": batch.index, "noise": batch.noise, "valid": batch.valid}
 
 
 def _seed(*numbers: int) -> int:

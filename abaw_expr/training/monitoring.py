@@ -6,7 +6,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from abaw_expr.files import atomic
-from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, NEUTRAL, branch_colours
+from abaw_expr.outputs.colours import CLASS_COLOURS, NEUTRAL, branch_colours
+from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.run import Epoch, best_epoch
 
@@ -21,10 +22,10 @@ class EventLog:
         """Writes the loss of a step, counted over the run from 0."""
         self._events.add_scalar("step/loss", loss, number)
 
-    def epoch(self, epoch: Epoch, task: Task, step: int) -> None:
+    def epoch(self, epoch: Epoch, step: int) -> None:
         """Writes the row of an epoch, at its last step."""
-        for name, value in epoch.row(task).items():
-            if value is not None and name != "epoch":
+        for name, value in epoch.row().items():
+            if name != "epoch":
                 self._events.add_scalar(f"epoch/{name}", value, step)
 
     def flush(self) -> None:
@@ -36,30 +37,34 @@ class EventLog:
 
 
 def plot_curves(history: Sequence[Epoch], task: Task, path: Path) -> None:
-    """Plots losses, macro F1 of branches and F1 of classes over the epochs as a PNG; marks best epoch and chance."""
+    """Plots losses, scores of branches and of columns over the epochs as a PNG; marks best epoch and, for classes,
+    chance."""
     from matplotlib.figure import Figure  # slow to import
 
-    epochs, best = [epoch.epoch for epoch in history], best_epoch(history).epoch
+    epochs, best, metric = [epoch.epoch for epoch in history], best_epoch(history).epoch, metric_of(task)
     figure = Figure(figsize=(16, 4.5), layout="constrained")
-    losses, branches, classes = figure.subplots(1, 3)
+    losses, branches, columns = figure.subplots(1, 3)
     for label, style, values in (
         ("training", "--", [epoch.train_loss for epoch in history]),
         ("validation", "-", [epoch.val_loss for epoch in history]),
     ):
         losses.plot(epochs, values, style, color="black", label=label)
     losses.set(title="Loss", ylabel="loss")
-    colours = branch_colours([])
-    for name in ("audio", "visual", FUSED):
-        f1s = [getattr(epoch, f"{name}_f1") for epoch in history]
-        if None not in f1s:
-            branches.plot(epochs, f1s, color=colours[name], label=name)
-    branches.set(title="Macro F1 on validation", ylabel="macro F1", ylim=(0, 1))
-    for number, (name, colour) in enumerate(zip(task.columns, CLASS_COLOURS, strict=False)):
-        classes.plot(epochs, [epoch.class_f1[number] for epoch in history], color=colour, label=name)
-    classes.set(title="F1 a class, fused, on validation", ylabel="F1", ylim=(0, 1))
-    for axes in (branches, classes):
-        axes.axhline(1 / task.n_columns, color=NEUTRAL, linestyle=":", label="chance")
-    for axes in (losses, branches, classes):
+    colours = branch_colours(history[0].scores)
+    for name in history[0].scores:
+        branches.plot(epochs, [epoch.scores[name] for epoch in history], color=colours[name], label=name)
+    branches.set(title=f"{metric.title} on validation", ylabel=metric.name)
+    for number, name in enumerate(task.columns):
+        style = "-" if number < len(CLASS_COLOURS) else "--"
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        columns.plot(epochs, [epoch.columns[name] for epoch in history], style, color=colour, label=name)
+    score = history[0].metric.upper()
+    columns.set(title=f"{score} of {metric.columns_are}, fused, on validation", ylabel=score)
+    for axes in (branches, columns):
+        axes.set_ylim(None if task.kind == "values" else 0, 1)
+        if task.one_class:
+            axes.axhline(1 / task.n_columns, color=NEUTRAL, linestyle=":", label="chance")
+    for axes in (losses, branches, columns):
         axes.axvline(best, color=NEUTRAL, linestyle="--", linewidth=1, label=f"best epoch, {best}")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

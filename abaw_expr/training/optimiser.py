@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from abaw_expr.models.encoders.gcsa import GCSA
-from abaw_expr.models.network import Branch, Network
+from abaw_expr.models.network import Network
 from abaw_expr.settings import OptimiserSettings
 
 WARM_UP = 0.3
@@ -21,14 +20,16 @@ _START, _END = 1 / 25, 1e-4
 
 
 def build_optimiser(network: Network, settings: OptimiserSettings) -> Optimizer:
-    """The optimiser over four groups: attention and heads, or the rest; weight matrices, or biases and BN."""
-    slow = {id(p) for module in network.modules() if isinstance(module, GCSA) for p in module.parameters()}
-    slow |= {id(p) for module in network.modules() if isinstance(module, Branch) for p in module.head.parameters()}
+    """The optimiser over four groups: attention, heads and what is between encoders and heads, or the rest of the
+    encoders; weight matrices, or biases and BN."""
+    encoders = [*network.encoders()]
+    fast = {id(p) for encoder in encoders for p in encoder.parameters()}
+    fast -= {id(p) for encoder in encoders for p in encoder.attention_parameters()}
     groups = [
         {"params": params, "peak": peak, "lr": peak, "weight_decay": decay}
         for is_slow, peak in ((False, settings.branch_learning_rate), (True, settings.learning_rate))
         for is_matrix, decay in ((True, settings.weight_decay), (False, 0.0))
-        if (params := [p for p in network.parameters() if (id(p) in slow, p.ndim > 1) == (is_slow, is_matrix)])
+        if (params := [p for p in network.parameters() if (id(p) not in fast, p.ndim > 1) == (is_slow, is_matrix)])
     ]
     if settings.name == "sgd":
         return SGD(groups, momentum=settings.momentum)

@@ -12,17 +12,22 @@ import numpy as np
 import pandas as pd
 
 from abaw_expr.data.batches.frame_index import FrameIndex
+from abaw_expr.data.batches.stretches import time_grid
 from abaw_expr.data.release.frame_times import seconds_of
 from abaw_expr.data.store.store import Store, StoredVideo
-from abaw_expr.errors import RunError, StoreError, shorten
+from abaw_expr.errors import RunError, SettingsError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
-from abaw_expr.outputs.table import Outputs, Source, branch_columns
+from abaw_expr.outputs.table import Outputs, Source, branch_columns, label_columns
 from abaw_expr.settings import Settings
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.evaluation import branch_numbers, build_fabric
+from abaw_expr.training.initial_weights import trained_weights
 from abaw_expr.training.run import RunFolder
+
+STRIDE = 0.2
+"""Seconds between the frames that networks see, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -61,41 +66,43 @@ def wanted_by_name(store: Store, split: str, rows: Mapping[str, np.ndarray]) -> 
 def predict(
     run: RunFolder,
     store: Store,
-    task: Task,
     split: str,
     wanted: Sequence[Wanted] | None = None,
-    stride: float = 0.2,
+    stride: float | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     checkpoint: Literal["best", "last"] = "best",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outputs:
     """The outputs of a run's checkpoint on the wanted frames; without `wanted`, on every frame of the split.
 
-    The networks run on one frame every `stride` seconds (0: every frame); outputs between these frames are
-    interpolated. `on_progress(frames done, total frames)` is called after every batch. Raises RunError where there is
-    no checkpoint, or it was trained with other settings than those of the run.
+    The networks run on one frame every `stride` seconds (0: every frame; None: 0.2, and of a temporal model the stride
+    that it was trained with, the only one that it can have); outputs between these frames are interpolated.
+    `on_progress(frames done, total frames)` is called after every batch. Raises RunError where there is no checkpoint,
+    or it was trained with other settings than those of the run, and SettingsError for another stride.
     """
     settings = run.load_settings()
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
     run.check(settings, trained, path)
-    settings = replace(settings, compute=replace(settings.compute, accelerator=accelerator))
+    settings, task = replace(settings, compute=replace(settings.compute, accelerator=accelerator)), settings.task_of
+    stride = stride_of(settings, stride)
     fabric = build_fabric(settings)
-    network = fabric.to_device(fold_batch_norm(load_network(path, settings, trained, task)))
+    network = load_network(path, settings, trained)
+    fabric.to_device(fold_batch_norm(network))
     wanted = sorted(wanted_of_split(store, split) if wanted is None else wanted, key=lambda item: item.video.name)
-    index = FrameIndex([item.video for item in wanted])
-    indices = anchors(index, settings.model.branches, stride)
-    p: Mapping[str, np.ndarray] = dict.fromkeys(settings.model.branches, np.empty((0, task.n_columns), np.float32))
+    index, read = FrameIndex([item.video for item in wanted], task), network.modalities()
+    indices = anchors(index, read, stride, settings.over_time)
+    p: Mapping[str, np.ndarray] = dict.fromkeys(read, np.empty((0, task.n_columns), np.float32))
     if len(indices):  # empty where no video has a modality of the run
-        p, _ = branch_probabilities(fabric, network, index, indices, settings, on_progress=on_progress)
+        p, _ = branch_numbers(fabric, network, index, indices, settings, on_progress=on_progress)
+    has = {name: index.present(own) for name, own in read.items()}
     tables = [
-        _table(item, index.has, index.video == i, _of_video(index, indices, p, i), task)
-        for i, item in enumerate(wanted)
+        _table(item, has, index.video == i, _of_video(index, indices, p, i), task) for i, item in enumerate(wanted)
     ]
     table = pd.concat(tables, ignore_index=True)
     seen = () if split == "train" else _seen(trained.videos, [item.video.name for item in wanted])
     source = Source(trained.signature, tuple(trained.prior), checkpoint, seen)
-    return Outputs(task, table, split, dict.fromkeys(settings.model.branches, source))
+    return Outputs(task, table, split, dict.fromkeys(read, source))
 
 
 def _seen(trained: Sequence[str], videos: Sequence[str]) -> tuple[str, ...]:
@@ -103,23 +110,44 @@ def _seen(trained: Sequence[str], videos: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({recording_of(name) for name in trained} & {recording_of(name) for name in videos}))
 
 
-def load_network(path: Path, settings: Settings, checkpoint: Checkpoint, task: Task) -> Network:
+def stride_of(settings: Settings, asked: float | None) -> float:
+    """The seconds between the frames that networks see. Raises SettingsError where a temporal model has another."""
+    if not settings.over_time:
+        return STRIDE if asked is None else asked
+    trained = settings.data.stride
+    if asked not in (None, trained):
+        raise SettingsError(
+            "a temporal model has the stride that it was trained with",
+            found=asked,
+            expected=trained,
+            remedy="Leave out --stride.",
+        )
+    return trained
+
+
+def load_network(path: Path, settings: Settings, checkpoint: Checkpoint) -> Network:
     """The network with the weights of a checkpoint, or their EMA if it has one.
 
     Raises RunError, which names `path`, where the settings do not fit the checkpoint.
     """
-    network = build_network(settings.model, task.n_columns)
+    network = build_network(settings)
     try:
-        network.load_state_dict(checkpoint.ema or checkpoint.network)
+        network.load_state_dict(trained_weights(checkpoint))
     except RuntimeError as error:
         remedy = "Put back the settings.yaml that it was trained with, or train again."
         raise RunError("does not fit the settings of its run", path=path, remedy=remedy) from error
     return network
 
 
-def anchors(index: FrameIndex, branches: Sequence[str], stride: float) -> np.ndarray:
-    """Indices [n] of the frames to predict: for each branch one frame with its modality every `stride` seconds."""
-    chosen = [index.at_stride(index.has[name], stride) for name in branches]
+def anchors(index: FrameIndex, read: Mapping[str, Sequence[str]], stride: float, temporal: bool = False) -> np.ndarray:
+    """Indices [n] of the frames to predict: for each branch one with its modalities every `stride` seconds.
+
+    `read` are the modalities of each branch. Of a temporal model they are the frames of its clock that have any.
+    """
+    if temporal:
+        grid = time_grid(index, stride)
+        return grid[np.any([index.present(own)[grid] for own in read.values()], axis=0)]
+    chosen = [index.at_stride(index.present(own), stride) for own in read.values()]
     return np.unique(np.concatenate(chosen))
 
 
@@ -165,5 +193,7 @@ def _table(
         present = has[name][own][stored] & ~beyond
         rows[present] = interpolate(time[present], *known[name])
         columns |= dict(zip(branch_columns(name, task), rows.T, strict=True))
-    columns["label"] = np.where(beyond, task.ignore_value, frames.label[stored]).astype(np.int8)
+    label = frames.label[stored].reshape(len(time), -1)
+    for number, (name, field) in enumerate(label_columns(task).items()):
+        columns[name] = np.where(beyond, field.ignore_value, label[:, number]).astype(label.dtype)
     return pd.DataFrame(columns)

@@ -2,64 +2,61 @@
 
 settings.yaml        all settings, resolved
 metrics.csv          one row per epoch
-checkpoints/         last.pt and best.pt; initial.pt where the run has initial weights of other runs
+checkpoints/         last.pt and best.pt; initial.pt where the run has initial weights of other runs, and weights.json
+                     with the digests of files of weights that the settings name
 tensorboard/         the same rows, and the loss of every step, for TensorBoard
-curves.png           losses and F1 over the epochs, drawn after every epoch
+curves.png           losses and scores over the epochs, drawn after every epoch
 manifest.json        written last: its presence means that the run is complete
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, FiniteFloat
 
-from abaw_expr.errors import RunError, shorten
+from abaw_expr.errors import RunError, shorten, unreadable
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
-from abaw_expr.settings import Settings, differences, load_settings, save_settings
-from abaw_expr.settings import signature as sign
-from abaw_expr.tasks.task import Task
+from abaw_expr.outputs.colours import FUSED
+from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.training.signature import differences, earlier_signature
+from abaw_expr.training.signature import signature as sign
 
 if TYPE_CHECKING:
     from abaw_expr.training.checkpoint import Checkpoint
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Scores on the validation frames; F1 is macro F1, None for a branch that is not trained."""
-
-    val_loss: float
-    audio_f1: float | None
-    visual_f1: float | None
-    fused_f1: float
-    class_f1: list[float]
-    """F1 of each class, of the fused branches."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Epoch(Validation):
+class Epoch:
     """The results of an epoch: training, and scores on the validation frames."""
 
     epoch: int
     steps: int
     learning_rate: float
     train_loss: float
+    val_loss: float
+    metric: str
+    """The score's name in metrics.csv, such as `f1` or `ccc`."""
+    scores: Mapping[str, float]
+    """The task's score of each branch, and of their fusion by the name `FUSED`."""
+    columns: Mapping[str, float]
+    """The score of each column of the task (class, value or unit), of the fused branches."""
     waiting: float
     """Fraction of the epoch's time spent waiting for data."""
     seconds: float
 
-    def row(self, task: Task) -> dict[str, Any]:
-        """The epoch as a row of metrics.csv; the F1 of a class has the class's name."""
-        classes = {f"f1_{name}": f1 for name, f1 in zip(task.columns, self.class_f1, strict=True)}
-        return {name: getattr(self, name) for name in _COLUMNS} | classes
+    @property
+    def score(self) -> float:
+        """The score of the fused branches."""
+        return self.scores[FUSED]
 
-
-_COLUMNS = (
-    *("epoch", "steps", "learning_rate", "train_loss", "val_loss", "audio_f1", "visual_f1", "fused_f1", "waiting"),
-    "seconds",
-)
-"""The columns of metrics.csv before those of the classes."""
+    def row(self) -> dict[str, Any]:
+        """The epoch as a row of metrics.csv: `audio_f1`, `fused_f1`, and `f1_Anger` of a class."""
+        first = {name: getattr(self, name) for name in ("epoch", "steps", "learning_rate", "train_loss", "val_loss")}
+        scores = {f"{name}_{self.metric}": score for name, score in self.scores.items()}
+        times = {"waiting": self.waiting, "seconds": self.seconds}
+        return first | scores | times | {f"{self.metric}_{name}": score for name, score in self.columns.items()}
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,23 @@ class RunStart:
     """More than 0 in a run that is resumed."""
     steps_done: int
     """Finished steps of the epoch after these."""
+    seen: tuple[str, ...] = ()
+    """Recordings that the task validates or tests on, and that the initial weights were trained on."""
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights are in best.pt: the one with the highest fused F1, the last of equal ones."""
-    return max(history, key=lambda epoch: (epoch.fused_f1, epoch.epoch))
+    """The epoch whose weights are in best.pt: the one with the highest fused score, the last of equal ones."""
+    return max(history, key=lambda epoch: (epoch.score, epoch.epoch))
+
+
+def weights_files(settings: Settings) -> dict[str, Path]:
+    """The files of weights that encoders start from, by `branch.stream`."""
+    streams = {
+        f"{name}.{one}": stream
+        for name, branch in settings.branches.items()
+        for one, stream in branch.streams_of(name).items()
+    }
+    return {name: Path(stream.weights) for name, stream in streams.items() if stream.weights}
 
 
 class Summary(BaseModel):
@@ -127,6 +136,10 @@ class RunFolder:
         return self.root / "checkpoints" / "initial.pt"
 
     @property
+    def weights(self) -> Path:
+        return self.root / "checkpoints" / "weights.json"
+
+    @property
     def events(self) -> Path:
         return self.root / "tensorboard"
 
@@ -151,7 +164,22 @@ class RunFolder:
     def identity(self, settings: Settings, data: str) -> str:
         """The signature of a run with these settings in this folder; `data` is the store's digest."""
         start = file_digest(self.initial_weights) if self.initial_weights.exists() else None
-        return sign(settings, data, start, self.summary().get("heads"))
+        heads = self.summary().get("heads")
+        if (earlier := self._earlier_settings()) is not None:
+            return earlier_signature(earlier, data, start, heads)
+        return sign(settings, data, start, heads, self.weights_digests())
+
+    def weights_digests(self) -> dict[str, str]:
+        """The digests of the files of weights that the run began with, by `branch.stream`."""
+        digests: dict[str, str] = read_json(self.weights, RunError, "Train again.") if self.weights.exists() else {}
+        return digests
+
+    def _earlier_settings(self) -> dict[str, Any] | None:
+        """The values in the settings.yaml of a run of an earlier version, which names no task; None of other runs."""
+        import yaml
+
+        values = yaml.safe_load(self.settings.read_text(encoding="utf-8-sig")) if self.settings.exists() else {}
+        return None if not values or "task" in values else values
 
     def summary(self) -> dict[str, Any]:
         """The manifest; empty where the run is not complete. Raises RunError where it cannot be read."""
@@ -180,6 +208,7 @@ class RunFolder:
             if not resume:
                 self.initial_weights.unlink(missing_ok=True)
             save_settings(settings, self.settings)
+            self._keep_weights_digests(settings)
             return
         if not resume:
             raise RunError(
@@ -190,8 +219,25 @@ class RunFolder:
         self.check_settings(settings)
         clean(self.last.parent)
 
+    def _keep_weights_digests(self, settings: Settings) -> None:
+        """Writes the digests of the files of weights that the settings name. Raises RunError where one is missing."""
+        digests = {}
+        for name, path in weights_files(settings).items():
+            try:
+                digests[name] = file_digest(path)
+            except OSError as error:
+                raise unreadable(RunError, path, error, f"It is the weights of branches.{name}.") from error
+        self.weights.unlink(missing_ok=True)
+        if digests:
+            write_json(self.weights, digests)
+
     def check_settings(self, settings: Settings) -> None:
         """Raises RunError where the run in the folder has other settings, as far as they decide its result."""
+        if self._earlier_settings() is not None:
+            remedy = (
+                f"Predict with it, or train on from its weights: another --run, and `--initial-weights {self.root}`."
+            )
+            raise RunError("was made by an earlier version, so it cannot be resumed", path=self.root, remedy=remedy)
         before = self.load_settings()
         if sign(before, "") != sign(settings, ""):
             raise RunError(
@@ -201,6 +247,10 @@ class RunFolder:
                 remedy=f"`train --run {self.root} --resume` without these flags continues that run; with another --run "
                 f"and `--initial-weights {self.root}` the new settings train on from its weights.",
             )
+        for name, path in weights_files(settings).items():
+            if path.exists() and file_digest(path) != self.weights_digests().get(name):
+                remedy = "Put that file back, or train a new run."
+                raise RunError(f"is another file of weights than branches.{name} began with", path=path, remedy=remedy)
 
     def _check_new(self, resume: bool) -> None:
         """Raises RunError for a folder with other files, and for a run that lacks last.pt but not its later files."""
@@ -223,12 +273,12 @@ class RunFolder:
         rows = self.metrics.read_text(errors="replace").count("\n") - 1 if self.metrics.exists() else 0
         return not self.complete and rows <= 1
 
-    def write_metrics(self, history: Sequence[Epoch], task: Task) -> None:
+    def write_metrics(self, history: Sequence[Epoch]) -> None:
         """Writes metrics.csv, one row per epoch."""
         import pandas as pd  # slow to import, and not needed for a complete run
 
         with atomic(self.metrics) as temporary:
-            pd.DataFrame([epoch.row(task) for epoch in history]).to_csv(temporary, index=False)
+            pd.DataFrame([epoch.row() for epoch in history]).to_csv(temporary, index=False)
 
     def read_summary(self) -> dict[str, Any]:
         """The manifest of a complete run. Raises RunError where it is missing or damaged."""

@@ -23,7 +23,7 @@ from abaw_expr.commands import console
 from abaw_expr.data.batches.audio_chunks import merged_windows
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.loading import load
-from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.batches.windows import Windows, modalities
 from abaw_expr.data.store.store import Store
 from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
@@ -32,7 +32,7 @@ from abaw_expr.settings import Settings, load_settings, recipe
 from abaw_expr.tasks.metric_classes import confusion, macro_f1
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.evaluation import branch_probabilities, build_fabric
+from abaw_expr.training.evaluation import branch_numbers, build_fabric
 from abaw_expr.training.loop import train
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
@@ -52,24 +52,23 @@ def train_run(store: Store, folder: Path) -> RunFolder:
     """Trains the sound branch alone."""
     base = load_settings(recipe("demo"))
     settings = replace(
-        base,
+        base.only(("audio",)),
         data=replace(base.data, sequence=CHUNKED, stride=0.3),
-        model=replace(base.model, branches=("audio",)),
         optimiser=replace(base.optimiser, batch_size=16, epochs=5),
     )
     run = RunFolder(folder / "run")
-    train(store, run, settings, EXPR, resume=False, on_epoch=console.epoch_printer())
+    train(store, run, settings, resume=False, on_epoch=console.epoch_printer())
     return run
 
 
 def load_run(run: RunFolder) -> tuple[Settings, Network]:
     """A run's settings for the sound branch alone, and its best weights."""
     settings = run.load_settings()
-    network = build_network(settings.model, EXPR.n_columns)
+    network = build_network(settings)
     network.load_state_dict(load_checkpoint(run.best).network)
-    for name in set(settings.model.branches) - {"audio"}:
+    for name in settings.branches.keys() - {"audio"}:
         del network.branches[name]
-    return replace(settings, model=replace(settings.model, branches=("audio",))), network
+    return settings.only(("audio",)), network.eval()
 
 
 class Prediction:
@@ -79,28 +78,24 @@ class Prediction:
         self._settings, network = load_run(run)
         self._fabric = build_fabric(self._settings)
         self._network = self._fabric.to_device(network)
-        self._index = FrameIndex(store.split("val"))
+        self._index = FrameIndex(store.split("val"), EXPR)
         self.indices = self._index.at_stride(self._index.has["audio"], INTERVAL)
 
     def run(self, neighbours: int) -> np.ndarray:
         """Probabilities [k, c] of the places; 1 neighbour hears windows, more hear recordings in one pass."""
         settings = replace(self._settings, data=replace(self._settings.data, sequence=neighbours))
-        p, _ = branch_probabilities(self._fabric, self._network, self._index, self.indices, settings)
+        p, _ = branch_numbers(self._fabric, self._network, self._index, self.indices, settings)
         return p["audio"]
 
     def run_alone(self) -> np.ndarray:
         """The same, every frame by itself with the sound around its window, as the network was trained."""
-        windows = Windows(
-            self._index,
-            self._settings.data,
-            merged_windows(AUDIO_WINDOW, 0.0, AUDIO_WINDOW.context),
-            branches=("audio",),
-        )
+        cut = merged_windows(AUDIO_WINDOW, 0.0, AUDIO_WINDOW.context)
+        windows = Windows(self._index, modalities(["audio"], self._settings.data, cut))
         batches = split_batches(Samples(self.indices, group=np.arange(len(self.indices))), 64)
         with torch.inference_mode(), self._fabric.autocast():
             log_p = [
-                self._network(batch.inputs, batch.rows, batch.windows, len(batch))["audio"].float()
-                for batch in (raw.to(self._fabric.device) for raw in load(windows, batches, workers=0))
+                self._network(batch.inputs, batch.rows, batch.windows, batch.valid)["audio"].value.float()
+                for batch in (windows.on(self._fabric.device, raw) for raw in load(windows, batches, workers=0))
             ]
         return torch.cat(log_p).exp().cpu().numpy()
 

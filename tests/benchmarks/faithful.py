@@ -31,7 +31,7 @@ from abaw_expr.commands import console
 from abaw_expr.data.store.store import open_store
 from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs, read_outputs
-from abaw_expr.settings import LossSettings, load_settings, recipe
+from abaw_expr.settings import Settings, load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge, print_facts
 from tuning.ablation import AblationRow, job_of, jobs_of
@@ -61,10 +61,10 @@ def penalties() -> dict[str, Mu]:
     return {**CONTROLS, **{"".join(f"{x:.0f}" for x in corner): corner for corner in corners}}
 
 
-def judged(outputs: Outputs, loss: LossSettings) -> tuple[float, float, float]:
+def judged(outputs: Outputs, settings: Settings) -> tuple[float, float, float]:
     """The `FIGURES` of outputs."""
     best_ratio = float(search(outputs, RATIOS_ONLY).scores.max())
-    return -validation_cross_entropy(outputs, loss), area_under_curve(outputs), best_ratio
+    return -validation_cross_entropy(outputs, settings.weights), area_under_curve(outputs), best_ratio
 
 
 def area_under_curve(outputs: Outputs) -> float:
@@ -88,19 +88,19 @@ def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, 
     return of(x, y), float(low), float(high)
 
 
-def whole_figures(jobs: Sequence[Job], loss: LossSettings) -> list[tuple[float, float, float]]:
+def whole_figures(jobs: Sequence[Job], settings: Settings) -> list[tuple[float, float, float]]:
     """The figures of whole trainings."""
-    return [judged(read_outputs(job.outputs, EXPR), loss) for job in jobs]
+    return [judged(read_outputs(job.outputs, EXPR), settings) for job in jobs]
 
 
 def heads_figures(store: Path, out: Path, job: Job, mus: Sequence[Mu]) -> NDArray[np.float64]:
     """The figures of a run with heads that are trained again with each of the penalties, means over draws, [n, 3]."""
     run, cache = job.run, out / "features" / f"{job.name}.pt"
     with console.progress(f"Features of {job.name}") as tell:
-        features = cached_features(cache, run, open_store(store, EXPR), EXPR, INTERVAL, "auto", tell)
+        features = cached_features(cache, run, open_store(store, EXPR), INTERVAL, "auto", tell)
     settings = run.load_settings()
     draws = [
-        [judged(outputs, settings.loss) for outputs in outputs_of_heads(features, mus, settings, EXPR, draw)]
+        [judged(outputs, settings) for outputs in outputs_of_heads(features, mus, settings, draw)]
         for draw in range(DRAWS)
     ]
     return np.mean(draws, axis=0)
@@ -128,9 +128,7 @@ def benchmark(store: Path, out: Path, seeds: int = 4, epochs: int = 4, jobs: int
     searched = [job_of(rows[0], base, seed, out) for seed in range(seeds)]
     scores = {
         "heads": np.array([heads_figures(store, out, job, [*mus.values()]) for job in searched]),
-        "whole": np.array(
-            [whole_figures([job_of(row, base, s, out) for row in rows], base.loss) for s in range(seeds)]
-        ),
+        "whole": np.array([whole_figures([job_of(row, base, s, out) for row in rows], base) for s in range(seeds)]),
     }
     print_facts()
     report_figures([*mus], scores, epochs)

@@ -20,12 +20,12 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from abaw_expr.commands import console
 from abaw_expr.outputs.table import Outputs, Source, branch_columns
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import resample
 from abaw_expr.tasks.task import EXPR, TASKS
 from tests.benchmarks import grid_fields
 from tests.benchmarks.common import judge, print_facts
+from tests.helpers.branches import BRANCHES
 from tuning.grid import statistics_tensor
 from tuning.space import NO_SMOOTHING, Candidate, Smoothing, Space
 
@@ -118,6 +118,6 @@ def _gigabytes() -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The exact grid against a baseline.")
-    parser.add_argument("--task", choices=[task.name for task in TASKS], default=EXPR.name)
-    task = {task.name: task for task in TASKS}[parser.parse_args().task]
+    parser.add_argument("--task", choices=[*TASKS], default=EXPR.name)
+    task = TASKS[parser.parse_args().task]
     sys.exit(benchmark() if task == EXPR else grid_fields.benchmark(task, FRAMES, VIDEOS))

@@ -21,11 +21,11 @@ import pandas as pd
 
 from abaw_expr.commands import console
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, label_columns, write_outputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric_units import CUTS, at_cuts
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import AU, VA, Task
 from tests.benchmarks.common import judge, print_facts
+from tests.helpers.branches import BRANCHES
 from tuning.grid import statistics_tensor
 from tuning.selection import default_space
 

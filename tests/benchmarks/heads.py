@@ -51,17 +51,19 @@ def made_up(samples: int) -> Features:
         return HeadSamples(features, present, label)
 
     held_out = samples // 3
+    train, val = split(samples - held_out), split(held_out)
     frames = {
         "videos": [f"video {i:02d}" for i in range(RECORDINGS)],
         "video": torch.arange(held_out, dtype=torch.int64) * RECORDINGS // held_out,
         "frame": torch.arange(1, held_out + 1, dtype=torch.int32),
         "time": torch.arange(held_out, dtype=torch.float64) / 5,
         "crop": torch.ones(held_out, dtype=torch.bool),
+        "label": val.target.to(torch.int8),
     }
     heads = {name: {"weight": torch.zeros(K, width), "bias": torch.zeros(K)} for name, width in WIDTHS.items()}
-    even, trained = [1 / K] * K, samples - held_out
-    draws = torch.full((trained,), 1 / trained, dtype=torch.float64)
-    return Features({"samples": samples}, split(trained), draws, split(held_out), frames, heads, even, even)
+    even = [1 / K] * K
+    draws = torch.full((len(train),), 1 / len(train), dtype=torch.float64)
+    return Features({"samples": samples}, train, draws, val, frames, heads, even, even)
 
 
 def benchmark(samples: int = 600_000, trials: int = 200, batch: int = 16, run: Path | None = None) -> int:
@@ -77,7 +79,7 @@ def benchmark(samples: int = 600_000, trials: int = 200, batch: int = 16, run: P
     with tempfile.TemporaryDirectory() as folder, console.progress("Trials of the heads") as tell:
         shared = StudyOptions(Path(folder), f"sqlite:///{folder}/study.db")
         began, processor = time.perf_counter(), time.process_time()
-        found = search_heads(features, settings, EXPR, shared, trials, batch, tell)
+        found = search_heads(features, settings, shared, trials, batch, tell)
         seconds, processor = time.perf_counter() - began, time.process_time() - processor
     print_facts()
     rows = [("search", seconds, processor), ("a trial", seconds / trials, processor / trials)]

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.loader [--store STORE]
 
 One process, one thread. Baseline: torchvision's `ImageFolder` with its default loader, the same changes by
-`torchvision.transforms`, and a `DataLoader`. Ours: `Windows` and `Batch.to`. Both begin at the file system and end with
-batches of normalised float32 pictures; sound is left out. Exit status 1 when short.
+`torchvision.transforms`, and a `DataLoader`. Ours: `Windows` and `Windows.on`. Both begin at the file system and end
+with batches of normalised float32 pictures; sound is left out. Exit status 1 when short.
 """
 
 import sys
@@ -20,16 +20,15 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
 
-from abaw_expr.data.batches.audio_chunks import cut_for_training
 from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
 from abaw_expr.data.batches.loading import load
-from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.batches.windows import Windows, modalities
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.store.store import Store
 from abaw_expr.data.synthetic.corpus import CorpusPlan
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import load_settings, recipe
+from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
 from tests.helpers.batches import split_batches
 
@@ -43,7 +42,7 @@ BATCH = SETTINGS.optimiser.batch_size
 
 def crops_of(store: Store) -> tuple[FrameIndex, np.ndarray]:
     """The training videos without their sound, and the places of the crops that both sides read."""
-    index = FrameIndex([replace(video, audio_mean=None, audio_std=None) for video in store.split("train")])
+    index = FrameIndex([replace(video, audio_mean=None, audio_std=None) for video in store.split("train")], EXPR)
     indices = np.random.default_rng(0).permutation(np.flatnonzero(index.has["visual"]))[:PICTURES]
     return index, indices
 
@@ -74,14 +73,13 @@ def read_folder(root: Path) -> Callable[[], int]:
 
 def read_store(index: FrameIndex, indices: np.ndarray) -> Callable[[], int]:
     """Ours: one pass over the store; how many pictures came."""
-    augment = Augment(SETTINGS.augment)
-    windows = Windows(index, SETTINGS.data, cut_for_training(SETTINGS.data, AUDIO_WINDOW), augment)
+    windows = Windows(index, modalities(["visual"], SETTINGS.data, None), Augment(SETTINGS.augment))
     rng, cpu = np.random.default_rng(0), torch.device("cpu")
 
     def read() -> int:
         samples = Samples(rng.permutation(indices), draw_noise(rng, len(indices)))
         batches = load(windows, split_batches(samples, BATCH), workers=0)
-        return sum(len(batch.to(cpu, augment).inputs["visual"]) for batch in batches)
+        return sum(len(windows.on(cpu, batch).inputs["visual"]) for batch in batches)
 
     return read
 

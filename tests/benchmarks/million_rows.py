@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from abaw_expr.commands import console
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge
+from tests.helpers.branches import BRANCHES
 
 if TYPE_CHECKING:
     import pyarrow as pa

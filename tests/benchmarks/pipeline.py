@@ -57,7 +57,7 @@ class EfficientNet:
         self._network: nn.Module = timm.create_model("efficientnet_b0", num_classes=EXPR.n_columns)
         self._network.eval().to(self._device)
         self._network.to(memory_format=torch.channels_last)  # the faster layout
-        self._index = FrameIndex(store.split("val"))
+        self._index = FrameIndex(store.split("val"), EXPR)
         self._mean, self._std = (torch.tensor(x, device=self._device)[:, None, None] for x in (MEAN, STD))
 
     @torch.inference_mode()
@@ -92,7 +92,7 @@ def untrained(folder: Path, settings: Settings) -> RunFolder:
     run = RunFolder(folder)
     save_settings(settings, run.settings)
     torch.manual_seed(0)
-    weights = build_network(settings.model, EXPR.n_columns).state_dict()
+    weights = build_network(settings).state_dict()
     even = [1 / EXPR.n_columns] * EXPR.n_columns
     save_checkpoint(
         run.best,
@@ -120,7 +120,6 @@ def our_work(store: Store, run: RunFolder, out: Path) -> Callable[[], None]:
         outputs = predict(
             run,
             store,
-            EXPR,
             "val",
             wanted,
             stride=0.0,

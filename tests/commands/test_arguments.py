@@ -125,11 +125,12 @@ def test_a_usage_names_leading_words_and_flags_that_exist() -> None:
 def test_the_settings_of_train_are_grouped_by_section(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "train", "--help")
     sections = re.findall(r"^(\w+):$", text, re.MULTILINE)
-    assert sections == ["arguments", "data", "augment", "model", "loss", "optimiser", "compute"]
+    assert sections == ["arguments", "data", "augment", "branches", "model", "loss", "optimiser", "compute"]
     for section, part in zip(sections, re.split(r"^\w+:$", text, flags=re.MULTILINE)[1:], strict=True):
         flags = re.findall(r"^  (?:--\w+ INT, )?--([\w.-]+)", part, re.MULTILINE)
         assert flags
-        assert {flag.rpartition(".")[0] for flag in flags} == {"" if section == "arguments" else section}
+        above = {"arguments": {""}, "branches": {"branches.audio", "branches.visual"}}.get(section, {section})
+        assert {flag.rpartition(".")[0] for flag in flags} == above
 
 
 # Leading words

@@ -66,7 +66,7 @@ def spelled(challenge: Task) -> st.SearchStrategy[str]:
 
 @pytest.mark.slow
 @settings(max_examples=25)
-@pytest.mark.parametrize("challenge", TASKS, ids=lambda challenge: challenge.name)
+@pytest.mark.parametrize("challenge", TASKS.values(), ids=lambda challenge: challenge.name)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_there_and_back_gives_the_same_bytes(
     challenge: Task, data: st.DataObject, seed: int, tmp_path_factory: pytest.TempPathFactory

@@ -21,18 +21,11 @@ from abaw_expr.commands.main import OPEN_FILES, main
 from abaw_expr.data.store.store import STORE_FORMAT
 from abaw_expr.errors import UserError
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, write_outputs
-from abaw_expr.settings import (
-    BRANCHES,
-    ModelSettings,
-    OptimiserSettings,
-    Settings,
-    load_settings,
-    recipe,
-    save_settings,
-)
+from abaw_expr.settings import ModelSettings, OptimiserSettings, Settings, load_settings, recipe, save_settings
 from abaw_expr.tasks.names import crop_name, frame_name
 from abaw_expr.tasks.task import EXPR, Task
 from abaw_expr.training.run import Epoch
+from tests.helpers.branches import BRANCHES
 from tests.helpers.fitting import made_epoch
 from tests.helpers.paths import ROOT
 
@@ -290,7 +283,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
     """What `train` is asked for, without doing it: settings, and whether to resume."""
     asked: list[tuple[Settings, bool]] = []
 
-    def fit(store: object, run: object, settings: Settings, task: Task, resume: bool, *tell: object) -> list[Epoch]:
+    def fit(store: object, run: object, settings: Settings, resume: bool, *tell: object) -> list[Epoch]:
         asked.append((settings, resume))
         return [made_epoch(1, 0.125)]
 
@@ -302,16 +295,15 @@ def test_the_command_line_beats_the_settings_file(
     store: Path, tmp_path: Path, trained: list[tuple[Settings, bool]]
 ) -> None:
     command = ["train", "--store", store, "--run", tmp_path / "run", "--settings", "paper"]
-    overrides = ["--optimiser.epochs", 2, "--model.branches", "audio", "--seed", 7, "--augment.no-flip"]
+    overrides = ["--optimiser.epochs", 2, "--branches", "audio", "--seed", 7, "--augment.no-flip"]
     assert call(*command) == 0
     assert call(*command, *overrides) == 0
     (plain, _), (changed, _) = trained
     assert plain == load_settings(recipe("paper"))
     assert changed == replace(
-        plain,
+        plain.only(("audio",)),
         seed=7,
         optimiser=replace(plain.optimiser, epochs=2),
-        model=replace(plain.model, branches=("audio",)),
         augment=replace(plain.augment, flip=False),
     )
 
@@ -400,6 +392,7 @@ def test_a_folder_that_is_no_run_is_refused(store: Path, tmp_path: Path, capsys:
 def test_predicting_an_unknown_video_is_refused(
     files: Files, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    save_settings(Settings(), tmp_path / "settings.yaml")
     command = ["predict", "--run", tmp_path, "--store", store, "--split", "test", "--out", tmp_path / "o.parquet"]
     text = fails(capsys, *command, "--template", files.template)
     assert f"{store}: the store lacks 4 videos: a, b_left, b_right, c. Prepare a release" in text

@@ -15,7 +15,6 @@ import torch
 from abaw_expr.data.store.prepare import REPORT
 from abaw_expr.data.store.store import MANIFEST
 from abaw_expr.data.synthetic.corpus import TEST_LISTS
-from abaw_expr.tasks.task import EXPR
 from tests.commands.test_main import Files, call, fails, files, on_test
 from tests.helpers.tiny import add, add_validation, contents, run
 
@@ -86,11 +85,12 @@ def test_numbers_out_of_range(release: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_a_release_without_a_test_list_is_told(release: Path, tmp_path: Path) -> None:
     shutil.copytree(release, tmp_path / "release")
-    (tmp_path / "release" / TEST_LISTS[EXPR.name]).unlink()
+    for name in TEST_LISTS.values():
+        (tmp_path / "release" / name).unlink()
     assert call("prepare", "--release", tmp_path / "release", "--store", tmp_path / "store", "--workers", 1) == 0
     problems = json.loads((tmp_path / "store" / REPORT).read_bytes())["problems"]
     (told,) = [problem for problem in problems if problem["kind"] == "not annotated"]
-    assert told["detail"] == "no annotation, and the release has no list of test videos"
+    assert told["detail"] == "no annotation, and the release has no list of test videos of EXPR and VA and AU"
     assert "add the organisers' list" in told["remedy"]
 
 

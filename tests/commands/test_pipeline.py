@@ -120,7 +120,7 @@ def test_a_fault_in_the_folder_is_found(way: Way, tmp_path: Path, capsys: pytest
 
 def test_every_stage_says_what_made_it(way: Way) -> None:
     manifest = json.loads((way.run / "manifest.json").read_text())
-    assert manifest["store"] == json.loads((way.store / "manifest.json").read_text())["digest"]
+    assert manifest["store"] == json.loads((way.store / "manifest.json").read_text())["tasks"]["expr"]["digest"]
     assert manifest["epochs"] == len(pd.read_csv(way.run / "metrics.csv")) == 1  # the command line beat the file
     decision = json.loads(way.decision.read_text())
     val, test = read_outputs(way.val), read_outputs(way.test)

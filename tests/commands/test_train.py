@@ -17,7 +17,7 @@ from tests.helpers.tiny import contents
 pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
 
 
-HEADER = "epoch     loss  val loss  F1 audio  F1 visual  F1 fused  seconds"
+HEADER = "epoch     loss  val loss  F1 audio  F1 fused  seconds"
 
 
 @pytest.fixture(scope="module")

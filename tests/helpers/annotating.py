@@ -1,12 +1,13 @@
 """Annotations of valence and arousal and of action units, beside those of a release that has expressions alone."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from abaw_expr.data.labels import Labels, label_type, no_labels
-from abaw_expr.tasks.task import AU, EXPR, VA, Task
+from abaw_expr.tasks.task import AU, EXPR, TASKS, VA, Task
 from tests.helpers.tiny import annotate
 
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
@@ -15,6 +16,15 @@ TEST_LISTS = {
     VA: "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
     AU: "Action_Unit_Detection_Challenge_test_set_release.txt",
 }
+
+
+def leave_challenges(root: Path, *tasks: Task) -> None:
+    """Removes the annotations and test lists of all challenges but these from a release, which is a copy."""
+    for task in TASKS.values():
+        if task not in tasks:
+            for folder in (root / "6th_ABAW_Annotations" / name for name in task.annotation_folders):
+                shutil.rmtree(folder, ignore_errors=True)
+            (root / "names_of_videos_in_each_test_set" / TEST_LISTS[task]).unlink(missing_ok=True)
 
 
 def random_labels(task: Task, count: int, rng: np.random.Generator, ignored: float = 0.2) -> Labels:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from abaw_expr.outputs.table import Outputs, Source, VideoOutputs, branch_columns, label_columns
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import AU, EXPR, VA, Task, compound
+from tests.helpers.branches import BRANCHES
 
 COMPOUND = compound(("Fearfully_Surprised", "Happily_Surprised", "Sadly_Angry"))
 EVERY = (EXPR, COMPOUND, VA, AU)

@@ -15,7 +15,7 @@ import torch
 from abaw_expr.commands import console
 from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import Store, open_store
-from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, OptimiserSettings, Settings
+from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.loop import train
@@ -31,7 +31,7 @@ SETTINGS = Settings(
 )
 AUDIO = replace(
     SETTINGS,
-    model=ModelSettings(branches=("audio",)),
+    branches={"audio": BranchSettings("mcnn")},
     optimiser=replace(SETTINGS.optimiser, epochs=1),
 )
 STEPS = replace(AUDIO, optimiser=replace(AUDIO.optimiser, epochs=2, batch_size=4, ema_decay=0.5))
@@ -53,7 +53,7 @@ def fit(
     initial_weights: Sequence[Path] = (),
 ) -> RunFolder:
     run = RunFolder(root)
-    train(store, run, settings, EXPR, resume, on_epoch, progress, initial_weights)
+    train(store, run, settings, resume, on_epoch, progress, initial_weights)
     return run
 
 
@@ -127,10 +127,9 @@ def made_epoch(number: int, f1: float) -> Epoch:
         learning_rate=1e-3,
         train_loss=2.0,
         val_loss=2.1,
-        audio_f1=0.2,
-        visual_f1=None,
-        fused_f1=0.2,
-        class_f1=[f1] * EXPR.n_columns,
+        metric="f1",
+        scores={"audio": 0.2, "fused": 0.2},
+        columns=dict.fromkeys(EXPR.columns, f1),
         waiting=0.0,
         seconds=1.0,
     )

@@ -1,45 +1,69 @@
-"""Small inputs of every encoder, networks over them, and what is asked of both.
+"""Small inputs of every modality, networks over them, and what is asked of both.
 
-Shapes: B samples, C x H x W one view, K classes.
+Shapes: B samples, C x H x W one view.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from abaw_expr.models.branch import Branch
+from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.registry import ENCODERS
-from abaw_expr.models.network import Branch, Network, build_network
-from abaw_expr.settings import ModelSettings
+from abaw_expr.models.links import Votes
+from abaw_expr.models.network import Network, build_network
+from abaw_expr.settings import ModelSettings, Settings
+from tests.helpers.branches import BRANCHES
 
-BRANCHES = tuple(ENCODERS)
-# The encoders are convolutional and pool globally: small inputs run the same code in a tenth of the time.
-SMALL = {name: (encoder.input_shape[0], 48, 48) for name, encoder in ENCODERS.items()}
+SMALL = {"audio": (1, 48, 48), "visual": (3, 48, 48)}
+"""By modality. The encoders are convolutional and pool globally: small inputs run the same code in a tenth of the
+time."""
+PLAIN = Settings(model=ModelSettings(dropout=0.0))
+"""Two branches without dropout."""
 
 
 def batch(samples: int, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(samples, *shape, generator=generator) for name, shape in SMALL.items()}
+    return {name: torch.randn(samples, 1, *shape, generator=generator) for name, shape in SMALL.items()}
 
 
 def everywhere(samples: int) -> dict[str, Tensor]:
-    return {name: torch.ones(samples, dtype=torch.bool) for name in BRANCHES}
+    return {name: torch.ones(samples, dtype=torch.bool) for name in SMALL}
 
 
-def run(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's answer, every branch given the samples that have its modality."""
-    rows = {name: present[name].nonzero().flatten() for name in net.branches}
-    samples = len(next(iter(present.values())))
-    return net({name: inputs[name][rows[name]] for name in net.branches}, rows, {}, samples)
+def run(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Votes]:
+    """The network's votes, every encoder given the samples [B, V, C, H, W] that have its modality."""
+    rows = {name: has.nonzero().flatten() for name, has in present.items()}
+    valid = torch.ones(len(next(iter(present.values()))), dtype=torch.bool)
+    return net({name: inputs[name][rows[name]] for name in rows}, rows, {}, valid)
 
 
-def network(seed: int = 0, branches: tuple[str, ...] = BRANCHES) -> Network:
+def values(net: Network, inputs: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The values of the network's votes by branch; of classes log probabilities [B, C]."""
+    return {name: vote.value for name, vote in run(net, inputs, present).items()}
+
+
+def network(seed: int = 0, branches: tuple[str, ...] = BRANCHES, settings: Settings = PLAIN) -> Network:
     torch.manual_seed(seed)
-    return build_network(ModelSettings(branches=branches, dropout=0.0), n_classes=8)
+    return build_network(settings.only(branches))
 
 
 def branch(name: str) -> Branch:
-    built = network(branches=(name,)).branches[name]
-    assert isinstance(built, Branch)
+    return network(branches=(name,)).own_branches()[name]
+
+
+def encoder(name: str, model: ModelSettings = PLAIN.model) -> Encoder:
+    """An encoder of the registry, initialised."""
+    built = ENCODERS[name](model)
+    built.initialise()
     return built
+
+
+def over_time(temporal: str, sequence: int, settings: Settings = PLAIN) -> Settings:
+    """Settings whose branches all have a temporal model over stretches of that many frames."""
+    branches = {name: replace(one, temporal=temporal) for name, one in settings.branches.items()}
+    return replace(settings, branches=branches, data=replace(settings.data, sequence=sequence))
 
 
 def parameters(module: nn.Module) -> int:

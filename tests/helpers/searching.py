@@ -45,14 +45,16 @@ def made_up(samples: int, seed: int = 0, views: int = 1, missing: float = 0.3) -
         for name, width in WIDTHS.items()
     }
     draw_probabilities = torch.from_numpy(rng.dirichlet(np.ones(samples)))
+    train, val = split(), split()
     frames = {
         "videos": list("abcd"),
         "video": torch.arange(samples, dtype=torch.int32) * 4 // samples,
         "frame": torch.arange(1, samples + 1, dtype=torch.int32),
         "time": torch.arange(samples, dtype=torch.float64),
         "crop": torch.ones(samples, dtype=torch.bool),
+        "label": val.target.to(torch.int8),
     }
-    return Features({"seed": seed}, split(), draw_probabilities, split(), frames, trained, SHARES, SHARES)
+    return Features({"seed": seed}, train, draw_probabilities, val, frames, trained, SHARES, SHARES)
 
 
 def few_steps() -> AbstractContextManager[object]:
@@ -73,7 +75,7 @@ def search(
     torch.set_num_threads(1)
     shared = StudyOptions(out, url or f"sqlite:///{out / 'study.db'}", sampler, seed, heartbeat=1)
     with few_steps():
-        return search_heads(made_up(200), Settings(), EXPR, shared, trials, batch, progress)
+        return search_heads(made_up(200), Settings(), shared, trials, batch, progress)
 
 
 def worker(url: str, out: Path, trials: int) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from abaw_expr.infer.annotate import _mark
 from abaw_expr.infer.prediction import PersonPrediction
+from abaw_expr.infer.prediction_classes import ClassPrediction
 from abaw_expr.infer.timeline import _draw_branches
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.challenges import make_video
@@ -23,12 +24,13 @@ def person() -> PersonPrediction:
     p = {name: np.full((20, 8), 0.125, np.float32) for name in ("audio", "visual")}
     p["visual"][5:10] = p["audio"][15:] = np.nan
     video = replace(video, time=np.arange(20.0), crop=~np.isnan(p["visual"][:, 0]), p=p)
-    return PersonPrediction("v", video, np.eye(8)[np.arange(20) % 8], EXPR)
+    label = np.arange(20) % 8
+    return ClassPrediction("v", video, np.eye(8)[label], label, EXPR)
 
 
 def test_the_band_of_branches_is_blank_where_a_modality_is_missing(person: PersonPrediction) -> None:
     axes = Figure().subplots()
-    _draw_branches(axes, person, end=20.0)
+    _draw_branches(person, axes, end=20.0)
     spans = [
         [(box.x0, box.x1) for box in (path.get_extents() for path in bars.get_paths())] for bars in axes.collections
     ]

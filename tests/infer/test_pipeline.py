@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from abaw_expr.data.media.decode import SAMPLE_RATE, read_audio, read_times
 from abaw_expr.data.synthetic.corpus import write_video
 from abaw_expr.data.synthetic.speech import synthesise_speech
 from abaw_expr.outputs.decision import Decision, Vote
-from abaw_expr.settings import ModelSettings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.helpers.clips import draw_frames, encode, lay_on_side, person, straight
@@ -40,8 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def deaf(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with the visual branch only."""
-    settings = replace(SETTINGS, model=ModelSettings(branches=("visual",)))
-    return make_run(tmp_path_factory.mktemp("answer") / "deaf", settings)
+    return make_run(tmp_path_factory.mktemp("answer") / "deaf", SETTINGS.only(("visual",)))
 
 
 def voice() -> np.ndarray:

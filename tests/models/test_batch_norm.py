@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from abaw_expr.models.batch_norm import SharedBatchNorm2d, share_batch_norm
-from abaw_expr.models.losses import CoarseFineLoss, sample_counts
+from abaw_expr.models.batch_norm import SharedBatchNorm, share_batch_norm
 from abaw_expr.models.network import Network, build_network
-from abaw_expr.settings import LossSettings, ModelSettings
+from abaw_expr.models.objectives import build_objective
+from abaw_expr.settings import ModelSettings, Settings
 
 pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
 
@@ -24,6 +24,7 @@ SHARES = {"uneven": (5, 2), "one empty": (0, 6), "the other empty": (6, 0), "one
 HEARD = {"both": (3, 2), "first deaf": (0, 4), "second deaf": (4, 0)}
 """Samples with sound in the two processes' halves of a batch of 8."""
 CPU = torch.device("cpu")
+AUDIO = Settings(model=ModelSettings(dropout=0.0)).only(("audio",))
 
 
 def norm() -> nn.BatchNorm2d:
@@ -45,7 +46,7 @@ def samples(shares: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 def network() -> Network:
     torch.manual_seed(0)
-    return build_network(ModelSettings(branches=("audio",), dropout=0.0), n_classes=8)
+    return build_network(AUDIO)
 
 
 def presence(heard: tuple[int, int]) -> Tensor:
@@ -57,10 +58,11 @@ def learn(net: Network, process: int | None, heard: tuple[int, int]) -> dict[str
     """Loss, gradients and statistics of a step on one half of the batch, or on all of it."""
     half = slice(None) if process is None else slice(4 * process, 4 * process + 4)
     present, sound = presence(heard), torch.randn(8, 1, 48, 32, generator=torch.Generator().manual_seed(1))
-    counts = sample_counts({"audio": present})
+    objective = build_objective(AUDIO, [1 / 8] * 8)
+    counts = objective.counts({"audio": present}, torch.arange(8))
     rows = present[half].nonzero().flatten()
-    log_p = net({"audio": sound[half][rows]}, {"audio": rows}, {}, len(present[half]))
-    loss = CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, {"audio": present[half]}, torch.arange(8)[half], counts)
+    votes = net({"audio": sound[half][rows, None]}, {"audio": rows}, {}, torch.ones_like(present[half]))
+    loss = objective(votes, torch.arange(8)[half], counts)
     loss.backward()
     gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
     return {"loss": loss.detach(), "gradients": gradients, "buffers": dict(net.named_buffers())}
@@ -73,7 +75,7 @@ def take_part(process: int, folder: Path) -> None:
     found: dict[str, Any] = {}
     for case, shares in SHARES.items():
         x, gradient = (whole.split(shares)[process].requires_grad_() for whole in samples(shares))
-        shared = SharedBatchNorm2d(CHANNELS, eps=1e-3, momentum=0.2)
+        shared = SharedBatchNorm(CHANNELS, eps=1e-3, momentum=0.2)
         shared.load_state_dict(norm().state_dict())
         output = shared(x)
         output.backward(gradient.detach())
@@ -134,7 +136,7 @@ def test_two_halves_of_a_network_learn_as_the_whole_does(halves: list[dict[str, 
 
 
 def test_prediction_needs_no_company() -> None:
-    shared, one = SharedBatchNorm2d(CHANNELS, eps=1e-3, momentum=0.2).eval(), norm().eval()
+    shared, one = SharedBatchNorm(CHANNELS, eps=1e-3, momentum=0.2).eval(), norm().eval()
     shared.load_state_dict(one.state_dict())
     x, _ = samples((2, 2))
     assert torch.equal(shared(x), one(x))
@@ -143,12 +145,12 @@ def test_prediction_needs_no_company() -> None:
 def test_every_norm_of_a_network_is_shared_and_keeps_what_it_has() -> None:
     plain = network()
     with torch.no_grad():
-        plain.branches["audio"](torch.randn(2, 1, 48, 32))
+        next(plain.encoders())(torch.randn(2, 1, 48, 32))
     shared = copy.deepcopy(plain)
     share_batch_norm(shared, CPU)
     norms = {name for name, module in plain.named_modules() if type(module) is nn.BatchNorm2d}
     assert len(norms) == 9
-    assert {name for name, module in shared.named_modules() if type(module) is SharedBatchNorm2d} == norms
+    assert {name for name, module in shared.named_modules() if type(module) is SharedBatchNorm} == norms
     assert not any(type(module) is nn.BatchNorm2d for module in shared.modules())
     assert [name for name, _ in shared.named_parameters()] == [name for name, _ in plain.named_parameters()]
     for name, tensor in plain.state_dict().items():

@@ -1,32 +1,43 @@
 """What is asked of every encoder, over the registry: another encoder is tested by being in it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from abaw_expr.models.encoders.registry import ENCODERS
-from abaw_expr.models.losses import CoarseFineLoss
-from abaw_expr.settings import LossSettings
-from tests.helpers.networks import BRANCHES, batch, branch, everywhere, network, run
+from abaw_expr.models.objectives import build_objective
+from abaw_expr.settings import Settings
+from abaw_expr.tasks.task import TASKS
+from tests.helpers.branches import BRANCHES
+from tests.helpers.networks import PLAIN, batch, encoder, everywhere, network, run, values
+
+LOSS = build_objective(Settings(), [1 / 8] * 8)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("views", [1, 2])
+def test_features_of_full_size(name: str, views: int) -> None:
+    net = encoder(name).eval()
+    assert net.features(torch.randn(2, views, *net.input_shape)).shape == (2, views, net.width)
 
 
 @pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("views", [1, 2])
 def test_branch_outputs_of_full_size(name: str, views: int) -> None:
-    encoder = ENCODERS[name]
-    output = branch(name).eval()(torch.randn(2, views, *encoder.input_shape))
-    assert output.features.shape == (2, views, encoder.width)
-    assert output.log_p.shape == (2, 8)
-    torch.testing.assert_close(output.log_p.exp().sum(1), torch.ones(2))
+    net = network(branches=(name,)).eval()
+    (own,) = net.encoders()
+    log_p = values(net, {name: torch.randn(2, views, *own.input_shape)}, {name: everywhere(2)[name]})[name]
+    assert log_p.shape == (2, 8)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(2))
 
 
 @pytest.mark.parametrize("branches", [BRANCHES, *((name,) for name in BRANCHES)])
 def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
-    net, present = network(branches=branches), everywhere(8)
-    loss = CoarseFineLoss(LossSettings(), [1 / 8] * 8)
-    loss(run(net, batch(8), present), present, torch.arange(8)).backward()
+    net, present = network(branches=branches), {name: everywhere(8)[name] for name in branches}
+    LOSS(run(net, batch(8), present), torch.arange(8)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -37,21 +48,21 @@ def test_gradient_reaches_every_parameter(branches: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", BRANCHES)
 def test_batch_with_one_present_sample_trains(name: str) -> None:
     net, present = network(branches=(name,)), torch.arange(4) == 2
-    log_p = run(net, batch(4), {name: present})
-    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, {name: present}, torch.arange(4)).backward()
+    LOSS(run(net, batch(4), {name: present}), torch.arange(4)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_permuting_the_batch_permutes_the_output() -> None:
-    net, order = network().eval(), torch.tensor([2, 0, 3, 1])
-    log_p = run(net, batch(4), everywhere(4))
-    permuted = run(net, {name: x[order] for name, x in batch(4).items()}, everywhere(4))
+@pytest.mark.parametrize("task", TASKS)
+def test_permuting_the_batch_permutes_the_output(task: str) -> None:
+    net, order = network(settings=replace(PLAIN, task=task)).eval(), torch.tensor([2, 0, 3, 1])
+    log_p = values(net, batch(4), everywhere(4))
+    permuted = values(net, {name: x[order] for name, x in batch(4).items()}, everywhere(4))
     for name in BRANCHES:
         torch.testing.assert_close(permuted[name], log_p[name][order])
 
 
 def test_same_seed_same_network() -> None:
-    first, again, other = (run(network(seed), batch(4), everywhere(4)) for seed in (0, 0, 1))
+    first, again, other = (values(network(seed), batch(4), everywhere(4)) for seed in (0, 0, 1))
     for name in BRANCHES:
         assert torch.equal(first[name], again[name])
         assert not torch.allclose(first[name], other[name])
@@ -60,7 +71,7 @@ def test_same_seed_same_network() -> None:
 def test_bfloat16_keeps_probabilities_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         present = everywhere(4) | {"visual": torch.arange(4) > 0}
-        log_p = run(network(), batch(4), present)
+        log_p = values(network(), batch(4), present)
     for name in BRANCHES:
         assert log_p[name].dtype == torch.float32
         torch.testing.assert_close(log_p[name].exp().sum(1), torch.ones(4))
@@ -68,7 +79,7 @@ def test_bfloat16_keeps_probabilities_in_float32() -> None:
 
 def test_initial_loss_is_that_of_guessing() -> None:
     net, present, target = network(), everywhere(32), torch.arange(32) % 8
-    log_p = run(net, batch(32), present)
+    log_p = values(net, batch(32), present)
     losses = [F.nll_loss(log_p[name], target) for name in BRANCHES]
     assert [loss.item() for loss in losses] == pytest.approx([math.log(8)] * 2, abs=0.15)
 
@@ -76,10 +87,10 @@ def test_initial_loss_is_that_of_guessing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BRANCHES)
 def test_one_batch_is_learnt_by_heart(name: str) -> None:
-    net, present, target = network(branches=(name,)), everywhere(16), torch.arange(16) % 8
-    optimiser, loss = torch.optim.Adam(net.parameters(), lr=1e-2), CoarseFineLoss(LossSettings(), [1 / 8] * 8)
+    net, present, target = network(branches=(name,)), {name: everywhere(16)[name]}, torch.arange(16) % 8
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
     for _ in range(20):
-        current = loss(run(net, batch(16), present), present, target)
+        current = LOSS(run(net, batch(16), present), target)
         optimiser.zero_grad()
         current.backward()
         optimiser.step()

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.gcsa import GCSA
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
-from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW, window_means
 from abaw_expr.models.encoders.rhcnn import RHBlock
-from abaw_expr.models.losses import CoarseFineLoss
-from abaw_expr.models.network import Branch, build_network, fold_batch_norm, window_means
-from abaw_expr.settings import LossSettings, ModelSettings
-from tests.helpers.networks import BRANCHES, SMALL, batch, branch, everywhere, network, parameters, run, statistics
+from abaw_expr.models.network import Network, build_network, fold_batch_norm
+from abaw_expr.models.objectives import build_objective
+from abaw_expr.settings import BranchSettings, ModelSettings, Settings
+from tests.helpers.branches import BRANCHES
+from tests.helpers.networks import SMALL, batch, encoder, everywhere, network, parameters, run, statistics, values
+
+LOSS = build_objective(Settings(), [1 / 8] * 8)
 
 MCNN_TABLE = [
     ("temporal", "2 x ConvBlock", [64, 46, 16], 14_880, (11 * 184 * 64 + 7 * 32 * 2 * 92 * 32) * 32),
@@ -48,7 +50,7 @@ RHCNN_TABLE = [
 
 
 def test_description_is_the_tables() -> None:
-    described = json.loads(json.dumps(describe(ModelSettings())))
+    described = json.loads(json.dumps(describe(Settings())))
     assert described["parameters"] == {"mcnn": 513_384, "rhcnn": 1_906_024}
     for name, table in (("mcnn", MCNN_TABLE), ("rhcnn", RHCNN_TABLE)):
         assert [tuple(layer.values()) for layer in described["layers"][name]] == table
@@ -60,15 +62,18 @@ def test_description_is_the_tables() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (ModelSettings(attention=False), {"mcnn": 103_144, "rhcnn": 266_344}),
-        (ModelSettings(attention_groups=4), {"mcnn": 103_144 + 109_184, "rhcnn": 266_344 + 435_456}),
-        (ModelSettings(mixing_groups=4, branches=("visual",)), {"rhcnn": 1_906_024 - 145_920}),
-        (ModelSettings(branches=("audio",)), {"mcnn": 513_384}),
+        (Settings(model=ModelSettings(attention=False)), {"mcnn": 103_144, "rhcnn": 266_344}),
+        (
+            Settings(model=ModelSettings(attention_groups=4)),
+            {"mcnn": 103_144 + 109_184, "rhcnn": 266_344 + 435_456},
+        ),
+        (Settings(model=ModelSettings(mixing_groups=4)).only(("visual",)), {"rhcnn": 1_906_024 - 145_920}),
+        (Settings().only(("audio",)), {"mcnn": 513_384}),
     ],
 )
-def test_parameters_of_the_ablations(settings: ModelSettings, expected: dict[str, int]) -> None:
+def test_parameters_of_the_ablations(settings: Settings, expected: dict[str, int]) -> None:
     assert describe(settings)["parameters"] == expected
-    assert parameters(build_network(settings, n_classes=8)) == sum(expected.values())
+    assert parameters(build_network(settings)) == sum(expected.values())
 
 
 @pytest.mark.parametrize(
@@ -133,17 +138,22 @@ def test_attention_equals_its_formula(groups: int, training: bool) -> None:
 
 
 def test_views_are_averaged_as_probabilities() -> None:
-    visual = branch("visual").eval()
+    net = network(branches=("visual",)).eval()
     pictures = torch.randn(2, 3, *SMALL["visual"])
-    each = torch.stack([visual(pictures[:, view]).log_p.exp() for view in range(3)])
-    torch.testing.assert_close(visual(pictures).log_p.exp(), each.mean(0))
+    each = torch.stack([visual(net, pictures[:, [view]]).exp() for view in range(3)])
+    torch.testing.assert_close(visual(net, pictures).exp(), each.mean(0))
 
 
-@pytest.mark.parametrize("name", BRANCHES)
-def test_feature_maps_have_the_tables_size(name: str) -> None:
-    encoder = ENCODERS[name]
-    maps = branch(name).eval().encoder(torch.randn(2, *encoder.input_shape))
-    assert maps.shape == {"audio": (2, 128, 23, 8), "visual": (2, 256, 7, 7)}[name]
+def visual(net: Network, pictures: Tensor) -> Tensor:
+    """The log probabilities [B, 8] of the visual branch of pictures [B, V, 3, H, W]."""
+    every = torch.ones(len(pictures), dtype=torch.bool)
+    return net({"visual": pictures}, {"visual": every.nonzero().flatten()}, {}, every)["visual"].value
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mcnn", (2, 128, 23, 8)), ("rhcnn", (2, 256, 7, 7))])
+def test_feature_maps_have_the_tables_size(name: str, shape: tuple[int, ...]) -> None:
+    net = encoder(name).eval()
+    assert net(torch.randn(2, *net.input_shape)).shape == shape
     assert AUDIO_WINDOW.steps // AUDIO_WINDOW.stride == 23
 
 
@@ -157,9 +167,13 @@ def maps_of(chunks: int, rows: int, width: int = 3, bands: int = 2) -> Tensor:
     return torch.randn(chunks, width, rows, bands, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
 
 
+def means_of(maps: Tensor, windows: Tensor) -> Tensor:
+    return window_means(maps, windows, AUDIO_WINDOW)
+
+
 def test_mean_of_a_chunk_of_one_window_is_the_plain_mean() -> None:
     maps, windows = maps_of(4, ROWS), torch.stack([torch.tensor([2, 0, 3, 1, 2]), torch.zeros(5, dtype=torch.int64)], 1)
-    torch.testing.assert_close(window_means(maps, windows), maps.mean(dim=(2, 3))[windows[:, 0]])
+    torch.testing.assert_close(means_of(maps, windows), maps.mean(dim=(2, 3))[windows[:, 0]])
 
 
 @given(extra=st.integers(0, 40), windows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), max_size=6))
@@ -171,42 +185,50 @@ def test_mean_of_whole_rows_is_their_mean(extra: int, windows: list[tuple[int, i
     )
     explicit = [maps[chunk, :, row : row + ROWS].mean(dim=(1, 2)) for chunk, row in places]
     expected = torch.stack(explicit) if explicit else maps.new_empty(0, 3)
-    torch.testing.assert_close(window_means(maps, steps), expected)
+    torch.testing.assert_close(means_of(maps, steps), expected)
 
 
 @given(row=st.integers(0, 9), step=st.integers(0, AUDIO_WINDOW.stride))
 def test_mean_between_whole_rows_is_linear(row: int, step: int) -> None:
     maps = maps_of(1, ROWS + 10)
     begins = AUDIO_WINDOW.stride * row + torch.tensor([0, step, AUDIO_WINDOW.stride])
-    before, between, after = window_means(maps, torch.stack([torch.zeros(3, dtype=torch.int64), begins], 1))
+    before, between, after = means_of(maps, torch.stack([torch.zeros(3, dtype=torch.int64), begins], 1))
     torch.testing.assert_close(between, before + step / AUDIO_WINDOW.stride * (after - before))
 
 
 def test_running_sums_keep_their_digits_over_a_long_chunk() -> None:
     """Windows far into a chunk of bfloat16 maps: sums in that type would have lost them."""
     maps = (maps_of(1, 2000).abs() + 1).bfloat16()
-    means = window_means(maps, torch.tensor([[0, AUDIO_WINDOW.stride * (2000 - ROWS)]]))
+    means = means_of(maps, torch.tensor([[0, AUDIO_WINDOW.stride * (2000 - ROWS)]]))
     assert means.dtype == torch.float32
     torch.testing.assert_close(means[0], maps[0, :, -ROWS:].float().mean(dim=(1, 2)), atol=1e-3, rtol=0)
 
 
 def test_gradient_of_a_mean_is_shared_by_its_rows() -> None:
     maps = maps_of(1, ROWS + 3).requires_grad_()
-    (gradient,) = torch.autograd.grad(window_means(maps, torch.tensor([[0, 2]])).sum(), maps)
+    (gradient,) = torch.autograd.grad(means_of(maps, torch.tensor([[0, 2]])).sum(), maps)
     share = torch.zeros(ROWS + 3, dtype=torch.float64)
     share[0], share[1:ROWS], share[ROWS] = 0.75, 1, 0.25
     torch.testing.assert_close(gradient[0], (share / ROWS / 2)[None, :, None].expand(3, -1, 2))
 
 
-def audio(dtype: torch.dtype, attention: bool = True) -> Branch:
-    """A sound branch whose BN has seen something, ready to predict."""
-    torch.manual_seed(0)
-    built = build_network(ModelSettings(branches=("audio",), attention=attention, dropout=0.0), 8).branches["audio"]
-    assert isinstance(built, Branch)
+def audio(dtype: torch.dtype, attention: bool = True) -> Network:
+    """A network of a sound branch whose BN has seen something, ready to predict."""
+    settings = Settings(model=ModelSettings(attention=attention, dropout=0.0))
+    built = network(branches=("audio",), settings=settings)
+    (own,) = built.encoders()
     with torch.no_grad():
-        built(torch.randn(4, *ENCODERS["audio"].input_shape))
-        built.head.get_parameter("1.weight").mul_(30)  # that windows differ by more than the tolerance
+        own(torch.randn(4, *own.input_shape))
+        # That windows differ by more than the tolerance.
+        built.own_branches()["audio"].head.get_parameter("1.weight").mul_(30)
     return built.to(dtype).eval()
+
+
+def heard(net: Network, x: Tensor, windows: Tensor | None = None) -> Tensor:
+    """The log probabilities [B, 8] of the audio branch: of plain samples [B, 1, 1, T, 64], or of windows of chunks."""
+    samples = len(x) if windows is None else len(windows)
+    every, given = torch.ones(samples, dtype=torch.bool), {} if windows is None else {"audio": windows}
+    return net({"audio": x}, {"audio": every.nonzero().flatten()}, given, every)["audio"].value
 
 
 def sound(steps: int, dtype: torch.dtype) -> Tensor:
@@ -215,11 +237,11 @@ def sound(steps: int, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("attention", [True, False])
 def test_chunk_of_one_window_is_the_window(attention: bool) -> None:
-    net, x = audio(torch.float64, attention), sound(AUDIO_WINDOW.steps, torch.float64)
+    net, x, window = audio(torch.float64, attention), sound(AUDIO_WINDOW.steps, torch.float64), torch.tensor([[0, 0]])
+    (own,) = net.encoders()
     with torch.inference_mode():
-        plain, windowed = net(x), net(x, torch.tensor([[0, 0]]))
-    torch.testing.assert_close(windowed.features, plain.features)
-    torch.testing.assert_close(windowed.log_p, plain.log_p)
+        torch.testing.assert_close(own.features(x, window), own.features(x[:, None]))
+        torch.testing.assert_close(heard(net, x, window), heard(net, x[:, None]))
 
 
 @pytest.mark.slow
@@ -230,10 +252,8 @@ def test_probabilities_inside_a_chunk_are_those_of_any_longer_one(dtype: torch.d
     starts = begin + AUDIO_WINDOW.context + torch.tensor([0, 1, 7, 8, 60, 15 * AUDIO_WINDOW.stride])
     windows = torch.stack([torch.zeros_like(starts), starts], 1)
     with torch.inference_mode():
-        long, short = (
-            net(x, windows).log_p,
-            net(x[:, :, begin : begin + steps], windows - torch.tensor([0, begin])).log_p,
-        )
+        long = heard(net, x, windows)
+        short = heard(net, x[:, :, begin : begin + steps], windows - torch.tensor([0, begin]))
     torch.testing.assert_close(short, long, rtol=0, atol=close)
     assert long.std(0).max() > 100 * close
 
@@ -252,7 +272,7 @@ def test_sound_beyond_the_context_of_a_window_changes_nothing(dtype: torch.dtype
     outside[:, :, own] = x[:, :, own]
     inside[:, :, start + AUDIO_WINDOW.steps : start + AUDIO_WINDOW.steps + AUDIO_WINDOW.stride] += 1
     with torch.inference_mode():
-        plain, without, within = (net(sounds, window).log_p for sounds in (x, outside, inside))
+        plain, without, within = (heard(net, sounds, window) for sounds in (x, outside, inside))
     torch.testing.assert_close(without, plain, rtol=0, atol=close)
     assert (within - plain).abs().max() > 100 * close  # what is nearer does
 
@@ -266,27 +286,31 @@ def test_network_puts_each_answer_in_the_row_of_its_sample() -> None:
     sounds, pictures = sound(AUDIO_WINDOW.steps + 64, torch.float32), batch(2)["visual"]
     rows = {"audio": torch.tensor([0, 3, 4]), "visual": torch.tensor([1, 3])}
     windows = torch.tensor([[0, 0], [0, 11], [0, 64]])
-    log_p = net({"audio": sounds, "visual": pictures}, rows, {"audio": windows}, 5)
-    torch.testing.assert_close(log_p["audio"][rows["audio"]], net.branches["audio"](sounds, windows).log_p)
-    torch.testing.assert_close(log_p["visual"][rows["visual"]], net.branches["visual"](pictures).log_p)
+    votes = net({"audio": sounds, "visual": pictures}, rows, {"audio": windows}, torch.ones(5, dtype=torch.bool))
+    alone = {name: network(branches=(name,)).eval() for name in BRANCHES}
+    for name, one in alone.items():
+        one.branches[name] = net.branches[name]
+    torch.testing.assert_close(votes["audio"].value[rows["audio"]], heard(alone["audio"], sounds, windows))
+    torch.testing.assert_close(votes["visual"].value[rows["visual"]], visual(alone["visual"], pictures))
     uniform = torch.full((8,), -math.log(8))
     for name, absent in (("audio", [1, 2]), ("visual", [0, 2, 4])):
-        assert log_p[name].shape == (5, 8)
-        assert all(torch.equal(log_p[name][row], uniform) for row in absent)
+        assert votes[name].value.shape == (5, 8)
+        assert all(torch.equal(votes[name].value[row], uniform) for row in absent)
+        assert votes[name].present.nonzero().flatten().equal(rows[name])
 
 
 def test_an_empty_batch_moves_nothing() -> None:
     net, nothing = network(), {name: x[:0] for name, x in batch(1).items()}
     before = statistics(net)
-    log_p = run(net, nothing, everywhere(0))
-    assert [p.shape for p in log_p.values()] == [(0, 8)] * 2
-    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(log_p, everywhere(0), torch.arange(0)).backward()
+    votes = run(net, nothing, everywhere(0))
+    assert [vote.value.shape for vote in votes.values()] == [(0, 8)] * 2
+    LOSS(votes, torch.arange(0)).backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in net.parameters())
     assert all(map(torch.equal, statistics(net), before))
 
 
 def test_missing_modality_is_seen_by_nothing() -> None:
-    net, loss, target = network(), CoarseFineLoss(LossSettings(), [1 / 8] * 8), torch.arange(6)
+    net, target = network(), torch.arange(6)
     inputs, present = batch(6), everywhere(6)
     present["visual"] = torch.tensor([True, False, True, True, False, True])
     kept = inputs["visual"][present["visual"]]
@@ -295,11 +319,14 @@ def test_missing_modality_is_seen_by_nothing() -> None:
     for x in inputs.values():
         x.requires_grad_()
 
-    log_p = run(net, inputs, present)
-    loss(log_p, present, target).backward()
-    expected = twin.branches["visual"](kept).log_p
-    torch.testing.assert_close(log_p["visual"][present["visual"]], expected)
-    torch.testing.assert_close(log_p["visual"][~present["visual"]], torch.full((2, 8), -math.log(8)))
+    votes = run(net, inputs, present)
+    LOSS(votes, target).backward()
+    alone = network(branches=("visual",))
+    alone.branches["visual"] = twin.branches["visual"]
+    log_p = votes["visual"].value
+    torch.testing.assert_close(log_p[present["visual"]], visual(alone, kept))
+    torch.testing.assert_close(log_p[~present["visual"]], torch.full((2, 8), -math.log(8)))
+    assert votes["visual"].present.equal(present["visual"])
     for actual, of_present in zip(statistics(net.branches["visual"]), statistics(twin.branches["visual"]), strict=True):
         torch.testing.assert_close(actual, of_present)
     gradient = inputs["visual"].grad
@@ -311,7 +338,7 @@ def test_batch_without_a_modality_skips_its_branch() -> None:
     net, present = network(), everywhere(4)
     present["audio"] = ~present["audio"]
     before = statistics(net.branches["audio"])
-    CoarseFineLoss(LossSettings(), [1 / 8] * 8)(run(net, batch(4), present), present, torch.arange(4)).backward()
+    LOSS(run(net, batch(4), present), torch.arange(4)).backward()
     assert all(map(torch.equal, statistics(net.branches["audio"]), before))
     for name, moves in (("audio", False), ("visual", True)):
         gradients = [p.grad for p in net.branches[name].parameters() if p.grad is not None]
@@ -331,18 +358,24 @@ def test_grouped_blocks_exchange_channels_by_the_shuffle_alone() -> None:
 
 
 def test_folding_batch_norm_changes_nothing_but_the_layers() -> None:
-    torch.manual_seed(0)
-    network = build_network(ModelSettings(), 8).double().eval()
-    for module in network.modules():
+    net = network(settings=Settings()).double().eval()
+    for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
                 assert tensor is not None
                 nn.init.uniform_(tensor, 0.5, 1.5)
-    sound, pictures = torch.randn(3, 1, 184, 64).double(), torch.randn(3, 3, 112, 112).double()
+    sizes = {"audio": (1, 184, 64), "visual": (3, 112, 112)}
+    inputs = {name: torch.randn(3, 1, *size).double() for name, size in sizes.items()}
     with torch.inference_mode():
-        before = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
-        fold_batch_norm(network)
-        after = [network.branches["audio"](sound).log_p, network.branches["visual"](pictures).log_p]
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+        before = values(net, inputs, everywhere(3))
+        fold_batch_norm(net)
+        after = values(net, inputs, everywhere(3))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    assert before.keys() == after.keys() == sizes.keys()
+    for name, one in before.items():
+        torch.testing.assert_close(one, after[name], rtol=0, atol=1e-10)
+
+
+def test_a_branch_with_a_reserved_name_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"a branch or stream has a reserved name; found .*keys"):
+        build_network(Settings(branches={"keys": BranchSettings("mcnn")}))

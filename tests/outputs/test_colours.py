@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, branch_colours, text_colour
+from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, UNIT_COLOUR, VALUE_COLOURS, branch_colours, text_colour
 from abaw_expr.tasks.task import EXPR
 
 PROTAN = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
@@ -28,7 +28,7 @@ def test_every_class_and_branch_has_a_colour_of_its_own() -> None:
 
 
 def test_colours_are_told_apart_without_red_or_green_cones() -> None:
-    for colours in (CLASS_COLOURS, tuple(branch_colours(["clip", "other"]).values())):
+    for colours in (CLASS_COLOURS, VALUE_COLOURS, tuple(branch_colours(["clip", "other"]).values())):
         for eyes in (np.eye(3), PROTAN, DEUTAN):
             distances = [np.linalg.norm(seen(one, eyes) - seen(other, eyes)) for one, other in combinations(colours, 2)]
             assert min(distances) > 0.1, (colours, eyes, min(distances))
@@ -42,6 +42,6 @@ def test_text_contrasts_with_its_background() -> None:
         linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    for colour in CLASS_COLOURS:
+    for colour in (*CLASS_COLOURS, *VALUE_COLOURS, UNIT_COLOUR):
         darker, lighter = sorted((luminance(colour), luminance(text_colour(colour))))
         assert (lighter + 0.05) / (darker + 0.05) >= 3, colour

@@ -17,9 +17,9 @@ from abaw_expr.errors import DecisionError
 from abaw_expr.outputs.decision import Decision, Vote
 from abaw_expr.outputs.fusion import MISSING, SMOOTHERS, correct_prior, fill, fuse, ratios, smooth
 from abaw_expr.outputs.table import VideoOutputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric import Rows
 from abaw_expr.tasks.task import EXPR
+from tests.helpers.branches import BRANCHES
 from tests.outputs.test_table import PRIOR, make_outputs, make_video
 
 C = EXPR.n_columns

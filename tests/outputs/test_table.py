@@ -14,9 +14,9 @@ import pytest
 from abaw_expr.errors import OutputsError
 from abaw_expr.outputs.joining import read_joined
 from abaw_expr.outputs.table import Outputs, Source, VideoOutputs, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.version import VERSION
+from tests.helpers.branches import BRANCHES
 
 C = EXPR.n_columns
 PRIOR = (0.3, 0.02, 0.02, 0.03, 0.13, 0.1, 0.04, 0.36)

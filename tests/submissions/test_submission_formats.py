@@ -210,7 +210,7 @@ def test_template_of_another_challenge_is_refused(tmp_path: Path) -> None:
         read_template(tmp_path / "template.txt", EXPR)
 
 
-@pytest.mark.parametrize("challenge", TASKS, ids=lambda challenge: challenge.name)
+@pytest.mark.parametrize("challenge", TASKS.values(), ids=lambda challenge: challenge.name)
 def test_multi_task_template_asks_for_each_of_its_challenges(challenge: Task) -> None:
     assert read_template(SUBMISSIONS / "multi-task" / "template.txt", challenge).format == MULTI_TASK
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from abaw_expr.errors import UserError
 from abaw_expr.tasks.registry import METRICS, metric_of
 from abaw_expr.tasks.statistics import bootstrap_interval, with_crop
-from abaw_expr.tasks.task import TASKS, Task, compound, task_of_columns
+from abaw_expr.tasks.task import AU, EXPR, TASKS, VA, Task, compound, task_of_columns
 from tests.helpers.challenges import make_rows, make_truth
 
-ALL = (*TASKS, compound(("Fearfully_Surprised", "Happily_Surprised", "Sadly_Angry")))
+ALL = (*TASKS.values(), compound(("Fearfully_Surprised", "Happily_Surprised", "Sadly_Angry")))
 every_task = pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
 LENGTH = 400
 
@@ -32,8 +32,8 @@ def annotated(task: Task, labels: NDArray) -> NDArray:
 
 
 def test_every_kind_of_task_has_a_metric_and_the_other_way_round() -> None:
-    assert {task.kind for task in TASKS} == METRICS.keys()
-    assert len({metric_of(task).key for task in TASKS}) == 2, "macro F1 of classes and of units, and mean CCC"
+    assert {task.kind for task in TASKS.values()} == METRICS.keys()
+    assert len({metric_of(task).key for task in TASKS.values()}) == 2, "macro F1 of classes and of units, and mean CCC"
 
 
 @every_task
@@ -130,3 +130,123 @@ def test_thresholds_are_best_on_what_they_were_chosen_on(task: Task) -> None:
     np.testing.assert_allclose(metric.at_best_thresholds(tuned, tuned), decided)
     assert metric.tuned_score(tuned) == pytest.approx(float(metric.score(decided)))
     assert metric.tuned_score(tuned) >= metric.score(metric.count(truth, metric.decide(rows))) - 1e-12
+
+
+# What training asks of a metric
+
+
+def test_the_mean_label_of_classes_is_the_weight_of_each() -> None:
+    labels, weights = np.array([3, -1, 0, 3, 7], np.int8), np.array([0.1, 0.4, 0.2, 0.25, 0.05])
+    assert metric_of(EXPR).mean_label(labels, weights) == pytest.approx([0.2, 0, 0, 0.35, 0, 0, 0, 0.05])
+
+
+def test_the_mean_label_of_values_is_of_those_that_are_annotated() -> None:
+    labels = np.array([[0.5, -5], [-1, 0.25], [-5, -5], [0.25, -0.75]], np.float32)
+    weights = np.array([0.2, 0.1, 0.5, 0.2])
+    expected = [(0.2 * 0.5 - 0.1 + 0.2 * 0.25) / 0.5, (0.1 * 0.25 - 0.2 * 0.75) / 0.3]
+    assert metric_of(VA).mean_label(labels, weights) == pytest.approx(expected)
+
+
+def test_the_mean_label_of_units_is_the_fraction_of_active_frames_that_are_annotated() -> None:
+    labels = np.zeros((4, 12), np.int8)
+    labels[:, 0], labels[:, 1], labels[:, 2] = [1, 0, -1, 1], [-1, -1, 1, 0], -1
+    found = metric_of(AU).mean_label(labels, np.array([0.1, 0.2, 0.3, 0.4]))
+    assert found == pytest.approx([0.5 / 0.7, 0.3 / 0.7, 0] + [0] * 9), "0 where nothing is annotated"
+
+
+@every_task
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 10))
+def test_a_mean_label_is_a_prior_that_depends_on_annotated_labels_alone(task: Task, seed: int, scale: float) -> None:
+    metric, labels = metric_of(task), labels_of(task, seed=seed)
+    marks = np.array([field.ignore_value for field in task.fields], labels.dtype)
+    rng = np.random.default_rng(seed)
+    hidden = np.where(rng.random(labels.shape) < 0.3, marks[0] if task.one_class else marks, labels)
+    weights = rng.random(len(labels))
+    known = (hidden.reshape(len(labels), -1) != marks).any(axis=1)
+    weights /= weights[known].sum()
+    found = metric.mean_label(hidden, weights)
+    assert metric.is_prior(found)
+    assert found == pytest.approx(metric.mean_label(hidden[known], weights[known]))
+    if not task.one_class:
+        assert found == pytest.approx(metric.mean_label(hidden, scale * weights))
+
+
+def test_the_strata_of_classes_are_the_classes() -> None:
+    labels = np.array([7, 0, 3, 3], np.int8)
+    assert metric_of(EXPR).strata(labels).tolist() == [7, 0, 3, 3]
+    assert metric_of(EXPR).has_strata
+
+
+def test_the_strata_of_values_are_the_joint_bins_of_five_each() -> None:
+    """Bins of 0.4 from -1 to 1, the upper end in the last; valence counts ones, arousal fives."""
+    edges = [-1, -0.61, -0.59, -0.21, -0.19, 0, 0.19, 0.21, 0.59, 0.61, 1]
+    bins = [0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+    pairs = [(i, j) for i in range(len(edges)) for j in range(len(edges))]
+    labels = np.array([(edges[i], edges[j]) for i, j in pairs], np.float32)
+    found = metric_of(VA).strata(labels)
+    assert found.tolist() == [bins[i] + 5 * bins[j] for i, j in pairs]
+    assert set(found.tolist()) == set(range(25))
+    assert metric_of(VA).has_strata
+
+
+def test_a_value_that_is_not_annotated_is_in_the_lowest_bin() -> None:
+    labels = np.array([[-5, 1], [1, -5], [-5, -5], [-1, 1]], np.float32)
+    assert metric_of(VA).strata(labels).tolist() == [20, 4, 0, 20]
+
+
+def test_units_have_one_stratum() -> None:
+    assert metric_of(AU).strata(labels_of(AU)).tolist() == [0] * LENGTH
+    assert not metric_of(AU).has_strata
+
+
+@every_task
+def test_strata_are_counted_from_zero(task: Task) -> None:
+    strata = metric_of(task).strata(annotated(task, labels_of(task)))
+    assert strata.dtype == np.intp
+    assert strata.min() >= 0
+    assert strata.max() < max(25, task.n_columns)
+
+
+def test_the_score_of_each_class_is_its_f1() -> None:
+    """Of true 0, 0, 1, 1, 1, 7 and predicted 0, 1, 1, 1, 0, 2: 2 TP / (2 TP + FP + FN); -1 does not count."""
+    metric = metric_of(EXPR)
+    truth = np.array([0, 0, 1, -1, 1, 1, 7, -1], np.int8)
+    predicted = np.array([0, 1, 1, 5, 1, 0, 2, 0])
+    found = metric.by_column(metric.count(truth, predicted))
+    assert found.tolist() == pytest.approx([2 / 4, 4 / 6, 0, 0, 0, 0, 0, 0])
+    assert found.mean() == pytest.approx(float(metric.score(metric.count(truth, predicted))))
+
+
+def test_the_score_of_each_value_is_its_ccc() -> None:
+    """Valence 0, 0.5, 1 and 0.5, 0.5, 0.8: covariance 0.05, variances 1/6 and 0.02, means 0.1 apart."""
+    metric = metric_of(VA)
+    truth = np.array([[0, 0.3], [0.5, -5], [-5, 0.3], [1, -5]], np.float32)
+    predicted = np.array([[0.5, 0.1], [0.5, 0.9], [-1, 0.2], [0.8, -0.9]], np.float32)
+    found = metric.by_column(metric.count(truth, predicted))
+    assert found.tolist() == pytest.approx([0.1 / (1 / 6 + 0.02 + 0.01), 0], abs=1e-6), "arousal does not vary"
+    assert found.mean() == pytest.approx(float(metric.score(metric.count(truth, predicted))))
+
+
+def test_the_score_of_each_unit_is_its_f1() -> None:
+    """AU1: one hit, one false alarm, one miss; AU2: two hits; AU4: a miss; the others are never active."""
+    metric = metric_of(AU)
+    truth, predicted = np.zeros((5, 12), np.int8), np.zeros((5, 12), np.int64)
+    truth[:, 0], predicted[:, 0] = [1, 0, 1, -1, -1], [1, 1, 0, 1, 0]
+    truth[:, 1], predicted[:, 1] = [1, -1, -1, 1, 0], [1, 1, 1, 1, 0]
+    truth[:, 2] = [1, 0, -1, -1, 0]
+    found = metric.by_column(metric.count(truth, predicted))
+    assert found.tolist() == pytest.approx([2 / 4, 1, 0] + [0] * 9)
+    assert found.mean() == pytest.approx(float(metric.score(metric.count(truth, predicted))))
+
+
+@every_task
+def test_the_score_of_columns_is_that_of_each_of_many(task: Task) -> None:
+    """Statistics of several videos at once, and the mean over the columns is the score."""
+    metric = metric_of(task)
+    truths = [annotated(task, labels_of(task, seed=seed)) for seed in range(3)]
+    statistics = metric.statistics(truths, [np.roll(truth, 1, axis=0) for truth in truths])
+    found = metric.by_column(statistics)
+    assert found.shape == (3, task.n_columns)
+    for one, own in zip(found, statistics, strict=True):
+        assert one.tolist() == metric.by_column(own).tolist()
+    assert found.mean(axis=1) == pytest.approx(metric.score(statistics))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from abaw_expr.data.batches.sampling import sample_epoch, usable_frames
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.network import build_network
-from abaw_expr.settings import ComputeSettings, ModelSettings, OptimiserSettings
+from abaw_expr.settings import ComputeSettings, OptimiserSettings, Settings
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.optimiser import EMA, build_optimiser, one_cycle, set_learning_rates
 from abaw_expr.training.run import RunFolder
@@ -30,7 +31,7 @@ def test_one_cycle_goes_up_and_down_by_half_cosines() -> None:
 
 def test_learning_rates_follow_the_schedule_from_their_own_peaks() -> None:
     chosen = OptimiserSettings("sgd", 1e-4, 1e-3, schedule="one-cycle")
-    optimiser = build_optimiser(build_network(ModelSettings(), 8), chosen)
+    optimiser = build_optimiser(build_network(Settings()), chosen)
     set_learning_rates(optimiser, chosen, 0.15)
     assert {round(group["lr"], 9) for group in optimiser.param_groups} == {5.2e-5, 5.2e-4}
     set_learning_rates(optimiser, replace(chosen, schedule="constant"), 0.15)
@@ -39,7 +40,7 @@ def test_learning_rates_follow_the_schedule_from_their_own_peaks() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_every_parameter_is_in_the_group_it_belongs_to(name: str) -> None:
-    network = build_network(ModelSettings(), 8)
+    network = build_network(Settings())
     chosen = OptimiserSettings(name, 1e-4, 1e-3, momentum=0.9, weight_decay=0.05)  # type: ignore[arg-type]
     found: dict[int, tuple[float, float]] = {}
     for group in build_optimiser(network, chosen).param_groups:
@@ -64,7 +65,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def test_metrics_tell_the_learning_rate_of_the_last_step(run: RunFolder, store: Path) -> None:
-    frames = usable_frames(opened(store), "train", STEPS)
+    frames = usable_frames(opened(store), "train", EXPR, ["audio"])
     assert len(metrics(run)) == STEPS.optimiser.epochs
     for epoch, rate in enumerate(metrics(run)["learning_rate"]):
         steps = math.ceil(len(sample_epoch(frames, STEPS, epoch + 1)) / 4)
@@ -129,6 +130,6 @@ def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
     assert [loss for _, loss in scalars(parts)] == pytest.approx(expected, rel=1e-5)
     torch.manual_seed(settings.seed)
     one, other = load_checkpoint(whole.last).network, load_checkpoint(parts.last).network
-    for name, before in build_network(settings.model, 8).state_dict().items():
+    for name, before in build_network(settings).state_dict().items():
         moved, apart = (one[name] - before).float().norm(), (one[name] - other[name]).float().norm()
         assert apart <= 1e-3 * moved + 1e-7, name

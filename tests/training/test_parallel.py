@@ -24,9 +24,11 @@ from abaw_expr.settings import (
     Settings,
     save_settings,
 )
+from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.launch import join_slurm_step
 from abaw_expr.training.parallel import strategy_of
 from abaw_expr.training.run import RunFolder
+from tests.helpers.branches import BRANCHES
 from tests.helpers.fitting import fit, metrics, opened, scalars
 from tests.helpers.paths import ROOT
 
@@ -72,7 +74,7 @@ def in_processes(
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
-    frames = usable_frames(opened(store), "train", SHARED)
+    frames = usable_frames(opened(store), "train", EXPR, BRANCHES)
     fractions = [len(part) for (part,) in split_steps(sample_epoch(frames, SHARED, 1), SHARED, 0, 2)]
     assert fractions == [1] * 10 + [0], "of a batch of 3 the first process takes 1, of the last, of 1, nothing"
     one, two = fit(opened(store), tmp_path / "one", SHARED), RunFolder(tmp_path / "two")

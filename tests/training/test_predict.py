@@ -12,19 +12,18 @@ import torch
 from abaw_expr.data.batches.audio_chunks import cut_for_prediction
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.loading import load
-from abaw_expr.data.batches.windows import Windows
 from abaw_expr.data.store.store import Store, open_store
-from abaw_expr.data.synthetic.corpus import TEMPLATES
 from abaw_expr.errors import RunError, StoreError
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import BRANCHES, ComputeSettings, DataSettings, ModelSettings, Settings, save_settings
+from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, Settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from abaw_expr.training.evaluation import reader
 from abaw_expr.training.predict import Wanted, interpolate, predict, wanted_by_name, wanted_of_split
 from abaw_expr.training.run import RunFolder
 from submissions.template import read_template
+from tests.helpers.branches import BRANCHES
 
 pytestmark = pytest.mark.slow  # trainings
 
@@ -54,8 +53,8 @@ def make_run(root: Path, settings: Settings = SETTINGS) -> RunFolder:
 
 def weights_of(settings: Settings, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    weights = build_network(settings.model, EXPR.n_columns).state_dict()
-    for name in settings.model.branches:
+    weights = build_network(settings).state_dict()
+    for name in settings.branches:
         weights[f"branches.{name}.head.1.weight"] *= 100
     return weights
 
@@ -71,7 +70,7 @@ def run_on(
     told: list[tuple[int, int]] = []
     chosen = wanted_of_split(opened, split) if wanted is None else wanted
     outputs = predict(
-        run, opened, EXPR, split, chosen, interval, "cpu", checkpoint, lambda done, total: told.append((done, total))
+        run, opened, split, chosen, interval, "cpu", checkpoint, lambda done, total: told.append((done, total))
     )
     done, total = told[-1]
     assert done == total
@@ -112,7 +111,7 @@ def test_the_table_keeps_the_contract(exact: Outputs, opened: Store, tmp_path: P
 
 
 def test_rows_are_null_exactly_where_the_modality_is_missing(exact: Outputs, opened: Store) -> None:
-    index = FrameIndex(sorted(opened.split("train"), key=lambda video: video.name))
+    index = FrameIndex(sorted(opened.split("train"), key=lambda video: video.name), EXPR)
     for name in BRANCHES:
         missing = np.isnan(exact.branch(name))
         assert (missing.all(axis=1) == ~index.has[name]).all()
@@ -122,16 +121,16 @@ def test_rows_are_null_exactly_where_the_modality_is_missing(exact: Outputs, ope
 
 def one_by_one(run: RunFolder, opened: Store, settings: Settings, places: np.ndarray) -> dict[str, np.ndarray]:
     """What the run's network says of frames of the training split, each in a batch of its own."""
-    network = build_network(settings.model, EXPR.n_columns).eval()
+    network = build_network(settings).eval()
     network.load_state_dict(load_checkpoint(run.best).network)
-    index = FrameIndex(sorted(opened.split("train"), key=lambda video: video.name))
-    windows = Windows(index, settings.data, cut_for_prediction(settings.data, AUDIO_WINDOW))
+    index = FrameIndex(sorted(opened.split("train"), key=lambda video: video.name), EXPR)
+    windows = reader(network, index, settings.data, cut_for_prediction)
     found: dict[str, list[np.ndarray]] = {name: [] for name in BRANCHES}
     with torch.inference_mode():
         for raw in load(windows, [Samples(places[row : row + 1]) for row in range(len(places))], workers=0):
-            batch = raw.to(torch.device("cpu"))
-            for name, log_p in network(batch.inputs, batch.rows, batch.windows, len(batch)).items():
-                found[name].append(log_p[0].exp().numpy() if batch.present[name] else np.full(8, np.nan))
+            batch = windows.on(torch.device("cpu"), raw)
+            for name, vote in network(batch.inputs, batch.rows, batch.windows, batch.valid).items():
+                found[name].append(vote.value[0].exp().numpy() if vote.present else np.full(8, np.nan))
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
@@ -205,7 +204,7 @@ def test_interpolation_is_linear_held_at_the_ends_and_skips_what_is_missing() ->
 
 
 def test_a_branch_that_was_not_trained_is_not_there(opened: Store, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", replace(SETTINGS, model=ModelSettings(branches=("visual",))))
+    run = make_run(tmp_path / "run", SETTINGS.only(("visual",)))
     outputs = run_on(run, opened, "test", 1.0)
     assert list(outputs.branches) == ["visual"]
     assert (outputs.table[branch_columns("visual", EXPR)].notna().all(axis=1) == outputs.table["crop"]).all()
@@ -214,9 +213,9 @@ def test_a_branch_that_was_not_trained_is_not_there(opened: Store, tmp_path: Pat
 
 def test_videos_without_the_modality_of_the_run_get_no_numbers(opened: Store, tmp_path: Path) -> None:
     """The test video has no sound."""
-    run = make_run(tmp_path / "run", replace(SETTINGS, model=ModelSettings(branches=("audio",))))
+    run = make_run(tmp_path / "run", SETTINGS.only(("audio",)))
     wanted = wanted_of_split(opened, "test")
-    outputs = predict(run, opened, EXPR, "test", wanted, 1.0, "cpu", "best", lambda done, total: None)
+    outputs = predict(run, opened, "test", wanted, 1.0, "cpu", "best", lambda done, total: None)
     assert len(outputs.table) == sum(len(item.frames) for item in wanted)
     assert np.isnan(outputs.branch("audio")).all()
     write_outputs(tmp_path / "outputs.parquet", outputs)
@@ -226,7 +225,7 @@ def test_videos_without_the_modality_of_the_run_get_no_numbers(opened: Store, tm
 
 
 def test_a_template_gets_a_row_for_each_of_its_rows(run: RunFolder, opened: Store, release: Path) -> None:
-    template = read_template(release / TEMPLATES[EXPR.name])
+    template = read_template(next(release.rglob("*_test_set_sample.txt")))
     wanted = wanted_by_name(opened, "test", {name: rows.frames for name, rows in template.videos.items()})
     rows = run_on(run, opened, "test", 1.0, wanted).table
     assert [f"{video}/{frame:05d}.jpg" for video, frame in zip(rows["video"], rows["frame"], strict=True)] == sorted(

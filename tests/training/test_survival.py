@@ -18,7 +18,7 @@ from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError
 from abaw_expr.models.network import Network
-from abaw_expr.settings import ComputeSettings, OptimiserSettings, save_settings
+from abaw_expr.settings import ComputeSettings, OptimiserSettings, save_settings, two_branches
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow  # trainings, processes, or a release of many vide
 
 
 EVERY_STEP = ["--compute.save-every", "0"]
-BOTH = replace(STEPS, model=replace(STEPS.model, branches=("audio", "visual")))
+BOTH = replace(STEPS, branches=two_branches())
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import torch
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
-from abaw_expr.settings import ComputeSettings, ModelSettings, OptimiserSettings, Settings, signature
+from abaw_expr.settings import ComputeSettings, OptimiserSettings, Settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.loop import train
 from abaw_expr.training.run import Epoch, RunFolder, RunStart
+from abaw_expr.training.signature import signature
 from tests.helpers.fitting import AUDIO, SETTINGS, assert_same_run, fit, metrics
 
 pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
@@ -42,7 +43,7 @@ def test_metrics_have_a_row_an_epoch(run: RunFolder) -> None:
     assert (table[["train_loss", "val_loss", "seconds"]] > 0).all(axis=None)
     assert table["waiting"].between(0, 1).all()
     history = [Epoch(**row) for row in load_checkpoint(run.last).history]
-    pd.testing.assert_frame_equal(table, pd.DataFrame([epoch.row(EXPR) for epoch in history]))
+    pd.testing.assert_frame_equal(table, pd.DataFrame([epoch.row() for epoch in history]))
     classes = table[[f"f1_{name}" for name in EXPR.columns]]
     assert ((classes >= 0) & (classes <= 1)).all(axis=None)
 
@@ -68,7 +69,9 @@ def test_the_manifest_comes_last_and_sums_up(run: RunFolder, corpus: Store) -> N
     assert manifest["signature"] == signature(SETTINGS, corpus.digest)
     assert manifest["store"] == corpus.digest
     best = metrics(run).set_index("epoch").loc[len(load_checkpoint(run.best).history)]
-    assert manifest["best"]["fused_f1"] == best["fused_f1"]
+    assert manifest["best"]["metric"] == "f1"
+    assert manifest["best"]["scores"] == {name: best[f"{name}_f1"] for name in ("audio", "visual", "fused")}
+    assert manifest["best"]["columns"] == {name: best[f"f1_{name}"] for name in EXPR.columns}
     others = [path for path in run.root.rglob("*") if path.is_file() and path != run.manifest]
     names = {path.name for path in others if path.parent != run.events}
     assert names == {"settings.yaml", "metrics.csv", "last.pt", "best.pt", "curves.png"}
@@ -84,9 +87,9 @@ def test_a_run_that_goes_on_is_not_complete(corpus: Store, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("branch", ["audio", "visual"])
 def test_one_branch_alone(branch: str, corpus: Store, tmp_path: Path) -> None:
-    run = fit(corpus, tmp_path / "run", replace(AUDIO, model=ModelSettings(branches=(branch,))))
+    run = fit(corpus, tmp_path / "run", replace(SETTINGS.only((branch,)), optimiser=AUDIO.optimiser))
     table, other = metrics(run), {"audio": "visual", "visual": "audio"}[branch]
-    assert table[f"{other}_f1"].isna().all()
+    assert f"{other}_f1" not in table
     assert table["fused_f1"].equals(table[f"{branch}_f1"])
     assert {name.split(".")[1] for name in load_checkpoint(run.last).network} == {branch}
 
@@ -125,14 +128,14 @@ def test_a_complete_run_is_left_as_it_is(run: RunFolder, corpus: Store) -> None:
 def test_a_run_says_what_it_is_about_to_do(corpus: Store, tmp_path: Path) -> None:
     told: list[RunStart] = []
     epochs: list[Epoch] = []
-    train(corpus, RunFolder(tmp_path), AUDIO, EXPR, False, epochs.append, on_start=told.append)
+    train(corpus, RunFolder(tmp_path), AUDIO, False, epochs.append, on_start=told.append)
     (start,) = told
     assert (start.device, start.processes, start.precision) == ("cpu", 1, "32-true")
     assert (start.train_videos, start.val_videos) == (len(corpus.split("train")), len(corpus.split("val")))
     assert (start.epochs, start.epochs_done, start.steps_done) == (1, 0, 0)
     assert start.val_samples > 0
     assert start.steps == epochs[0].steps == -(-start.train_samples // 16)
-    train(corpus, RunFolder(tmp_path), AUDIO, EXPR, True, on_start=told.append)
+    train(corpus, RunFolder(tmp_path), AUDIO, True, on_start=told.append)
     assert len(told) == 1  # a finished run does nothing
 
 
@@ -149,10 +152,17 @@ def test_a_folder_with_a_run_needs_resume(audio: RunFolder, corpus: Store) -> No
     [
         (replace(AUDIO, seed=1), "seed: 0 -> 1"),
         (replace(AUDIO, optimiser=replace(AUDIO.optimiser, batch_size=8)), "optimiser.batch-size: 16 -> 8"),
-        (replace(AUDIO, model=ModelSettings(branches=("visual",))), "model.branches: ['audio'] -> ['visual']"),
+        (
+            replace(AUDIO, branches={"audio": replace(AUDIO.branches["audio"], weight=2)}),
+            "branches.audio.weight: 1 -> 2",
+        ),
+        (
+            replace(SETTINGS.only(("visual",)), optimiser=AUDIO.optimiser),
+            "branches: audio -> visual",
+        ),
         (replace(AUDIO, compute=ComputeSettings("cpu", workers=1, micro_batch=8)), "compute.micro-batch: 0 -> 8"),
     ],
-    ids=["seed", "batch size", "branches", "micro-batch"],
+    ids=["seed", "batch size", "weight", "branches", "micro-batch"],
 )
 def test_resuming_with_other_settings_names_them(other: Settings, named: str, audio: RunFolder, corpus: Store) -> None:
     with pytest.raises(RunError, match=r"settings\.yaml: holds a run of other settings") as error:

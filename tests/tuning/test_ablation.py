@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import pytest
 from abaw_expr.commands.main import main
 from abaw_expr.files import write_json
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import BRANCHES, Settings, load_settings
+from abaw_expr.settings import Settings, load_settings
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR
+from tests.helpers.branches import BRANCHES
 from tests.helpers.paths import ROOT
 from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, with_needed
 from tuning.grid import statistics_tensor
@@ -48,18 +50,18 @@ def table(out: Path) -> dict[str, dict[str, str]]:
 
 def test_rows_are_the_papers_and_their_controls() -> None:
     base = load_settings(Path("modern"))
-    settings = {row.name: apply(row.changes, base, 3) for row in ABLATION_ROWS}
+    settings = {row.name: apply(row, base, 3) for row in ABLATION_ROWS}
     assert all(s.seed == 3 for s in settings.values())
     assert [row.paper for row in ABLATION_ROWS[:6]] == [0.3189, 0.3353, 0.3559, 0.4262, 0.4592, 0.4651]
     for metric, branches in (("v", ("visual",)), ("av", ("audio", "visual"))):
-        assert settings[f"{metric}-base"].model.branches == branches
+        assert tuple(settings[f"{metric}-base"].branches) == branches
         assert [settings[f"{metric}-{name}"].model.attention for name in ("base", "gcsa", "full")] == [
             False,
             True,
             True,
         ]
         assert [any(settings[f"{metric}-{name}"].loss.mu) for name in ("base", "gcsa", "full")] == [False, False, True]
-    assert settings["av-full"] == apply({}, base, 3)
+    assert settings["av-full"] == replace(base, seed=3)
     uniform, weighted, grouped = (settings[f"av-{name}"] for name in ("uniform", "weighted", "grouped"))
     assert not any(uniform.loss.mu)
     assert uniform.loss.every_error == np.mean(Settings().loss.mu)

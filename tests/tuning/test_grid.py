@@ -13,9 +13,9 @@ from abaw_expr.errors import OutputsError, SettingsError
 from abaw_expr.files import file_digest
 from abaw_expr.outputs.decision import Decision, Vote
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.task import EXPR
+from tests.helpers.branches import BRANCHES
 from tests.outputs.test_table import PRIOR, make_outputs, make_video
 from tuning import grid
 from tuning.grid import statistics_tensor

@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, log_loss
 from abaw_expr.commands.main import main
 from abaw_expr.errors import UserError
 from abaw_expr.files import read_json
+from abaw_expr.models.links import link_of
 from abaw_expr.outputs.fusion import fuse, ratios
 from abaw_expr.settings import LossSettings, Settings, load_settings
 from abaw_expr.tasks.task import EXPR
@@ -20,7 +21,7 @@ from tests.helpers.fitting import AUDIO, SETTINGS, fit, opened
 from tests.helpers.searching import K, few_steps, made_up, search
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import heads as module
-from tuning.heads import probabilities, train_heads
+from tuning.heads import numbers, train_heads
 from tuning.penalties import CONTROLS, StudyOptions, search_networks, validation_cross_entropy
 
 
@@ -39,9 +40,9 @@ def test_the_controls_come_first_and_there_are_as_many_trials_as_asked_for(tmp_p
 def test_a_trial_is_worth_its_best_ratio_exactly(tmp_path: Path) -> None:
     found, features = search(tmp_path, 4, batch=4), made_up(200)
     with few_steps():
-        heads = train_heads(features, [row.mu for row in found.rows], Settings().loss, 0.0, 0)
-    p = probabilities(heads, features.val, K)
-    truth = features.val.label.numpy()
+        heads = train_heads(features, [row.mu for row in found.rows], Settings(), 0)
+    p = numbers(heads, features.val, link_of(EXPR))
+    truth = features.val.target.numpy()
     for trial, row in enumerate(found.rows):
         f1 = {
             weights: f1_score(
@@ -102,7 +103,7 @@ def test_cross_entropy_is_that_of_scikit_learn_with_the_weights_of_the_loss(m: i
     p = np.where(np.isnan(p), 1 / K, p / p.sum(axis=1, keepdims=True))
     truth = np.concatenate([video.label for video in videos])
     expected = log_loss(truth[truth >= 0], p[truth >= 0], labels=range(K))
-    found = validation_cross_entropy(make_outputs(videos), LossSettings(m=m, n=n, mu13=1.0))
+    found = validation_cross_entropy(make_outputs(videos), {"visual": n, "audio": m})
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -123,10 +124,10 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     told: dict[float, int] = {}
 
     def train(store: object, run: object, settings: Settings, *arguments: Any) -> None:
-        on_epoch: Callable[..., None] = arguments[2]
+        on_epoch: Callable[..., None] = arguments[1]
         for epoch in range(1, settings.optimiser.epochs + 1):
             told[sum(settings.loss.mu)] = epoch
-            on_epoch(SimpleNamespace(epoch=epoch, fused_f1=1 - sum(settings.loss.mu) / 6))
+            on_epoch(SimpleNamespace(epoch=epoch, score=1 - sum(settings.loss.mu) / 6))
 
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(
@@ -134,7 +135,7 @@ def test_whole_trainings_that_fall_behind_are_ended_and_controls_never(
     )
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, epochs=9))
     shared = StudyOptions(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1)
-    found = search_networks(None, opened(store), settings, EXPR, shared, 5, lambda done, total: None)
+    found = search_networks(None, opened(store), settings, shared, 5, lambda done, total: None)
     assert len(found.rows) == 8
     assert all(row.macro_f1 is not None for row in found.controls)
     assert all(told[sum(row.mu)] == 9 for row in found.controls)

@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from abaw_expr.commands.main import main
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.table import write_outputs
-from abaw_expr.settings import BRANCHES
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.task import EXPR
+from tests.helpers.branches import BRANCHES
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import penalties
 from tuning.penalty_plots import draw_parallel, draw_penalties, importance

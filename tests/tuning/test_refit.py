@@ -9,7 +9,7 @@ import torch
 
 from abaw_expr.commands.main import main
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.settings import LossSettings, load_settings, save_settings
+from abaw_expr.settings import BranchSettings, LossSettings, Settings, load_settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.predict import Wanted, predict
@@ -38,14 +38,14 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def predicted(run: Path, store: Path, videos: dict[str, np.ndarray]) -> Outputs:
     """What a run says of these frames of validation videos."""
     wanted = [Wanted(video, videos[video.name]) for video in opened(store).split("val")]
-    return predict(RunFolder(run), opened(store), EXPR, "val", wanted, 0, "cpu", "best", lambda done, total: None)
+    return predict(RunFolder(run), opened(store), "val", wanted, 0, "cpu", "best", lambda done, total: None)
 
 
 def test_the_run_says_what_the_heads_said(run: RunFolder, store: Path, tmp_path: Path) -> None:
-    features = cached_features(tmp_path / "f.pt", run, opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
+    features = cached_features(tmp_path / "f.pt", run, opened(store), 1.0, "cpu", lambda done, total: None)
     settings = replace(ONCE, loss=replace(LossSettings(class_weight=0.5), label_smoothing=0.1).with_mu(MU))
-    (said,) = validation_outputs(features, refit(run, features, settings, EXPR, 3, tmp_path / "new"), EXPR)
-    frames = features.frame_table()
+    (said,) = validation_outputs(features, refit(run, features, settings, 3, tmp_path / "new"), EXPR)
+    frames = features.frame_table(EXPR)
     videos = {str(name): part["frame"].to_numpy() for name, part in frames.groupby("video", observed=True)}
     outputs = predicted(tmp_path / "new", store, videos)
     for name in said.branches:
@@ -73,6 +73,19 @@ def test_all_but_the_heads_and_the_loss_is_as_it_was(run: RunFolder, store: Path
     assert all(torch.equal(tensor, made.network[name]) for name, tensor in made.ema.items())
 
 
+def test_the_weights_of_the_loss_go_with_it_and_nothing_else(run: RunFolder, store: Path, tmp_path: Path) -> None:
+    """Settings of other branches, of which one is the run's too, with another decay."""
+    features = cached_features(tmp_path / "f.pt", run, opened(store), 1.0, "cpu", lambda done, total: None)
+    own = run.load_settings()
+    other = {"visual": replace(own.branches["visual"], weight=4), "third": BranchSettings("mcnn")}
+    settings = Settings(loss=LossSettings(label_smoothing=0.1).with_mu(MU), branches=other)
+    expected = replace(own, loss=settings.loss, branches=own.branches | {"visual": other["visual"]})
+    heads = refit(run, features, settings, 3, tmp_path / "new")
+    assert RunFolder(tmp_path / "new").load_settings() == expected
+    same = train_heads(features, [MU], expected, 3)
+    assert all(torch.equal(heads.weight[name], same.weight[name]) for name in ("audio", "visual"))
+
+
 def test_it_is_complete_and_is_not_trained_on(run: RunFolder, store: Path, tmp_path: Path) -> None:
     new = RunFolder(tmp_path / "new")
     words = ["--store", str(store), "--run", str(run.root), "--out", str(new.root), "--accelerator", "cpu"]
@@ -88,7 +101,7 @@ def test_the_command_tells_what_it_brought(
     words = ["--store", str(store), "--run", str(run.root), "--out", str(tmp_path / "new"), "--accelerator", "cpu"]
     assert main(["refit", *words, "--stride", "1"]) == 0
     shown = capsys.readouterr().out
-    features = cached_features(tmp_path / "f.pt", run, opened(store), EXPR, 1.0, "cpu", lambda done, total: None)
+    features = cached_features(tmp_path / "f.pt", run, opened(store), 1.0, "cpu", lambda done, total: None)
     (said,) = validation_outputs(features, repeat_heads(features.heads, 1), EXPR)
     scores = search(said, RATIOS_ONLY).scores
     (line,) = [line.split() for line in shown.splitlines() if line.split()[:1] == ["before"]]
@@ -122,8 +135,8 @@ def test_the_search_writes_its_best_trial_as_a_run(
     assert main(["penalties", *words, "--accelerator", "cpu"]) == 0
     best, made = load_settings(out / "best.yaml"), RunFolder(out / "best-run")
     assert made.load_settings() == best
-    features = cached_features(out / "features.pt", run, opened(store), EXPR, 0.2, "cpu", lambda done, total: None)
-    heads = train_heads(features, [best.loss.mu], best.loss, best.optimiser.weight_decay, 4)
+    features = cached_features(out / "features.pt", run, opened(store), 0.2, "cpu", lambda done, total: None)
+    heads = train_heads(features, [best.loss.mu], best, 4)
     weights = load_checkpoint(made.best).network
     for name in heads.weight:
         torch.testing.assert_close(weights[f"branches.{name}.head.1.weight"], heads.weight[name].detach())

@@ -1,9 +1,9 @@
 """The index of the frames of some videos, and the samples drawn from it: store -> batches.
 
-Shapes: n frames of an index, k of them, b samples.
+Shapes: n frames of an index, k of them, b samples, F fields of a task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from abaw_expr.data.batches.augment import NOISE
 from abaw_expr.data.media.logmel import step_at
 from abaw_expr.data.store.store import StoredVideo
+from abaw_expr.tasks.task import Task
 
 _STAMP = 1e-3
 """Seconds to which containers round time stamps at most (Matroska)."""
@@ -26,35 +27,49 @@ class Samples:
     """float32 [b, NOISE], uniform in [0, 1): the random numbers of each sample's augmentation (None: none)."""
     group: np.ndarray | None = None
     """int64 [b], ascending: samples of one group may share a chunk of audio (None: all samples of a video)."""
+    beyond: np.ndarray | None = None
+    """bool [b], samples that fill up a stretch beyond the end of its video: nothing of them is read (None: none)."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, rows: slice) -> "Samples":
-        noise, group = (None if x is None else x[rows] for x in (self.noise, self.group))
-        return Samples(self.indices[rows], noise, group)
+        noise, group, beyond = (None if x is None else x[rows] for x in (self.noise, self.group, self.beyond))
+        return Samples(self.indices[rows], noise, group, beyond)
 
 
 class FrameIndex:
-    """Every frame of some videos in columns, each [n]: its video, row, time, label and modalities."""
+    """Every frame of some videos in columns, each [n]: its video, row, time, label ([n] or [n, F]) and modalities."""
 
-    def __init__(self, videos: Sequence[StoredVideo]) -> None:
-        self.videos = tuple(videos)
+    def __init__(self, videos: Sequence[StoredVideo], task: Task) -> None:
+        self.videos, self.task = tuple(videos), task
         self.video = np.concatenate([np.full(len(v.frames), i, np.int32) for i, v in enumerate(videos)])
         self.row = np.concatenate([np.arange(len(v.frames), dtype=np.int32) for v in videos])
         self.time = np.concatenate([v.frames.time for v in videos])
         self.label = np.concatenate([v.frames.label for v in videos])
-        self.has = {
-            "audio": np.concatenate([_has_audio(v) for v in videos]),
-            "visual": np.concatenate([v.frames.has_crop for v in videos]),
-        }
+        self.has = {name: np.concatenate([has(v) for v in videos]) for name, has in HAS.items()}
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """bool [n]: frames with a label, or with one of their labels."""
+        known = self.label != np.array([field.ignore_value for field in self.task.fields], self.label.dtype)
+        return known if self.task.one_class else known.any(axis=1)
+
+    def target(self, indices: np.ndarray) -> np.ndarray:
+        """What a network is to say of frames, by indices [k]: int64 [k], the class, -1 where not annotated; of values
+        and units float32 [k, F], NaN where not annotated."""
+        label = self.label[indices]
+        if self.task.one_class:
+            return label.astype(np.int64)
+        ignored = np.array([field.ignore_value for field in self.task.fields], label.dtype)
+        return np.where(label == ignored, np.float32(np.nan), label.astype(np.float32))
 
     def __len__(self) -> int:
         return len(self.video)
 
-    def present(self, branches: Sequence[str]) -> np.ndarray:
+    def present(self, modalities: Sequence[str]) -> np.ndarray:
         """bool [n]: frames that have at least one of these modalities."""
-        return np.any([self.has[name] for name in branches], axis=0)
+        return np.any([self.has[name] for name in modalities], axis=0)
 
     def at_stride(self, usable: np.ndarray, seconds: float, phase: float = 0.0) -> np.ndarray:
         """Indices int64 [k] of the first usable frame (bool [n]) in each stride of `seconds` of each video; 0: of all.
@@ -105,3 +120,12 @@ def _has_audio(video: StoredVideo) -> np.ndarray:
     """bool [frames]: whether the recording's audio lasts to the frame's time."""
     steps = 0 if video.audio is None else len(video.audio)
     return step_at(video.frames.time) < steps
+
+
+def _has_crop(video: StoredVideo) -> np.ndarray:
+    """bool [frames]: whether the frame has a face crop."""
+    return video.frames.has_crop
+
+
+HAS: dict[str, Callable[[StoredVideo], np.ndarray]] = {"audio": _has_audio, "visual": _has_crop}
+"""Which frames of a video have a modality, bool [frames]; a new modality is entered here and in `MODALITIES`."""

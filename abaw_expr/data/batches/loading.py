@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from abaw_expr.data.batches.audio_chunks import SEGMENT, AudioWindow
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.windows import Windows
 
@@ -51,13 +50,13 @@ def load(windows: Windows, batches: Sequence[Samples], workers: int) -> DataLoad
     return build_loader(windows, sampler, workers)
 
 
-def split_segments(frame_index: FrameIndex, indices: np.ndarray, window: AudioWindow) -> list[Samples]:
-    """Splits ascending indices [k] into batches of about `_BATCH`, at edges of audio segments.
+def split_segments(windows: Windows, index: FrameIndex, indices: np.ndarray) -> list[Samples]:
+    """Splits ascending indices [k] into batches of about `_BATCH`, at edges of the segments that audio is read in.
 
     Each segment is then in one batch and is encoded once.
     """
-    segment = frame_index.window_start(indices, window.steps) // SEGMENT
-    video = frame_index.video[indices]
+    segment, video = windows.segments(indices), index.video[indices]
+    segment = np.arange(len(indices)) // _BATCH if segment is None else segment
     edges = 1 + np.flatnonzero((segment[1:] != segment[:-1]) | (video[1:] != video[:-1]))
     batches, start = [], 0
     for edge in [*edges.tolist(), len(indices)]:

@@ -1,6 +1,6 @@
 """Which frames an epoch trains on, in which order, and which of them each process reads.
 
-Shapes: n frames of an index, k of them that are usable, s stores, c classes.
+Shapes: n frames of an index, k of them that are usable, s stores, c strata (classes, or bins of values), C columns.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from itertools import chain, pairwise
 import numpy as np
 
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
+from abaw_expr.data.batches.stretches import Stretches, cut_stretches, time_grid
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import StoreError
 from abaw_expr.settings import DataSettings, Settings
+from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 
 _PHASES = 16
@@ -43,59 +45,96 @@ class UsableFrames:
         """float64 [k], the probability with which an epoch draws each usable frame, by indices [k] at this stride.
 
         The probabilities of a store's frames sum to the store's fraction. Within a store a frame's probability is
-        proportional to the size of its video to the power of -`video_balance`, times a weight of its class, such that
-        the classes drawn from all stores have the frequency of their size to the power of 1 - `balance`, as far as the
+        proportional to the size of its video to the power of -`video_balance`, times a weight of its stratum, such that
+        the strata drawn from all stores have the frequency of their size to the power of 1 - `balance`, as far as the
         fractions allow. Sizes are expected counts in an epoch's grid of `data.stride` seconds, as a mean over its
         phases, so that the frame rate of a video does not matter. Where the grid of `stride` holds a frame less often
         than the epochs' grid does, its probability is raised by that ratio.
         """
-        label, video = self.frame_index.label, self.frame_index.video
+        video = self.frame_index.video
         used, expected = np.flatnonzero(self.usable), self.frame_index.frequency(self.usable, data.stride)
-        sizes = np.zeros((len(self.fractions), label.max() + 1))
-        np.add.at(sizes, (self.store_of(used), label[used]), expected[used])
+        stratum = np.zeros(len(video), np.intp)
+        stratum[used] = metric_of(self.frame_index.task).strata(self.frame_index.label[used])
+        sizes = np.zeros((len(self.fractions), stratum.max() + 1))
+        np.add.at(sizes, (self.store_of(used), stratum[used]), expected[used])
         lengths = np.bincount(video, expected, len(self.frame_index.videos))
         store = self.store_of(indices)
-        weights = _balanced_weights(sizes, self.fractions, data.balance)[store, label[indices]]
+        weights = _balanced_weights(sizes, self.fractions, data.balance)[store, stratum[indices]]
         weights *= np.maximum(lengths, 1)[video[indices]] ** -data.video_balance
         weights *= expected[indices] / self.frame_index.frequency(self.usable, stride)[indices]
-        return weights * (self.fractions / np.bincount(store, weights, len(self.fractions)))[store]
+        sums = np.bincount(store, weights, len(self.fractions))
+        return weights * (self.fractions / np.where(sums > 0, sums, 1))[store]
 
-    def class_fractions(self, data: DataSettings, task: Task) -> list[float]:
-        """The fraction of each class among the frames that training draws, as a mean over the phases of its grid."""
-        if data.sequence > 1 and (data.balance or data.video_balance):
-            return self._sequence_class_fractions(data, task)
+    def mean_label(self, settings: Settings) -> list[float]:
+        """The mean label of the frames that training draws, [C] (of classes fractions), over phases of its grid."""
+        data, balanced = settings.data, settings.data.balance or settings.data.video_balance
+        if settings.over_time:
+            return self._mean_label_of_stretches(data)
+        if data.sequence > 1 and balanced:
+            return self._mean_label_of_sequences(data)
         used = np.flatnonzero(self.usable)
         probabilities = self.probabilities(data, used, stride=0)
-        return np.bincount(self.frame_index.label[used], probabilities, minlength=task.n_columns).tolist()
+        return metric_of(self.frame_index.task).mean_label(self.frame_index.label[used], probabilities)
 
-    def _sequence_class_fractions(self, data: DataSettings, task: Task) -> list[float]:
-        """The same for sequences: the frame drawn brings consecutive frames, which may be of other classes."""
-        size, counts = data.sequence, np.zeros(task.n_columns)
+    def stretches(self, data: DataSettings, phase: float) -> tuple[Stretches, np.ndarray]:
+        """The stretches that have a usable frame, on a grid of that phase, and the probability of each, [s].
+
+        Those of a store sum to its fraction. Where strata or videos are balanced, it is proportional to the sum of the
+        stretch's usable frames' probabilities; else it is the same for all of a store.
+        """
+        cut = cut_stretches(self.frame_index, time_grid(self.frame_index, data.stride, phase), data)
+        usable = self.usable[cut.indices] & ~cut.beyond
+        kept = np.flatnonzero(usable.any(axis=1))
+        cut, usable = cut[kept], usable[kept]
+        if not (data.balance or data.video_balance):
+            store = self.store_of(cut.indices[:, 0])
+            return cut, (self.fractions / np.bincount(store, minlength=len(self.fractions)).clip(1))[store]
+        weights = np.zeros(usable.shape)
+        weights[usable] = self.probabilities(data, cut.indices[usable], data.stride)
+        return cut, weights.sum(axis=1)
+
+    def _mean_label_of_stretches(self, data: DataSettings) -> list[float]:
+        """The same for stretches, of which all usable frames count; a phase counts by how many an epoch draws on it."""
+        labels, weights = list[np.ndarray](), list[np.ndarray]()
+        for phase in (np.arange(_PHASES) + 0.5) / _PHASES:
+            cut, probabilities = self.stretches(data, phase)
+            stretch, place = np.nonzero(self.usable[cut.indices] & ~cut.beyond)
+            labels.append(self.frame_index.label[cut.indices[stretch, place]])
+            count = np.count_nonzero(self.store_of(cut.indices[:, 0]) == 0)
+            weights.append(count * probabilities[stretch])
+        weight = np.concatenate(weights)
+        return metric_of(self.frame_index.task).mean_label(np.concatenate(labels), weight / weight.sum())
+
+    def _mean_label_of_sequences(self, data: DataSettings) -> list[float]:
+        """The same for sequences: the frame drawn brings consecutive frames, whose labels may be others."""
+        size, labels, weights = data.sequence, list[np.ndarray](), list[np.ndarray]()
         for phase in (np.arange(_PHASES) + 0.5) / _PHASES:
             indices = self.frame_index.at_stride(self.usable, data.stride, phase)
             probabilities, video = self.probabilities(data, indices, data.stride), self.frame_index.video[indices]
             begin = np.searchsorted(video, video, side="left")
             for before in range(size):
                 first = np.maximum(np.arange(len(indices)) - before, begin)
-                label = self.frame_index.label[indices[_sequences(video, first, size)]]
-                counts += np.bincount(label, np.repeat(probabilities, size), task.n_columns)
-        return (counts / counts.sum()).tolist()
+                labels.append(self.frame_index.label[indices[_sequences(video, first, size)]])
+                weights.append(np.repeat(probabilities, size))
+        weight = np.concatenate(weights)
+        return metric_of(self.frame_index.task).mean_label(np.concatenate(labels), weight / weight.sum())
 
 
-def usable_frames(store: Store, split: str, settings: Settings) -> UsableFrames:
-    """The usable frames of a split, for training with those of the additional stores.
+def usable_frames(store: Store, split: str, task: Task, modalities: Sequence[str]) -> UsableFrames:
+    """The usable frames of a split: annotated, with one of these modalities; for training with those of the additional
+    stores.
 
     Raises StoreError where a store has none.
     """
     extras = store.extras if split == "train" else ()
     stores = [store, *(extra.store for extra in extras)]
     videos = [each.split(split) for each in stores]
-    frame_index = FrameIndex([*chain.from_iterable(videos)])
-    usable = (frame_index.label >= 0) & frame_index.present(settings.model.branches)
+    frame_index = FrameIndex([*chain.from_iterable(videos)], task)
+    usable = frame_index.annotated & frame_index.present(modalities)
     edges = np.cumsum([0, *(sum(len(video.frames) for video in own) for own in videos)]).tolist()
     for each, (start, stop) in zip(stores, pairwise(edges), strict=True):
         if not usable[start:stop].any():
-            what = " or ".join(settings.model.branches)
+            what = " or ".join(modalities)
             raise StoreError(f"has no annotated {split} frame with {what} input", path=each.root)
     firsts = zip(edges[1:-1], (extra.fraction for extra in extras), strict=True)
     return UsableFrames(frame_index, usable, tuple(firsts))
@@ -109,6 +148,8 @@ def sample_epoch(frames: UsableFrames, settings: Settings, epoch: int) -> Sample
     sequences as that number of frames makes. The main store keeps its number of samples; the other stores add as many
     as their fractions ask for.
     """
+    if settings.over_time:
+        return _sample_stretches(frames, settings, epoch)
     data = settings.data
     rng = np.random.default_rng([settings.seed, epoch])
     indices = frames.frame_index.at_stride(frames.usable, data.stride, rng.random())
@@ -129,6 +170,27 @@ def sample_epoch(frames: UsableFrames, settings: Settings, epoch: int) -> Sample
         order = rng.permutation(order.reshape(-1, size)).ravel()
     # Audio is shared within a sequence only: else a sample's audio would depend on its batch, and so on the devices.
     return Samples(order, draw_noise(rng, len(order)), np.arange(len(order)) // size)
+
+
+def _sample_stretches(frames: UsableFrames, settings: Settings, epoch: int) -> Samples:
+    """The stretches of an epoch, on a time grid that moves with the epoch; all frames of one are augmented alike."""
+    data, rng = settings.data, np.random.default_rng([settings.seed, epoch])
+    cut, probabilities = frames.stretches(data, rng.random())
+    store, pieces = frames.store_of(cut.indices[:, 0]), []
+    main_count = np.count_nonzero(store == 0)
+    for number, fraction in enumerate(frames.fractions):
+        own, count = np.flatnonzero(store == number), round(main_count * fraction / frames.fractions[0])
+        if not len(own):
+            continue  # no frame on this grid is usable
+        if data.balance or data.video_balance:
+            pieces.append(rng.choice(own, count, p=probabilities[own] / probabilities[own].sum()))
+        else:
+            rounds = [rng.permutation(own) for _ in range(max(-(-count // len(own)), 1))]
+            pieces.append(np.concatenate(rounds)[:count])
+    chosen = cut[rng.permutation(np.concatenate(pieces))]
+    noise = draw_noise(rng, len(chosen)).repeat(data.sequence, axis=0)
+    group = np.arange(len(chosen)).repeat(data.sequence)
+    return Samples(chosen.indices.ravel(), noise, group, chosen.beyond.ravel())
 
 
 def _balanced_weights(sizes: np.ndarray, fractions: np.ndarray, balance: float) -> np.ndarray:

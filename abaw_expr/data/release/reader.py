@@ -141,7 +141,7 @@ def read_release(root: Path) -> Release:
     found = discover(root)
     tasks = tuple(task for task, folders in found.annotations.items() if folders)
     if not tasks:
-        expected = " or ".join(name for task in TASKS for name in task.annotation_folders)
+        expected = " or ".join(name for task in TASKS.values() for name in task.annotation_folders)
         remedy = "Is this the release's top folder?"
         raise ReleaseError("holds no annotation folder", path=root, expected=expected, remedy=remedy)
     annotations: dict[str, dict[Task, Annotation]] = defaultdict(dict)
@@ -195,7 +195,7 @@ def task_of_folder(folder: Path) -> Task:
     header = (read_text_lines(path) or [""])[0].strip()
     task = task_of_columns(header.split(","))
     if task is None:
-        expected = " or ".join(known.header for known in TASKS)
+        expected = " or ".join(known.header for known in TASKS.values())
         raise ReleaseError("has a header of no challenge", path=path, line=1, found=header, expected=expected)
     return task
 

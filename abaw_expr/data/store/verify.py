@@ -103,7 +103,7 @@ def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
 
 
 def _damaged_labels(folder: Path, video: str, counts: dict[str, Any]) -> Iterator[str]:
-    for task in TASKS:
+    for task in TASKS.values():
         path = folder / label_file(video, task.name)
         if path.exists():
             rows = len(read_labels(path, task))

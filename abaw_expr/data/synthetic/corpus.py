@@ -287,6 +287,6 @@ def _write_test_set(folder: Path, rows: dict[str, int]) -> None:
     for files in (TEST_LISTS, TEMPLATES):
         (folder / files[EXPR.name]).parent.mkdir(parents=True)
     template = [f"{frame_name(video, row)}," for video, count in rows.items() for row in range(1, count + 1)]
-    for task in TASKS:
+    for task in TASKS.values():
         (folder / TEST_LISTS[task.name]).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
         (folder / TEMPLATES[task.name]).write_text("\n".join([task.submission_header, *template]) + "\n")

@@ -1,4 +1,7 @@
-"""The audio branch's encoder. Shapes: B batch, T x F time by mel row."""
+"""The audio branch's encoder.
+
+Shapes: B samples, G chunks of audio, T x F time by mel row.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +9,9 @@ from torchvision.ops import Conv2dNormActivation
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.data.media.logmel import MEL_BANDS
+from abaw_expr.models.encoders.encoder import Encoder, he_initialise
 from abaw_expr.models.encoders.gcsa import GCSA
+from abaw_expr.settings import ModelSettings
 
 AUDIO_WINDOW = AudioWindow(steps=184, stride=8, context=72)
 """3 s of 16 ms steps less the width of one analysis window (models' default); the resolution is halved three times."""
@@ -23,7 +28,7 @@ class ConvBlock(nn.Sequential):
         super().__init__(Conv2dNormActivation(inputs, outputs, kernel), nn.AvgPool2d(2))
 
 
-class MCNN(nn.Module):
+class MCNN(Encoder):
     """Multi-branch convolutional network, log-mel audio [B, 1, T, 64] to a feature map [B, 128, T/8, 8].
 
     T is 184 for one window; a longer stretch gives the maps of all windows in it at once.
@@ -31,6 +36,11 @@ class MCNN(nn.Module):
     S (arXiv 2503.11935, section 3.2): a temporal, a spatial and a local branch, each of two convolution blocks.
     D: kernels (time x frequency), widths and average pooling, after Light-SERNet (Aftab et al., ICASSP 2022).
     """
+
+    modality = "audio"
+    width = WIDTH
+    input_shape = INPUT_SHAPE
+    window = AUDIO_WINDOW
 
     def __init__(self, attention: bool = True, attention_groups: int = 1) -> None:
         super().__init__()
@@ -44,3 +54,41 @@ class MCNN(nn.Module):
         branches = [self.temporal(x), self.spatial(x), self.local(x)]  # 3 x [B, 64, 46, 16]
         x = self.join(torch.cat(branches, dim=1))  # [B, 128, 23, 8]
         return x if self.attention is None else self.attention(x)
+
+    def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
+        """Features [B, 1, 128] of windows, or of single stretches [B, 1, 1, T, 64] as they are.
+
+        With `windows`, int64 [B, 2], `x` [G, 1, T, 64] holds chunks: sample i is the window of chunk `windows[i, 0]`
+        that begins at its step `windows[i, 1]`.
+        """
+        if windows is None:
+            return super().features(x)
+        return window_means(self(x), windows, AUDIO_WINDOW).unsqueeze(1)
+
+    def initialise(self) -> None:
+        he_initialise(self)
+
+
+def build(settings: ModelSettings) -> MCNN:
+    """The encoder as the settings describe it."""
+    return MCNN(settings.attention, settings.attention_groups)
+
+
+def window_means(maps: Tensor, windows: Tensor, window: AudioWindow) -> Tensor:
+    """Mean of the feature map over each window, [B, width], from the maps of chunks [G, width, T / stride, F].
+
+    `windows` [B, 2] is as in `MCNN.features`. A window that begins between two rows of the map contains fractions of
+    its first and last row. The means are differences of running sums, interpolated between rows, so that overlapping
+    windows cost one pass.
+    """
+    stride = window.stride
+    rows = window.steps // stride
+    at_least_float32 = torch.promote_types(maps.dtype, torch.float32)  # running sums need the precision
+    sums = maps.mean(3, dtype=at_least_float32).cumsum(2)
+    sums = nn.functional.pad(sums, (1, 0)).movedim(2, 1)  # [G, T / stride + 1, width]
+    chunk, step = windows.unbind(1)
+    first, fraction = step // stride, (step % stride / stride).to(sums.dtype)[:, None]
+    after = (first + 1).clamp(max=sums.shape[1] - 1 - rows)  # beyond the last row its fraction is 0
+    begin = torch.lerp(sums[chunk, first], sums[chunk, after], fraction)
+    end = torch.lerp(sums[chunk, first + rows], sums[chunk, after + rows], fraction)
+    return (end - begin) / rows

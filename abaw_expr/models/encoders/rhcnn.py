@@ -4,7 +4,9 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from abaw_expr.data.media.images import CROP_SIDE
+from abaw_expr.models.encoders.encoder import Encoder, he_initialise
 from abaw_expr.models.encoders.gcsa import GCSA, SHUFFLE_GROUPS
+from abaw_expr.settings import ModelSettings
 
 INPUT_SHAPE = (3, CROP_SIDE, CROP_SIDE)
 """One RGB face crop."""
@@ -41,12 +43,16 @@ class RHBlock(nn.Module):
         return self.mix(self.main(x) + self.shortcut(x))
 
 
-class RHCNN(nn.Module):
+class RHCNN(Encoder):
     """Residual hybrid convolutional network, images [B, 3, 112, 112] to a feature map [B, 256, 7, 7].
 
     S (arXiv 2503.11935, section 3.2): two N x N convolution blocks, then residual blocks with channel mixing. D: N = 3,
     widths and strides.
     """
+
+    modality = "visual"
+    width = WIDTH
+    input_shape = INPUT_SHAPE
 
     def __init__(self, attention: bool = True, attention_groups: int = 1, mixing_groups: int = 1) -> None:
         super().__init__()
@@ -61,6 +67,14 @@ class RHCNN(nn.Module):
         x = self.stem2(self.stem1(x))  # [B, 64, 28, 28]
         x = self.stage3(self.stage2(self.stage1(x)))  # [B, 256, 7, 7]
         return x if self.attention is None else self.attention(x)
+
+    def initialise(self) -> None:
+        he_initialise(self)
+
+
+def build(settings: ModelSettings) -> RHCNN:
+    """The encoder as the settings describe it."""
+    return RHCNN(settings.attention, settings.attention_groups, settings.mixing_groups)
 
 
 def _stage(inputs: int, outputs: int, stride: int, groups: int) -> nn.Sequential:

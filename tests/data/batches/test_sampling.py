@@ -19,13 +19,14 @@ from abaw_expr.settings import ComputeSettings, DataSettings, LossSettings, Opti
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from tests.data.batches.test_windows import stored
+from tests.helpers.branches import BRANCHES
 from tests.helpers.fitting import AUDIO, SETTINGS, fit, opened
 from tests.helpers.stored import write_tables
 
 
 @pytest.fixture(scope="module")
 def frames(store: Path) -> UsableFrames:
-    return usable_frames(opened(store), "train", SETTINGS)
+    return usable_frames(opened(store), "train", EXPR, BRANCHES)
 
 
 def sampling_settings(**changes: object) -> Settings:
@@ -62,7 +63,7 @@ def test_class_fractions_are_those_of_the_frames_that_are_drawn(balance: float, 
     labels = counts(frames.frame_index.label[frames.usable], 8)
     expected = np.where(labels > 0, labels ** (1 - balance), 0) / (labels[labels > 0] ** (1 - balance)).sum()
     settings = sampling_settings(balance=balance)
-    assert frames.class_fractions(settings.data, EXPR) == pytest.approx(expected)
+    assert frames.mean_label(settings) == pytest.approx(expected)
     drawn = np.concatenate([sample_epoch(frames, settings, epoch).indices for epoch in range(20)])
     assert counts(frames.frame_index.label[drawn], 8) / len(drawn) == pytest.approx(expected, abs=0.03)
 
@@ -84,7 +85,7 @@ def test_videos_are_evened_out(video_balance: float, frames: UsableFrames) -> No
 def test_the_run_keeps_the_prior_that_its_loss_weighs_by(store: Path, frames: UsableFrames, tmp_path: Path) -> None:
     settings = replace(AUDIO, data=replace(AUDIO.data, stride=2.0), loss=LossSettings(class_weight=0.5))
     run = fit(opened(store), tmp_path / "run", settings)
-    drawn = np.array(usable_frames(opened(store), "train", settings).class_fractions(settings.data, EXPR))
+    drawn = np.array(usable_frames(opened(store), "train", EXPR, ("audio",)).mean_label(settings))
     assert load_checkpoint(run.best).prior == pytest.approx(drawn**0.5 / (drawn**0.5).sum())
 
 
@@ -100,7 +101,7 @@ def mixed(tmp_path: Path) -> UsableFrames:
         size, offset = np.ones(len(time), np.int32), np.zeros(len(time), np.int64)
         labels = np.full(len(time), label, np.int8)
         videos.append(write_tables(tmp_path, f"{rate:g}", time, labels, offset, size))
-    index = FrameIndex(videos)
+    index = FrameIndex(videos, EXPR)
     return UsableFrames(index, np.ones(len(index), bool))
 
 
@@ -109,14 +110,14 @@ def mixed(tmp_path: Path) -> UsableFrames:
 def test_the_frame_rate_does_not_change_the_classes_drawn(balance: float, stride: float, mixed: UsableFrames) -> None:
     """Both classes last a minute, so an epoch has as many frames of each, and so has the prior."""
     settings = sampling_settings(stride=stride, balance=balance)
-    assert mixed.class_fractions(settings.data, EXPR)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert mixed.mean_label(settings)[:2] == pytest.approx([0.5, 0.5], abs=0.01)
     drawn = np.concatenate([sample_epoch(mixed, settings, epoch).indices for epoch in range(20)])
     assert counts(mixed.frame_index.label[drawn], 2) / len(drawn) == pytest.approx([0.5, 0.5], abs=0.03)
 
 
 def test_every_frame_makes_four_of_the_faster_video_where_none_is_left_out(mixed: UsableFrames) -> None:
-    assert mixed.class_fractions(sampling_settings(balance=0.0).data, EXPR)[:2] == pytest.approx([0.8, 0.2])
-    assert mixed.class_fractions(sampling_settings(balance=1.0).data, EXPR)[:2] == pytest.approx([0.5, 0.5])
+    assert mixed.mean_label(sampling_settings(balance=0.0))[:2] == pytest.approx([0.8, 0.2])
+    assert mixed.mean_label(sampling_settings(balance=1.0))[:2] == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.parametrize("grid", [0.0, 0.1, 0.5])
@@ -125,13 +126,13 @@ def test_frames_of_another_grid_are_drawn_as_the_epochs_draw(
     grid: float, changes: dict[str, float], mixed: UsableFrames
 ) -> None:
     """Heads are trained on a grid of their own, with the class and video probabilities of training."""
-    data = sampling_settings(stride=0.3, **changes).data
+    settings = sampling_settings(stride=0.3, **changes)
     label = (mixed.frame_index.time < 20).astype(np.int8)  # so that each video has both classes
     mixed = UsableFrames(mixed.frame_index, mixed.usable)
     mixed.frame_index.label = label
     indices = mixed.frame_index.at_stride(mixed.usable, grid)
-    probabilities = mixed.probabilities(data, indices, grid)
-    assert np.bincount(label[indices], probabilities) == pytest.approx(mixed.class_fractions(data, EXPR)[:2], abs=0.01)
+    probabilities = mixed.probabilities(settings.data, indices, grid)
+    assert np.bincount(label[indices], probabilities) == pytest.approx(mixed.mean_label(settings)[:2], abs=0.01)
     assert np.bincount(mixed.frame_index.video[indices], probabilities) == pytest.approx([0.5, 0.5], abs=0.01)
 
 
@@ -142,7 +143,7 @@ def test_frequency_is_the_mean_of_the_grids_over_their_phases(gaps: list[int], s
         time = np.cumsum(gaps) / 100
         none = np.zeros(len(time), np.int32)
         none8, none64 = none.astype(np.int8), none.astype(np.int64)
-        index = FrameIndex([write_tables(Path(folder), "v", time, none8, none64, none)])
+        index = FrameIndex([write_tables(Path(folder), "v", time, none8, none64, none)], EXPR)
     usable = np.array([random.random() < 0.7 for _ in gaps])
     phases = (np.arange(stride) + 0.5) / stride  # one between every two edges that a frame can have
     grids = [np.isin(np.arange(len(time)), index.at_stride(usable, stride / 100, phase)) for phase in phases]
@@ -155,10 +156,10 @@ def test_frequency_is_the_mean_of_the_grids_over_their_phases(gaps: list[int], s
 def test_class_fractions_count_the_frames_that_sequences_bring(tmp_path: Path) -> None:
     """A rare class that balancing draws often brings the frames around it, which are of the other class."""
     label = [1 if frame % 40 < 2 else 0 for frame in range(400)]
-    index = FrameIndex([stored(tmp_path, (np.arange(400) / 10).tolist(), label)])
+    index = FrameIndex([stored(tmp_path, (np.arange(400) / 10).tolist(), label)], EXPR)
     frames, settings = UsableFrames(index, np.ones(400, bool)), sampling_settings(sequence=4, stride=0.1, balance=1.0)
     drawn = np.concatenate([index.label[sample_epoch(frames, settings, epoch).indices] for epoch in range(200)])
-    found = frames.class_fractions(settings.data, EXPR)
+    found = frames.mean_label(settings)
     assert found[1] == pytest.approx((drawn == 1).mean(), abs=0.01)
     assert 0.1 < found[1] < 0.4
 

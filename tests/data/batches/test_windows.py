@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from abaw_expr.data.batches.audio import fill_audio
 from abaw_expr.data.batches.audio_chunks import (
     SEGMENT,
     Chunks,
@@ -29,15 +30,15 @@ from abaw_expr.data.batches.audio_chunks import (
 from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples, draw_noise
 from abaw_expr.data.batches.loading import load, split_segments
-from abaw_expr.data.batches.windows import Batch, Windows, fill_audio
+from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
-from abaw_expr.settings import AugmentSettings, DataSettings, ModelSettings
+from abaw_expr.settings import AugmentSettings, DataSettings, Settings
 from abaw_expr.tasks.names import crop_name
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import AU, EXPR, VA
 from tests.helpers.batches import split_batches
 from tests.helpers.stored import write_tables
 from tests.helpers.tiny import broken_jpeg, jpeg
@@ -116,7 +117,7 @@ def test_every_stride_with_a_usable_frame_gives_its_first(
         for folder in folders:
             folder.mkdir()
         index = FrameIndex(
-            [stored(f, [tick / TICKS for tick, _ in video]) for f, video in zip(folders, videos, strict=True)]
+            [stored(f, [tick / TICKS for tick, _ in video]) for f, video in zip(folders, videos, strict=True)], EXPR
         )
         good = np.array([usable for video in videos for _, usable in video])
         indices = index.at_stride(good, stride / TICKS, phase / 8)
@@ -133,7 +134,7 @@ def test_every_stride_with_a_usable_frame_gives_its_first(
 @pytest.mark.parametrize("phase", [0.0, 0.1, 1 / 3, 0.5, 0.9, 0.999])
 def test_a_stride_of_whole_frames_loses_none(tmp_path: Path, rate: float, every: int, phase: float) -> None:
     """Whatever the rounding of a time: 25 frames a second at a stride of 0.04 s are all frames."""
-    index = FrameIndex([stored(tmp_path, (np.arange(1500) / rate).tolist())])
+    index = FrameIndex([stored(tmp_path, (np.arange(1500) / rate).tolist())], EXPR)
     indices = index.at_stride(np.ones(1500, bool), every / rate, phase)
     first = 0 if phase == 0 else int(np.ceil((1 - phase) * every - 1e-6))
     assert indices.tolist() == sorted({0, *range(first, 1500, every)})
@@ -143,14 +144,14 @@ def test_a_stride_of_whole_frames_loses_none(tmp_path: Path, rate: float, every:
 @pytest.mark.parametrize("phase", [0.0, 0.1, 0.5, 0.98])
 def test_stamps_in_milliseconds_lose_no_frame(tmp_path: Path, rate: float, phase: float) -> None:
     """As Matroska writes them: 30 frames a second at 0, 33, 67 and 100 ms."""
-    index = FrameIndex([stored(tmp_path, np.round(np.arange(1500) / rate, 3).tolist())])
+    index = FrameIndex([stored(tmp_path, np.round(np.arange(1500) / rate, 3).tolist())], EXPR)
     assert index.at_stride(np.ones(1500, bool), 1 / rate, phase).tolist() == [*range(1500)]
 
 
 @pytest.mark.parametrize("rate", [7.5, 15.45, 24_000 / 1001, 30_000 / 1001, 30])
 def test_frames_are_a_stride_apart(tmp_path: Path, rate: float) -> None:
     """As near to the stride as whole frames allow, whatever the rate; a phase moves all but the first."""
-    index = FrameIndex([stored(tmp_path, (np.arange(round(20 * rate)) / rate).tolist())])
+    index = FrameIndex([stored(tmp_path, (np.arange(round(20 * rate)) / rate).tolist())], EXPR)
     whole = np.ones(len(index), bool)
     at = {phase: index.time[index.at_stride(whole, 0.3, phase)] for phase in (0.0, 0.5)}
     for times in at.values():
@@ -164,7 +165,7 @@ def test_index_has_the_modalities_of_each_frame(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first = stored(tmp_path / "a", [0, 0.1, 0.2], [1, -1, 2], {1: jpeg()}, ramp(7))  # audio up to 6 x 16 ms
-    index = FrameIndex([first, stored(tmp_path / "b", [0, 0.1], [3, 4], {0: jpeg()})])
+    index = FrameIndex([first, stored(tmp_path / "b", [0, 0.1], [3, 4], {0: jpeg()})], EXPR)
     assert index.video.tolist() == [0, 0, 0, 1, 1]
     assert index.row.tolist() == [0, 1, 2, 0, 1]
     assert index.time.tolist() == [0, 0.1, 0.2, 0, 0.1]
@@ -188,7 +189,7 @@ def audio_of(video: StoredVideo, first: int, steps: int = AUDIO_WINDOW.steps) ->
 @pytest.mark.parametrize("time", [0.0, 0.5, 2.0, 4.007, 4.009, 7.9, 8.5, 30.0])
 def test_window_is_centred_on_its_time_and_zero_outside(tmp_path: Path, time: float) -> None:
     steps = 501  # 8 s
-    index = FrameIndex([stored(tmp_path, [0, time], audio=ramp(steps) + 1)])
+    index = FrameIndex([stored(tmp_path, [0, time], audio=ramp(steps) + 1)], EXPR)
     (start,) = index.window_start(np.array([1]), AUDIO_WINDOW.steps)
     window = audio_of(index.videos[0], start)
     centre = round(time / 0.016)
@@ -214,6 +215,17 @@ def test_audio_without_variation_stays_finite(tmp_path: Path) -> None:
 
 
 # Chunks
+
+
+def reading(
+    index: FrameIndex,
+    data: DataSettings | None = None,
+    cut: Cut = ALONE,
+    augment: Augment | None = None,
+    names: Sequence[str] = ("audio", "visual"),
+) -> Windows:
+    """The samples of an index with these modalities."""
+    return Windows(index, modalities(names, data or DataSettings(), cut), augment)
 
 
 STARTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-92, 6000)), max_size=40)
@@ -309,9 +321,9 @@ def test_segments_give_the_features_of_one_pass_over_the_recording() -> None:
     steps = 3 * SEGMENT
     audio = np.random.default_rng(0).normal(size=(steps, MEL_BANDS))
     times = 0.016 * np.array([0, 3, 500, 1010, 1023 + 92, 1024 + 92, 1700, 2100, steps - 1])
-    index = FrameIndex([in_memory(times, audio)])
+    index = FrameIndex([in_memory(times, audio)], EXPR)
     torch.manual_seed(0)
-    network = build_network(ModelSettings(branches=("audio",)), EXPR.n_columns).double().eval()
+    network = build_network(Settings().only(("audio",))).double().eval()
 
     def whole(video: np.ndarray, start: np.ndarray) -> Chunks:
         return Chunks(np.array([-AUDIO_WINDOW.steps]), np.zeros(len(start), np.int64), steps + 2 * AUDIO_WINDOW.steps)
@@ -319,10 +331,11 @@ def test_segments_give_the_features_of_one_pass_over_the_recording() -> None:
     found = {}
     one_pass = Cut(AUDIO_WINDOW, whole)
     for cut in (SEGMENTS, one_pass):
-        batch = Windows(index, DataSettings(), cut)[Samples(np.arange(len(index)))]
+        batch = reading(index, cut=cut, names=("audio",))[Samples(np.arange(len(index)))]
         with torch.inference_mode():
-            log_p = network({"audio": batch.inputs["audio"].double()}, batch.rows, batch.windows, len(batch))
-        found[cut] = log_p["audio"]
+            votes = network({"audio": batch.inputs["audio"].double()}, batch.rows, batch.windows, batch.valid)
+        assert votes["audio"].present.all()
+        found[cut] = votes["audio"].value
     torch.testing.assert_close(found[SEGMENTS], found[one_pass], rtol=0, atol=1e-12)
     assert found[SEGMENTS].std(0).min() > 1e-6  # the windows differ by more
 
@@ -332,9 +345,9 @@ def test_segments_give_the_features_of_one_pass_over_the_recording() -> None:
     st.sampled_from([1, 3, 10]),
 )
 def test_batches_of_prediction_never_cut_a_segment(videos: list[tuple[int, int]], every: int) -> None:
-    index = FrameIndex([in_memory(np.arange(count) * tenths / 10) for count, tenths in videos])
+    index = FrameIndex([in_memory(np.arange(count) * tenths / 10) for count, tenths in videos], EXPR)
     indices = np.arange(0, len(index), every)
-    batches = split_segments(index, indices, AUDIO_WINDOW)
+    batches = split_segments(reading(index, cut=SEGMENTS), index, indices)
     assert np.concatenate([batch.indices for batch in batches]).tolist() == indices.tolist()
     assert all(batch.noise is None for batch in batches)
     keys = [
@@ -350,7 +363,16 @@ def test_batches_of_prediction_never_cut_a_segment(videos: list[tuple[int, int]]
 
 
 def test_nothing_to_predict_gives_no_batch() -> None:
-    assert split_segments(FrameIndex([in_memory([0.0, 1.0])]), np.empty(0, np.int64), AUDIO_WINDOW) == []
+    index = FrameIndex([in_memory([0.0, 1.0])], EXPR)
+    for names in (("audio", "visual"), ("visual",)):
+        assert split_segments(reading(index, cut=SEGMENTS, names=names), index, np.empty(0, np.int64)) == []
+
+
+def test_without_audio_batches_of_prediction_have_64_frames() -> None:
+    index = FrameIndex([in_memory(np.arange(count) / 10) for count in (150, 30, 20, 70)], EXPR)
+    batches = split_segments(reading(index, names=("visual",)), index, np.arange(len(index)))
+    assert np.concatenate([batch.indices for batch in batches]).tolist() == list(range(len(index)))
+    assert all(64 <= len(batch) < 128 for batch in batches[:-1])
 
 
 # Batches
@@ -364,10 +386,11 @@ def batch_of(
     cut: Cut = ALONE,
 ) -> Batch:
     """All frames of a video in one batch, as the networks get it."""
-    index = FrameIndex([video])
+    index = FrameIndex([video], EXPR)
     samples = Samples(np.arange(len(index)), noise)
-    (batch,) = load(Windows(index, data or DataSettings(), cut, augment), [samples], workers=0)
-    return batch.to(CPU, augment)
+    windows = reading(index, data, cut, augment)
+    (batch,) = load(windows, [samples], workers=0)
+    return windows.on(CPU, batch)
 
 
 def window_of(batch: Batch, sample: int) -> torch.Tensor:
@@ -380,11 +403,11 @@ def window_of(batch: Batch, sample: int) -> torch.Tensor:
 def test_missing_modality_is_left_out(tmp_path: Path) -> None:
     crops = {0: jpeg(0), 2: broken_jpeg(), 3: jpeg(255)}
     batch = batch_of(stored(tmp_path, [0, 0.1, 0.2, 5], [1, 2, -1, 4], crops, ramp(100) + 1))
-    assert batch.present["visual"].tolist() == [True, False, False, True]
-    assert batch.present["audio"].tolist() == [True, True, True, False]
+    assert batch.present(["visual"]).tolist() == [True, False, False, True]
+    assert batch.present(["audio"]).tolist() == [True, True, True, False]
     assert batch.rows["visual"].tolist() == [0, 3]
     assert batch.rows["audio"].tolist() == [0, 1, 2]
-    assert batch.label.tolist() == [1, 2, -1, 4]
+    assert batch.target.tolist() == [1, 2, -1, 4]
     assert batch.index.tolist() == [0, 1, 2, 3]
     assert batch.noise is None
     assert len(batch) == 4
@@ -394,7 +417,7 @@ def test_missing_modality_is_left_out(tmp_path: Path) -> None:
     assert all(x.dtype == torch.float32 for x in batch.inputs.values())
     assert batch.inputs["visual"][0].unique().tolist() == [-1]
     assert batch.inputs["visual"][1].unique().tolist() == [1]
-    whole_numbers = (batch.label, batch.index, *batch.rows.values(), *batch.windows.values())
+    whole_numbers = (batch.target, batch.index, *batch.rows.values(), *batch.windows.values())
     assert {x.dtype for x in whole_numbers} == {torch.int64}
 
 
@@ -412,8 +435,8 @@ def test_every_sample_has_its_own_window_however_audio_is_cut(tmp_path: Path, cu
 @pytest.mark.parametrize("cut", [ALONE, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
 def test_a_video_without_audio_has_images_only(tmp_path: Path, cut: Cut) -> None:
     batch = batch_of(stored(tmp_path, [0, 0.1], crops={0: jpeg(), 1: jpeg()}), cut=cut)
-    assert batch.present["audio"].tolist() == [False, False]
-    assert batch.present["visual"].tolist() == [True, True]
+    assert batch.present(["audio"]).tolist() == [False, False]
+    assert batch.present(["visual"]).tolist() == [True, True]
     assert batch.inputs["audio"].shape[0] == 0
     assert batch.windows["audio"].shape == (0, 2)
 
@@ -421,15 +444,17 @@ def test_a_video_without_audio_has_images_only(tmp_path: Path, cut: Cut) -> None
 @pytest.mark.parametrize("frames_per_sample", [1, 3])
 @pytest.mark.parametrize("augmented", [False, True])
 def test_no_samples_give_an_empty_batch(tmp_path: Path, frames_per_sample: int, augmented: bool) -> None:
-    index = FrameIndex([stored(tmp_path, [0, 0.1], crops={0: jpeg()}, audio=ramp(50))])
+    index = FrameIndex([stored(tmp_path, [0, 0.1], crops={0: jpeg()}, audio=ramp(50))], EXPR)
     augment = Augment(AugmentSettings()) if augmented else None
     samples = Samples(np.arange(2), draw_noise(np.random.default_rng(0), 2) if augmented else None)[2:]
-    batch = Windows(index, DataSettings(frames_per_sample=frames_per_sample), ALONE, augment)[samples].to(CPU, augment)
+    windows = reading(index, DataSettings(frames_per_sample=frames_per_sample), augment=augment)
+    batch = windows.on(CPU, windows[samples])
     assert len(batch) == 0
     assert batch.inputs["audio"].shape == (0, 1, AUDIO_WINDOW.steps, MEL_BANDS)
     assert batch.inputs["visual"].shape == (0, frames_per_sample, 3, CROP_SIDE, CROP_SIDE)
     assert batch.windows["audio"].shape == (0, 2)
-    assert {len(x) for x in (*batch.rows.values(), *batch.present.values(), batch.label, batch.index)} == {0}
+    present = [batch.present([name]) for name in batch.parts]
+    assert {len(x) for x in (*batch.rows.values(), *present, batch.target, batch.index, batch.valid)} == {0}
 
 
 def shades_of(batch: Batch) -> list[list[int]]:
@@ -450,7 +475,7 @@ def test_frames_of_a_sample_are_the_nearest_in_time(tmp_path: Path) -> None:
 def test_a_broken_image_among_several_is_replaced(tmp_path: Path) -> None:
     crops = {0: jpeg(40), 1: broken_jpeg(), 2: jpeg(80)}
     batch = batch_of(stored(tmp_path, [0, 0.2, 0.4], crops=crops), DataSettings(frames_per_sample=3, spacing=0.2))
-    assert batch.present["visual"].tolist() == [True, True, True]
+    assert batch.present(["visual"]).tolist() == [True, True, True]
     assert {shade for shown in shades_of(batch) for shade in shown} == {40, 80}
 
 
@@ -478,6 +503,75 @@ def test_samples_are_split_into_batches() -> None:
     assert samples.noise is not None
     assert np.array_equal(np.concatenate([batch.noise for batch in batches if batch.noise is not None]), samples.noise)
     assert split_batches(Samples(np.arange(3)), 2)[1].noise is None
+
+
+# Stretches and targets
+
+
+@pytest.mark.parametrize("cut", [ALONE, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), SEGMENTS])
+def test_nothing_is_read_beyond_the_end_of_a_video(tmp_path: Path, cut: Cut) -> None:
+    """A stretch that is filled up with its last frame, which has everything, between stretches that are whole."""
+    video = stored(tmp_path, [0, 0.1, 0.2], [3, 5, 6], {row: jpeg(40 * row) for row in range(3)}, ramp(200) + 1)
+    index = FrameIndex([video], EXPR)
+    indices = np.array([0, 1, 2, 2, 2, 0, 1, 2])
+    beyond = np.array([False, False, False, True, True, False, False, False])
+    windows = reading(index, cut=cut)
+    batch, whole = windows[Samples(indices, beyond=beyond)], windows[Samples(indices[~beyond])]
+    assert batch.valid.tolist() == (~beyond).tolist()
+    assert batch.target.tolist() == [3, 5, 6, -1, -1, 3, 5, 6]
+    assert batch.index.tolist() == indices.tolist()
+    assert whole.valid.all()
+    for name, part in batch.parts.items():
+        assert part.rows.tolist() == [0, 1, 2, 5, 6, 7]
+        assert batch.present([name]).tolist() == (~beyond).tolist()
+        assert torch.equal(part.x, whole.parts[name].x), "nothing more is read"
+    assert torch.equal(batch.windows["audio"], whole.windows["audio"])
+
+
+def test_samples_that_are_cut_out_keep_what_lies_beyond() -> None:
+    beyond = np.array([False, True, False, True])
+    samples = Samples(np.arange(4), draw_noise(np.random.default_rng(0), 4), np.arange(4) // 2, beyond)
+    assert samples.noise is not None
+    part = samples[1:3]
+    assert part.indices.tolist() == [1, 2]
+    assert part.noise is not None
+    assert np.array_equal(part.noise, samples.noise[1:3])
+    assert part.group is not None
+    assert part.group.tolist() == [0, 1]
+    assert part.beyond is not None
+    assert part.beyond.tolist() == [True, False]
+
+
+def labelled(labels: np.ndarray) -> StoredVideo:
+    """A video without modalities whose frames have these labels, [T, F]."""
+    video = in_memory(np.arange(len(labels)) / 10)
+    vars(video)["frames"] = replace(video.frames, label=labels)
+    return video
+
+
+def test_targets_of_values_are_nan_where_a_value_is_not_annotated() -> None:
+    labels = np.array([[0.25, -0.5], [-5, 1], [-1, -5], [-5, -5], [0.1, 0]], np.float32)
+    index = FrameIndex([labelled(labels)], VA)
+    assert index.annotated.tolist() == [True, True, True, False, True]
+    beyond = np.array([False, False, False, False, False, True])
+    batch = reading(index)[Samples(np.array([0, 1, 2, 3, 4, 4]), beyond=beyond)]
+    nan = np.float32(np.nan)
+    expected = [[0.25, -0.5], [nan, 1], [-1, nan], [nan, nan], [np.float32(0.1), 0], [nan, nan]]
+    assert batch.target.dtype == torch.float32
+    np.testing.assert_array_equal(batch.target.numpy(), np.array(expected, np.float32))
+    assert np.array_equal(index.label, labels), "labels stay as they are"
+
+
+def test_targets_of_units_are_nan_where_a_unit_is_not_annotated() -> None:
+    labels = np.array([[0, 1] * 6, [-1] * 12, [-1, 0, 1] * 4], np.int8)
+    index = FrameIndex([labelled(labels)], AU)
+    assert index.annotated.tolist() == [True, False, True]
+    batch = reading(index)[Samples(np.array([2, 0, 1, 0]), beyond=np.array([False, False, False, True]))]
+    nan = np.nan
+    expected = np.array([[nan, 0, 1] * 4, [0, 1] * 6, [nan] * 12, [nan] * 12], np.float32)
+    assert batch.target.dtype == torch.float32
+    np.testing.assert_array_equal(batch.target.numpy(), expected)
+    assert np.array_equal(index.label, labels), "labels stay as they are"
 
 
 # Augmentation of batches
@@ -508,30 +602,29 @@ def test_a_sample_is_augmented_by_its_own_numbers(tmp_path: Path) -> None:
 def test_a_chunk_has_one_mask_its_first_samples(tmp_path: Path) -> None:
     times = [9.0, 0.0, 9.3, 0.3, 0.6]
     video = stored(tmp_path, sorted(times), audio=ramp(900) + 1)
-    index, augment = FrameIndex([video]), Augment(AugmentSettings())
+    index, augment = FrameIndex([video], EXPR), Augment(AugmentSettings())
     noise = draw_noise(np.random.default_rng(3), 5)
     samples = Samples(np.argsort(np.argsort(times)), noise)  # in the order of `times`
-    windows = Windows(index, DataSettings(), merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
+    windows = reading(index, None, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
     plain = windows[samples]
     assert plain.windows["audio"][:, 0].tolist() == [1, 0, 1, 0, 0]
     expected = augment.mask(plain.inputs["audio"], torch.from_numpy(noise[[1, 0]]))
-    assert torch.equal(plain.to(CPU, augment).inputs["audio"], expected)
+    assert torch.equal(windows.on(CPU, plain).inputs["audio"], expected)
 
 
 def test_workers_do_not_change_a_batch(store: Path) -> None:
     data = DataSettings(frames_per_sample=2)
-    index, augment = FrameIndex(open_store(store, EXPR).split("train")), Augment(AugmentSettings())
-    windows = Windows(index, data, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
+    index, augment = FrameIndex(open_store(store, EXPR).split("train"), EXPR), Augment(AugmentSettings())
+    windows = reading(index, data, merged_windows(AUDIO_WINDOW, 1.0, AUDIO_WINDOW.context), augment)
     indices = np.arange(0, len(index), 9)
     batches = split_batches(Samples(indices, draw_noise(np.random.default_rng(0), len(indices))), 4)
     alone, helped = (list(load(windows, batches, workers)) for workers in (0, 2))
     assert len(alone) == len(helped) == len(batches)
     assert sum(len(batch) for batch in alone) == len(indices)
     for one, two in zip(alone, helped, strict=True):
-        for micro_batch, same in zip(vars(one).values(), vars(two).values(), strict=True):
-            for x, y in (
-                zip(micro_batch.values(), same.values(), strict=True)
-                if isinstance(micro_batch, dict)
-                else [(micro_batch, same)]
-            ):
-                assert torch.equal(x, y)
+        assert one.parts.keys() == two.parts.keys() == {"audio", "visual"}
+        pairs = [(getattr(one, name), getattr(two, name)) for name in ("target", "index", "noise", "valid")]
+        for name, part in one.parts.items():
+            pairs += zip(vars(part).values(), vars(two.parts[name]).values(), strict=True)
+        assert sum(x is None and y is None for x, y in pairs) == 1, "images share nothing"
+        assert all(torch.equal(x, y) for x, y in pairs if x is not None)

@@ -19,10 +19,10 @@ from abaw_expr.data.datasets.registry import CLIPS, read_dataset
 from abaw_expr.data.release.reader import Recording
 from abaw_expr.data.store.store import Store, StoredVideo, open_store
 from abaw_expr.errors import ReleaseError, SettingsError, UserError
-from abaw_expr.settings import DataSettings, ModelSettings
+from abaw_expr.settings import DataSettings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
-from tests.helpers.fitting import AUDIO, fit, metrics
+from tests.helpers.fitting import AUDIO, SETTINGS, fit, metrics
 from tests.helpers.layouts import LAYOUTS, Layout, paint, prepare_kind, record, sequence
 from tests.helpers.tiny import contents, kinds, video_file
 
@@ -130,7 +130,7 @@ def test_a_place_without_the_data_set_is_named(layout: Layout, tmp_path: Path) -
 @each_layout
 def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]]) -> None:
     store = opened(stores, layout)
-    index = FrameIndex(store.videos)
+    index = FrameIndex(store.videos, EXPR)
     assert len(index) == sum(map(len, layout.labels.values()))
     assert {name for name, has in index.has.items() if has.any()} == set(layout.branches)
     for place in np.flatnonzero(index.has["visual"]):
@@ -143,7 +143,7 @@ def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[
     settings = replace(
         AUDIO,
         data=DataSettings(stride=0.1, val_stride=0.1, balance=0.5),
-        model=ModelSettings(branches=layout.branches),
+        branches=SETTINGS.only(layout.branches).branches,
     )
     run = fit(opened(stores, layout), tmp_path / "run", settings)
     assert np.isfinite(metrics(run)[["train_loss", "val_loss"]]).all(axis=None)
@@ -315,7 +315,7 @@ def test_audio_alone_has_frames_at_a_nominal_rate(suffix: str, rate: int, channe
     assert video.frames.time.tolist() == pytest.approx(np.arange(25) / 25)
     assert video.audio is not None
     assert len(video.audio) == 1 + 16_000 // 256
-    assert FrameIndex([video]).has["audio"].all()
+    assert FrameIndex([video], EXPR).has["audio"].all()
     assert not video.frames.has_crop.any()
 
 

@@ -18,11 +18,13 @@ from abaw_expr.data.store.store import Extra, Store, StoredVideo
 from abaw_expr.data.store.store import Frames as Columns
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
-from abaw_expr.settings import DataSettings, ModelSettings, Settings, save_settings, signature
+from abaw_expr.settings import DataSettings, Settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.predict import wanted_of_split
 from abaw_expr.training.run import RunFolder
+from abaw_expr.training.signature import signature
+from tests.helpers.branches import BRANCHES
 from tests.helpers.fitting import AUDIO, SETTINGS, STEPS, assert_same_run, fit, metrics, opened, scalars, stopped_train
 from tests.helpers.layouts import LAYOUTS
 from tests.training.test_parallel import SHARED, in_processes
@@ -142,8 +144,8 @@ def test_an_epoch_has_the_first_store_whole_and_fractions_of_the_others(
 ) -> None:
     store, fractions = mixture
     settings = drawing(balance=balance, sequence=neighbours)
-    frames = usable_frames(store, "train", settings)
-    alone = sample_epoch(usable_frames(replace(store, extras=()), "train", settings), settings, epoch)
+    frames = usable_frames(store, "train", EXPR, ["audio"])
+    alone = sample_epoch(usable_frames(replace(store, extras=()), "train", EXPR, ["audio"]), settings, epoch)
     samples = sample_epoch(frames, settings, epoch)
     counts = np.bincount(store_of(frames, samples.indices), minlength=len(fractions)) / neighbours
     assert counts.tolist() == [round(len(alone) / neighbours * fraction / fractions[0]) for fraction in fractions]
@@ -166,12 +168,12 @@ def test_chances_sum_to_each_stores_fraction(
 ) -> None:
     store, fractions = mixture
     settings = drawing(balance=balance, video_balance=video_balance)
-    frames = usable_frames(store, "train", settings)
+    frames = usable_frames(store, "train", EXPR, ["audio"])
     for step in (1, 2):
         indices = np.arange(0, len(frames.frame_index), step)
         draw_probabilities = frames.probabilities(settings.data, indices, 0)
         assert np.bincount(store_of(frames, indices), draw_probabilities) == pytest.approx(fractions)
-    classes = frames.class_fractions(settings.data, EXPR)
+    classes = frames.mean_label(settings)
     assert sum(classes) == pytest.approx(1)
     there = set(frames.frame_index.label.tolist())
     assert {number for number, fraction in enumerate(classes) if fraction} == there
@@ -184,12 +186,12 @@ def test_classes_are_evened_out_over_all_stores() -> None:
     store = mix(
         Store(Path(), "0", (in_memory("0", first),)), [Extra(Store(Path(), "1", (in_memory("1", other),)), 0.3)]
     )
-    frames = usable_frames(store, "train", drawing())
+    frames = usable_frames(store, "train", EXPR, ["audio"])
     natural = 0.7 * np.bincount(first) / len(first) + 0.3 * np.bincount(other, minlength=8) / len(other)
     for balance in (0.0, 0.5, 1.0):
         expected = natural ** (1 - balance) / (natural ** (1 - balance)).sum()
         settings = drawing(balance=balance)
-        assert frames.class_fractions(settings.data, EXPR) == pytest.approx(expected, abs=1e-6)
+        assert frames.mean_label(settings) == pytest.approx(expected, abs=1e-6)
         drawn = np.concatenate([sample_epoch(frames, settings, epoch).indices for epoch in range(40)])
         assert np.bincount(frames.frame_index.label[drawn], minlength=8) / len(drawn) == pytest.approx(
             expected, abs=0.02
@@ -199,7 +201,7 @@ def test_classes_are_evened_out_over_all_stores() -> None:
 
 def test_samples_of_the_stores_come_mixed(mixed: Store) -> None:
     settings = replace(AUDIO, data=DataSettings(stride=0.1))
-    frames = usable_frames(mixed, "train", settings)
+    frames = usable_frames(mixed, "train", EXPR, ["audio"])
     order = frames.store_of(sample_epoch(frames, settings, 1).indices)
     halves = [np.bincount(half, minlength=3) / len(half) for half in np.array_split(order, 2)]
     assert halves[0] == pytest.approx([0.6, 0.3, 0.1], abs=0.1)
@@ -209,9 +211,8 @@ def test_samples_of_the_stores_come_mixed(mixed: Store) -> None:
 
 
 def test_a_store_with_nothing_for_the_run_is_named(mixed: Store, others: dict[str, Path]) -> None:
-    settings = replace(AUDIO, model=ModelSettings(branches=("visual",)))
     with pytest.raises(StoreError, match=f"{others['ravdess']}: has no annotated train frame with visual input"):
-        usable_frames(mixed, "train", settings)
+        usable_frames(mixed, "train", EXPR, ["visual"])
 
 
 # Training
@@ -233,15 +234,15 @@ def test_both_branches_learn_from_stores_of_other_classes_and_modalities(mixed: 
     assert np.isfinite(metrics(run)[["train_loss", "val_loss", "audio_f1", "visual_f1"]]).all(axis=None)
     learnt = {label for label, fraction in enumerate(load_checkpoint(run.last).prior) if fraction}
     own, speech = (set(labels_of(each.split("train"))) for each in (mixed, mixed.extras[0].store))
-    assert learnt == set(labels_of(usable_frames(mixed, "train", settings).frame_index.videos))
+    assert learnt == set(labels_of(usable_frames(mixed, "train", EXPR, BRANCHES).frame_index.videos))
     assert own - speech, "classes that the speech lacks"
 
 
 def test_the_first_store_alone_validates_and_is_predicted(mixed: Store, store: Path) -> None:
     names = {video.name for video in opened(store).split("val")}
-    assert {video.name for video in usable_frames(mixed, "val", AUDIO).frame_index.videos} == names
+    assert {video.name for video in usable_frames(mixed, "val", EXPR, ["audio"]).frame_index.videos} == names
     assert {wanted.video.name for wanted in wanted_of_split(mixed, "val")} == names
-    trained = {video.name for video in usable_frames(mixed, "train", AUDIO).frame_index.videos}
+    trained = {video.name for video in usable_frames(mixed, "train", EXPR, ["audio"]).frame_index.videos}
     assert trained > {video.name for video in opened(store).split("train")}
     assert not trained & names
 
@@ -284,8 +285,8 @@ def test_a_run_goes_on_with_its_own_stores_only(
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(store: Path, others: dict[str, Path], tmp_path: Path) -> None:
     optimiser = replace(SHARED.optimiser, epochs=1, batch_size=8)
-    data, model = replace(SHARED.data, val_stride=2.0), replace(SHARED.model, branches=("audio",))
-    settings = replace(SHARED, data=data, model=model, optimiser=optimiser)
+    data = replace(SHARED.data, val_stride=2.0)
+    settings = replace(SHARED.only(("audio",)), data=data, optimiser=optimiser)
     texts = [str(store), f"{others['clips']}=0.3"]
     one, two = fit(open_mixture(texts, EXPR), tmp_path / "one", settings), RunFolder(tmp_path / "two")
     done = in_processes(2, texts, two, settings)
@@ -300,9 +301,9 @@ def test_two_processes_learn_what_one_does(store: Path, others: dict[str, Path],
 def test_heads_are_searched_on_what_the_run_learnt_from(
     run: RunFolder, mixed: Store, store: Path, tmp_path: Path
 ) -> None:
-    where = (EXPR, 0.0, "cpu", lambda done, total: None)
+    where = (0.0, "cpu", lambda done, total: None)
     features = cached_features(tmp_path / "features.pt", run, mixed, *where)  # type: ignore[arg-type]
-    frames = usable_frames(mixed, "train", STEPS)
+    frames = usable_frames(mixed, "train", EXPR, ["audio"])
     fractions = np.bincount(frames.store_of(np.flatnonzero(frames.usable)), features.draw_probabilities.numpy())
     assert fractions == pytest.approx([0.6, 0.3, 0.1])
     with pytest.raises(RunError, match="was trained on another store"):

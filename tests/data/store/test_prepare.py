@@ -11,15 +11,13 @@ import av
 import numpy as np
 import pytest
 
-from abaw_expr.data.batches.audio_chunks import merged_windows
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
-from abaw_expr.data.batches.windows import Windows
+from abaw_expr.data.batches.windows import Windows, modalities
 from abaw_expr.data.problems import READ_RIGHT
 from abaw_expr.data.store.prepare import REPORT, Prepared, prepare
 from abaw_expr.data.store.store import Store, StoredVideo, open_store
 from abaw_expr.errors import ReleaseError
 from abaw_expr.files import open_file
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.settings import DataSettings
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.damage import write_test_video
@@ -257,8 +255,8 @@ def test_crop_that_only_decoding_finds_broken_is_a_missing_one(tiny: Path, tmp_p
     run(tiny, tmp_path / "store")
     video = stored(tmp_path / "store", "a")
     assert video.jpeg(2) is not None
-    batch = Windows(FrameIndex([video]), DataSettings(), merged_windows(AUDIO_WINDOW, 0.0))[Samples(np.arange(5))]
-    assert batch.present["visual"].tolist() == [True, True, False, False, False]
+    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), None))[Samples(np.arange(5))]
+    assert batch.present(["visual"]).tolist() == [True, True, False, False, False]
 
 
 def test_annotation_that_cannot_be_used_stops_the_run(tiny: Path, tmp_path: Path) -> None:
@@ -324,8 +322,8 @@ def test_crops_of_any_colour_and_size_are_learned_from(tiny: Path, tmp_path: Pat
         "crops in other colours": "2 are grey or CMYK: 00003.jpg, 00004.jpg",
     }
     video = stored(tmp_path / "store", "a")
-    batch = Windows(FrameIndex([video]), DataSettings(), merged_windows(AUDIO_WINDOW, 0.0))[Samples(np.arange(10))]
-    assert batch.present["visual"].tolist() == [True] * 5 + [False] * 5
+    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), None))[Samples(np.arange(10))]
+    assert batch.present(["visual"]).tolist() == [True] * 5 + [False] * 5
     assert batch.inputs["visual"].shape == (5, 1, 3, 112, 112)
 
 

@@ -220,6 +220,8 @@ def test_store_of_another_format_or_task_is_refused(copy: Path) -> None:
     message = (
         r"store: the store has no annotations of VA; found 'annotations of EXPR'\. Add .*\(VA_Estimation_Challenge"
     )
+    tasks = json.loads((copy / MANIFEST).read_bytes())["tasks"]
+    edit(copy, tasks={"expr": tasks["expr"]})
     with pytest.raises(StoreError, match=message):
         open_store(copy, VA)
 

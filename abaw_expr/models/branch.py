@@ -1,0 +1,142 @@
+"""Branches: streams, their join, a temporal model and a head, which give one vote a frame.
+
+Shapes: B samples, k of them with a modality, V views of a sample, S stretches of T frames (S T = B), D features,
+C columns of the task.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, distributed, nn
+
+from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.join import JOINS
+from abaw_expr.models.links import Link, Votes
+from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS, Temporal
+from abaw_expr.settings import BranchSettings, Settings, StreamSettings, known_entry
+
+
+class Inputs:
+    """What the branches of a network read of one batch."""
+
+    def __init__(
+        self, inputs: Mapping[str, Tensor], rows: Mapping[str, Tensor], windows: Mapping[str, Tensor], valid: Tensor
+    ) -> None:
+        self._inputs, self._rows, self._windows = inputs, rows, windows
+        self.valid = valid
+        """bool [B], false for what lies beyond the end of a video."""
+
+    def rows(self, modality: str) -> Tensor:
+        """int64 [k], the samples that have the modality."""
+        return self._rows[modality]
+
+    def features(self, encoder: Encoder) -> Tensor:
+        """The features of these samples, [k, V, D]."""
+        return encoder.features(self._inputs[encoder.modality], self._windows.get(encoder.modality))
+
+    def present(self, modality: str) -> Tensor:
+        """bool [B], the samples that have the modality."""
+        return torch.zeros_like(self.valid).index_fill(0, self._rows[modality], True)
+
+    def nothing(self, modality: str) -> bool:
+        """Whether there is nothing to compute: no sample, and no other process that waits in BN."""
+        return not len(self._rows[modality]) and not distributed.is_initialized()
+
+
+def in_graph(module: nn.Module) -> Tensor:
+    """A zero [] that gives all parameters a gradient of 0, where nothing else does: backward() fails without any."""
+    return 0 * torch.stack([parameter.sum() for parameter in module.parameters()]).sum()
+
+
+class Stream(nn.Module):
+    """An encoder over one modality, and a temporal model behind it."""
+
+    def __init__(self, encoder: Encoder, temporal: str, dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.temporal = build_temporal(temporal, encoder.width, dropout)
+        self.width = encoder.width if self.temporal is None else self.temporal.width
+
+    def forward(self, batch: Inputs, sequence: int) -> Tensor:
+        """Features [B, D] of all samples, the mean over views; 0 before the temporal model where a sample has none."""
+        modality = self.encoder.modality
+        if batch.nothing(modality):
+            like = next(self.encoder.parameters())
+            features = torch.zeros(len(batch.valid), self.encoder.width, dtype=like.dtype, device=like.device)
+            features = features + in_graph(self.encoder)
+        else:
+            own = batch.features(self.encoder).mean(1)
+            features = own.new_zeros(len(batch.valid), own.shape[1]).index_copy(0, batch.rows(modality), own)
+        return over_time(self.temporal, features, batch.valid, sequence)
+
+
+class Branch(nn.Module):
+    """A branch of a network: [B] samples to their votes."""
+
+    def __init__(self, name: str, settings: BranchSettings, model: Settings, link: Link) -> None:
+        super().__init__()
+        streams = settings.streams_of(name)
+        self.streams = nn.ModuleDict({one: _stream(stream, model) for one, stream in streams.items()})
+        widths = [stream.width for stream in self.own_streams()]
+        self.join = None if len(widths) == 1 else known_entry(JOINS, settings.join, "the join")(widths)
+        width = widths[0] if self.join is None else self.join.width
+        self.temporal = build_temporal(settings.temporal, width, model.model.dropout)
+        width = width if self.temporal is None else self.temporal.width
+        self.head = nn.Sequential(nn.Dropout(model.model.dropout), nn.Linear(width, link.task.n_columns))
+        self._link, self._sequence = link, model.data.sequence
+
+    def forward(self, batch: Inputs) -> Votes:
+        """The votes of a batch; a sample has one if it has the modality of any stream."""
+        modalities = {stream.encoder.modality: stream for stream in self.own_streams()}
+        present = torch.stack([batch.present(modality) for modality in modalities]).any(0)
+        if self.of_frames is not None:
+            return Votes(self._of_frames(self.of_frames, batch), present)
+        streams = {name: stream(batch, self._sequence) for name, stream in self.streams.items()}
+        joined = next(iter(streams.values())) if self.join is None else self.join(streams)
+        x = over_time(self.temporal, joined, batch.valid, self._sequence)
+        return Votes(self._link.votes(self.head(x).unsqueeze(1)), present)
+
+    def own_streams(self) -> list[Stream]:
+        """The streams in their order."""
+        return [stream for stream in self.streams.values() if isinstance(stream, Stream)]
+
+    @property
+    def of_frames(self) -> Encoder | None:
+        """The encoder of a branch that has one stream and no temporal model; None of another."""
+        streams = self.own_streams()
+        plain = len(streams) == 1 and streams[0].temporal is None and self.temporal is None
+        return streams[0].encoder if plain else None
+
+    def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
+        """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
+        linear = self.head[-1]
+        assert isinstance(linear, nn.Linear)
+        neutral = self._link.votes(linear.weight.new_zeros(len(batch.valid), 1, linear.out_features))
+        if batch.nothing(encoder.modality):
+            return neutral + in_graph(self)
+        features = batch.features(encoder)
+        logits = self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])  # [k, V, C]
+        votes = self._link.votes(logits)
+        return neutral.to(votes.dtype).index_copy(0, batch.rows(encoder.modality), votes)
+
+
+def over_time(temporal: Temporal | None, x: Tensor, valid: Tensor, sequence: int) -> Tensor:
+    """A temporal model, if there is one, over samples [B, D] that are stretches of `sequence` frames: to [B, D']."""
+    if temporal is None:
+        return x
+    stretches = x.unflatten(0, (-1, sequence)), valid.unflatten(0, (-1, sequence))
+    return temporal(*stretches).flatten(0, 1)
+
+
+def build_temporal(name: str, inputs: int, dropout: float) -> Temporal | None:
+    """The temporal model of that name over that many features. Raises SettingsError for an unknown name."""
+    if name == NO_TEMPORAL:
+        return None
+    known_entry({NO_TEMPORAL: None, **TEMPORALS}, name, "the temporal model")
+    return TEMPORALS[name](inputs, dropout)
+
+
+def _stream(settings: StreamSettings, model: Settings) -> Stream:
+    encoder = known_entry(ENCODERS, settings.encoder, "the encoder")(model.model)
+    return Stream(encoder, settings.temporal, model.model.dropout)

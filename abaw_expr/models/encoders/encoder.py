@@ -1,0 +1,56 @@
+"""What every encoder is: a network over one modality that owns its pooling, initialisation and time context.
+
+Shapes: B samples, V views of a sample (images evenly spaced in time; audio has one), C x H x W one view, D features.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from abaw_expr.data.batches.audio_chunks import AudioWindow
+from abaw_expr.models.encoders.gcsa import GCSA
+
+
+class Encoder(nn.Module):
+    """A network over one modality, whose `forward` gives the feature maps of views: [B, C, H, W] to [B, D, H', W'].
+
+    What a subclass does not say otherwise: its features are the mean over the map, it keeps the weights that it was
+    built with, and its attention is the GCSA in it. Images come as RGB in [-1, 1], 112 x 112 pixels, audio as log-mel
+    standardised by recording; what else a network wants (another side, mean and standard deviation) it makes of these.
+    """
+
+    modality: ClassVar[str]
+    """What it reads: a name of `MODALITIES`."""
+    width: int
+    """Features of a sample, D."""
+    input_shape: tuple[int, int, int]
+    """C x H x W of one view."""
+    window: ClassVar[AudioWindow | None] = None
+    """The stretch of audio around a frame that it reads; None for images."""
+
+    def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
+        """Pooled features [B, V, D] of samples [B, V, C, H, W]; `windows` is for encoders of audio."""
+        assert windows is None
+        return self(x.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, x.shape[:2])
+
+    def initialise(self) -> None:
+        """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""
+
+    def attention_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that get the learning rate of attention and heads."""
+        for module in self.modules():
+            if isinstance(module, GCSA):
+                yield from module.parameters()
+
+
+def he_initialise(module: nn.Module) -> None:
+    """He initialisation of all convolutions (D), in the order of `Module.apply`; other layers keep torch's default."""
+    module.apply(_he)
+
+
+def _he(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,3 @@
+"""The branches of the default settings."""
+
+BRANCHES = ("audio", "visual")

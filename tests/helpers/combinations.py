@@ -1,0 +1,156 @@
+"""Every combination of task, branches and temporal model, as the registries have them.
+
+Shapes: B samples, F fields of a task.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from abaw_expr.data.store.store import open_store
+from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.join import JOINS
+from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS
+from abaw_expr.settings import (
+    BranchSettings,
+    ComputeSettings,
+    DataSettings,
+    LossSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Settings,
+    StreamSettings,
+    save_settings,
+)
+from abaw_expr.tasks.task import TASKS, Task
+from abaw_expr.training.loop import train
+from abaw_expr.training.run import RunFolder
+from tests.helpers.fitting import assert_same_run, scalars
+from tests.helpers.paths import ROOT
+
+LATE = "late fusion"
+SEQUENCE = 4
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One of them."""
+
+    task: str
+    branches: str
+    """The name of an encoder alone, of a join, or `LATE`."""
+    temporal: str
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.branches}, {self.temporal}"
+
+    def settings(self) -> Settings:
+        """Small and quick settings: no attention, no dropout, in float64."""
+        return Settings(
+            task=self.task,
+            precision="64-true",
+            branches=self._branches(),
+            data=DataSettings(stride=0.4, val_stride=1.0, sequence=SEQUENCE),
+            model=ModelSettings(attention=False, dropout=0.0),
+            loss=LossSettings(branch_weight=0.5),
+            optimiser=OptimiserSettings("adamw", 1e-3, 1e-3, epochs=2, batch_size=8, ema_decay=0.5),
+            compute=ComputeSettings(accelerator="cpu", save_every=0),
+        )
+
+    def _branches(self) -> dict[str, BranchSettings]:
+        encoders = {name: BranchSettings(name, temporal=self.temporal) for name in ENCODERS}
+        if self.branches == LATE:
+            return encoders
+        if self.branches in JOINS:
+            streams = {name: StreamSettings(name) for name in ENCODERS}
+            return {"joint": BranchSettings(streams=streams, join=self.branches, temporal=self.temporal)}
+        return {self.branches: encoders[self.branches]}
+
+
+def combinations() -> list[Combination]:
+    """All of them."""
+    return [
+        Combination(task, branches, temporal)
+        for branches in (*ENCODERS, LATE, *JOINS)
+        for temporal in (NO_TEMPORAL, *TEMPORALS)
+        for task in TASKS
+    ]
+
+
+def some() -> list[Combination]:
+    """Every branches with every temporal model, each with one of the tasks in turn."""
+    count = len(TASKS)
+    return [one for number, one in enumerate(combinations()) if number % count == number // count % count]
+
+
+def made_up_target(task: Task, samples: int) -> tuple[Tensor, list[float]]:
+    """A target of B samples, of which the second is not annotated and the third in part; and its mean label."""
+    generator = torch.Generator().manual_seed(1)
+    if task.one_class:
+        target = torch.randint(task.n_columns, (samples,), generator=generator)
+        target[1] = -1
+        return target, [1 / task.n_columns] * task.n_columns
+    target = torch.rand(samples, task.n_columns, generator=generator)
+    target = target * 1.6 - 0.8 if task.kind == "values" else (target > 0.5).float()
+    target[1], target[2, 0] = torch.nan, torch.nan
+    return target, [0.0 if task.kind == "values" else 0.5] * task.n_columns
+
+
+def check_resume(one: Combination, store: Path, folder: Path) -> None:
+    """A run that is killed within its second epoch ends as an undisturbed one."""
+    settings, opened = one.settings(), open_store(store, one.settings().task_of)
+    undisturbed, killed = RunFolder(folder / "undisturbed"), RunFolder(folder / "killed")
+    steps: list[int] = []
+    train(opened, undisturbed, settings, False, on_progress=lambda done, total: steps.append(total))
+    at = str(steps[0] // 2 + 2)
+    words = [sys.executable, "-m", "tests.helpers.combinations", str(one), str(store), str(killed.root), at]
+    child = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert killed.last.exists()
+    assert not killed.complete
+    train(opened, killed, settings, True)
+    assert_same_run(undisturbed, killed)
+
+
+def check_processes(one: Combination, store: Path, folder: Path, steps: int = 20) -> None:
+    """Two processes have the losses of one, within 1e-5 over that many steps."""
+    whole = steps >= 20
+    data = replace(one.settings().data, stride=0.15 if whole else 0.5, val_stride=3.0)
+    settings = replace(one.settings(), data=data)
+    plain = replace(settings.optimiser, name="sgd", ema_decay=0.0, epochs=2 if whole else 1)
+    settings = replace(settings, optimiser=plain, compute=replace(settings.compute, save_every=300))
+    alone, shared, recipe = RunFolder(folder / "one"), RunFolder(folder / "two"), folder / "two.yaml"
+    train(open_store(store, settings.task_of), alone, settings, False)
+    save_settings(settings, recipe)
+    words = ["--store", str(store), "--run", str(shared.root), "--settings", str(recipe), "--devices", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "abaw_expr", "train", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    expected, found = np.array(scalars(alone))[:steps], np.array(scalars(shared))[:steps]
+    assert len(expected) == steps
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def train_and_be_killed(one: Combination, store: Path, run: RunFolder, step: int) -> None:
+    """Trains, and kills this process after a step of the run, counted from 1."""
+
+    def kill(done: int, total: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(open_store(store, one.settings().task_of), run, one.settings(), False, on_progress=kill)
+
+
+if __name__ == "__main__":
+    name, store, run, step = sys.argv[1:]
+    (chosen,) = (one for one in combinations() if str(one) == name)
+    train_and_be_killed(chosen, Path(store), RunFolder(Path(run)), int(step))

@@ -1,0 +1,201 @@
+"""Models over time: against values of public code, from the past only, and blind beyond the end of a video."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from abaw_expr.models.temporal import TCN, TEMPORALS, TCNBlock, Temporal, tcn_stack
+from tests.helpers.networks import parameters
+from tests.helpers.paths import ROOT
+
+GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/golden/tcn.json").read_text())["cases"]
+STACKS = {
+    "pictures_512_256_256_128_128": nn.LeakyReLU,
+    "sound_128_64_64_32_32": nn.LeakyReLU,
+    "locuslab_relu_128_64_64_32_32": nn.ReLU,
+}
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "block_16to8_k5_d2_leaky": lambda: TCNBlock(16, 8, 5, 2, 0.1, nn.LeakyReLU),
+    "block_16to16_k5_d2_leaky": lambda: TCNBlock(16, 16, 5, 2, 0.1, nn.LeakyReLU),
+    **{name: lambda name=name: tcn_stack(*widths(name), 0.1, activation=STACKS[name]) for name in STACKS},  # type: ignore[misc]
+}
+each_model = pytest.mark.parametrize("name", TEMPORALS)
+INPUTS = 16
+
+
+def widths(name: str) -> tuple[int, list[int]]:
+    """The features that go in and the channels of a case such as `sound_128_64_64_32_32`."""
+    inputs, *channels = (int(part) for part in name.split("_") if part.isdigit())
+    return inputs, channels
+
+
+# Public code
+
+
+def unit(count: int, start: int, factor: int = 2654435761) -> Tensor:
+    """Numbers in [0, 1) that are exact in float64."""
+    return ((torch.arange(count, dtype=torch.int64) + start) * factor % 2**32).double() / 2**32
+
+
+def value(role: str, tensor: Tensor, start: int) -> Tensor:
+    u = unit(tensor.numel(), start).reshape(tensor.shape)
+    if role == "weight":
+        return (2 * u - 1) * (3 / (tensor.numel() / len(tensor))) ** 0.5
+    return 0.1 * (2 * u - 1) if role == "shift" else 0.9 + 0.2 * u
+
+
+def fill(module: nn.Module, tensors: list[str], by_key: bool) -> None:
+    """Gives every tensor its value; names are those of the public code."""
+    known = {name: (place, role) for place, (name, _, role) in enumerate(line.split() for line in tensors)}
+    for key, tensor in module.state_dict().items():
+        name = key.replace("parametrizations.weight.original0", "weight_g").replace("shortcut", "downsample")
+        name = name.replace("parametrizations.weight.original1", "weight_v")
+        place, role = known.pop(f"network.{name}" if name[0].isdigit() else name)
+        tensor.copy_(value(role, tensor, 7919 * (place + 1) if by_key else 0))
+    assert not known
+
+
+@pytest.mark.parametrize("filling", ["by_shape", "by_key"])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_it_gives_what_public_code_gives(name: str, filling: str) -> None:
+    case, module = GOLDEN[name], MODULES[name]().double().eval()
+    assert parameters(module) == case["parameters"]
+    fill(module, case["tensors"], filling == "by_key")
+    (shape,), (expected,) = case["inputs"], case["outputs"][filling]
+    x = 2 * unit(torch.Size(shape).numel(), 0, 2246822519) - 1
+    with torch.inference_mode():
+        y = module(x.reshape(shape))
+    assert list(y.shape) == expected["shape"]
+    flat = y.flatten()
+    found = {
+        "first": flat[:8].tolist(),
+        "strided": flat[:: expected["stride"]][:8].tolist(),
+        "sum": flat.sum().item(),
+        "norm": flat.norm().item(),
+        "max": flat.max().item(),
+        "min": flat.min().item(),
+        "dot": (flat * (2 * unit(len(flat), 1) - 1)).sum().item(),
+    }
+    assert found.keys() == expected.keys() - {"shape", "stride"}
+    for key, numbers in found.items():
+        assert numbers == pytest.approx(expected[key], rel=0, abs=1e-9), key
+
+
+# Sizes
+
+
+def test_an_lstm_of_512_features_has_788480_parameters() -> None:
+    lstm = TEMPORALS["lstm"](512, 0.1)
+    assert parameters(lstm) == 788_480
+    assert lstm.width == 256
+
+
+@pytest.mark.parametrize(("inputs", "stack"), [(512, 2_215_296), (128, 139_104)])
+def test_a_tcn_narrows_to_a_quarter_and_normalises(inputs: int, stack: int) -> None:
+    tcn = TCN(inputs, 0.1)
+    assert tcn.width == inputs // 4
+    assert [block.conv1.out_channels for block in tcn.stack if isinstance(block, TCNBlock)] == [
+        inputs // 2,
+        inputs // 2,
+        inputs // 4,
+        inputs // 4,
+    ]
+    assert parameters(tcn) == stack + 2 * tcn.width
+
+
+# Time
+
+
+def model(name: str) -> Temporal:
+    """A model in float64, that has normalised something if it does."""
+    torch.manual_seed(0)
+    made = TEMPORALS[name](INPUTS, 0.1).double()
+    with torch.no_grad():
+        made(features(3, 20), torch.ones(3, 20, dtype=torch.bool))
+    return made
+
+
+def features(stretches: int, frames: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(stretches, frames, INPUTS, generator=generator, dtype=torch.float64)
+
+
+def seeded(net: Temporal, x: Tensor, valid: Tensor) -> Tensor:
+    """What it gives with the same dropout each time."""
+    torch.manual_seed(7)
+    y: Tensor = net(x, valid)
+    return y
+
+
+@each_model
+@pytest.mark.parametrize("frame", [0, 7, 19])
+def test_a_frame_depends_on_itself_and_those_before_it(name: str, frame: int) -> None:
+    net, x = model(name).eval(), features(2, 20).requires_grad_()
+    y = net(x, torch.ones(2, 20, dtype=torch.bool))
+    assert y.shape == (2, 20, net.width)
+    (gradient,) = torch.autograd.grad(y[0, frame].sum(), x)
+    assert gradient[0, : frame + 1].flatten(1).any(1).all()
+    assert not gradient[0, frame + 1 :].any()
+    assert not gradient[1].any(), "nor on another stretch"
+
+
+def test_a_frame_of_a_tcn_sees_121_frames() -> None:
+    net, x = model("tcn").eval(), features(1, 200).requires_grad_()
+    y = net(x, torch.ones(1, 200, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(y[0, 150].sum(), x)
+    seen = gradient[0].any(1).nonzero().flatten()
+    assert (int(seen.min()), int(seen.max())) == (150 - 120, 150)
+
+
+VALID = torch.arange(12) < torch.tensor([[12], [5], [1]])
+"""bool [3, 12]: a whole stretch, and two short ones."""
+
+
+@each_model
+@pytest.mark.parametrize("training", [True, False])
+def test_frames_beyond_the_end_change_nothing(name: str, training: bool) -> None:
+    net, x = model(name).train(training), features(3, 12)
+    twin = copy.deepcopy(net)
+    other = torch.where(VALID[..., None], x, 100.0)
+    x.requires_grad_()
+    y, changed = seeded(net, x, VALID), seeded(twin, other, VALID)
+    assert torch.equal(y[VALID], changed[VALID])
+    for (key, buffer), of_twin in zip(net.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(buffer, of_twin), key
+    (gradient,) = torch.autograd.grad(y[VALID].square().sum(), x)
+    assert not gradient[~VALID].any()
+    assert gradient[VALID].any(1).all()
+
+
+@each_model
+def test_a_short_stretch_is_as_if_it_were_cut(name: str) -> None:
+    net, x = model(name).eval(), features(3, 12)
+    y = net(x, VALID)
+    for place, frames in enumerate((12, 5, 1)):
+        cut = net(x[[place], :frames], VALID[[place], :frames])
+        torch.testing.assert_close(y[place, :frames], cut[0], rtol=0, atol=1e-12)
+
+
+@each_model
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("stretches", "known"), [(0, 0), (2, 0), (1, 1)])
+def test_few_or_no_frames_work(name: str, training: bool, stretches: int, known: int) -> None:
+    """No stretch, none with a valid frame, and one with a single frame, of which there is no variance."""
+    net = model(name).train(training)
+    before = {key: buffer.clone() for key, buffer in net.named_buffers()}
+    valid = (torch.arange(12) < known).expand(stretches, 12)
+    y = net(features(stretches, 12), valid)
+    assert y.shape == (stretches, 12, net.width)
+    assert y.isfinite().all()
+    y[valid].sum().backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert known or not parameter.grad.any(), key
+    for key, buffer in net.named_buffers():
+        assert torch.equal(buffer, before[key]), "nothing to learn a mean and a variance from"
