@@ -369,7 +369,7 @@ def test_a_run_writes_the_settings_that_the_command_line_gave(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--store", store, "--run", tmp_path / "run", "--settings", "demo", "--seed", 3]
-    monkeypatch.setattr("abaw_expr.training.loop.build_network", interrupt)
+    monkeypatch.setattr("abaw_expr.training.loop.load_weights_files", interrupt)
     assert call(*command, "--precision", "auto") == 130
     written = load_settings(tmp_path / "run" / "settings.yaml")
     assert written.precision in ("32-true", "bf16-mixed")  # what this machine made of it

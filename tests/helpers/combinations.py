@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,13 +52,13 @@ class Combination:
     def __str__(self) -> str:
         return f"{self.task}, {self.branches}, {self.temporal}"
 
-    def settings(self) -> Settings:
-        """Small and quick settings: no attention, no dropout, in float64."""
+    def settings(self, precision: Literal["32-true", "64-true"] = "32-true") -> Settings:
+        """Small and quick settings, without attention and dropout."""
         return Settings(
             task=self.task,
-            precision="64-true",
+            precision=precision,
             branches=self._branches(),
-            data=DataSettings(stride=0.4, val_stride=1.0, sequence=SEQUENCE),
+            data=DataSettings(stride=0.5, val_stride=3.0, sequence=SEQUENCE),
             model=ModelSettings(attention=False, dropout=0.0),
             loss=LossSettings(branch_weight=0.5),
             optimiser=OptimiserSettings("adamw", 1e-3, 1e-3, epochs=2, batch_size=8, ema_decay=0.5),
@@ -123,7 +124,7 @@ def check_processes(one: Combination, store: Path, folder: Path, steps: int = 20
     """Two processes have the losses of one, within 1e-5 over that many steps."""
     whole = steps >= 20
     data = replace(one.settings().data, stride=0.15 if whole else 0.5, val_stride=3.0)
-    settings = replace(one.settings(), data=data)
+    settings = replace(one.settings("64-true"), data=data)
     plain = replace(settings.optimiser, name="sgd", ema_decay=0.0, epochs=2 if whole else 1)
     settings = replace(settings, optimiser=plain, compute=replace(settings.compute, save_every=300))
     alone, shared, recipe = RunFolder(folder / "one"), RunFolder(folder / "two"), folder / "two.yaml"
