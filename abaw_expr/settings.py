@@ -80,6 +80,11 @@ class DataSettings(_Strict):
         _require(self.sequence >= 1, "data.sequence", self.sequence, "a count of at least 1")
         _require(0 <= self.hop <= self.sequence, "data.hop", self.hop, "a count from 0 to data.sequence")
 
+    @property
+    def balanced(self) -> bool:
+        """Whether frames are drawn by probabilities, with replacement."""
+        return bool(self.balance or self.video_balance)
+
 
 @dataclass(frozen=True)
 class AugmentSettings(_Strict):

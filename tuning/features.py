@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.sampling import usable_frames
@@ -28,7 +28,7 @@ from abaw_expr.settings import Settings
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_tensors
-from abaw_expr.training.evaluation import branch_numbers, build_fabric, read_by
+from abaw_expr.training.evaluation import branch_numbers, build_fabric
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import RunFolder
 
@@ -134,7 +134,7 @@ def _collect(
     task = settings.task_of
     fabric = build_fabric(settings)
     fold_batch_norm(fabric.to_device(network))
-    train, val = (usable_frames(store, split, task, read_by(network)) for split in ("train", "val"))
+    train, val = (usable_frames(store, split, task, network.reads) for split in ("train", "val"))
     stride = key["interval"]
     train_indices, val_indices = (frames.frame_index.at_stride(frames.usable, stride) for frames in (train, val))
     before, total = len(train_indices), len(train_indices) + len(val_indices)
@@ -187,7 +187,7 @@ def _head_inputs(
     present = {name: torch.from_numpy(~np.isnan(rows[:, 0])) for name, rows in p.items()}
     features = {}
     for name, branch in own.items():
-        rows = torch.cat([*recorded[name], torch.empty(0, linear_of(branch).in_features)])
+        rows = torch.cat([*recorded[name], torch.empty(0, branch.linear.in_features)])
         if branch.of_frames is None:  # joined streams give features of every frame
             features[name] = rows[:, None].masked_fill(~present[name][:, None, None], 0.0)
             continue
@@ -197,12 +197,5 @@ def _head_inputs(
     return HeadSamples(features, present, torch.from_numpy(index.target(indices)))
 
 
-def linear_of(branch: Branch) -> nn.Linear:
-    """The linear layer of a branch's head."""
-    layer = branch.head[-1]
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
 def _weights(branch: Branch) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in linear_of(branch).named_parameters()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in branch.linear.named_parameters()}

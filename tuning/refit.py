@@ -20,7 +20,7 @@ from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import Epoch, RunFolder
 from abaw_expr.training.signature import signature
-from tuning.features import Features, linear_of
+from tuning.features import Features
 from tuning.heads import Heads, objective_of, repeat_heads, train_heads, validation_outputs
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY
@@ -39,7 +39,7 @@ def refit(run: RunFolder, features: Features, settings: Settings, seed: int, out
     heads = train_heads(features, [settings.loss.mu], settings, seed)
     with torch.no_grad():
         for name, branch in network.own_branches().items():
-            layer = linear_of(branch)
+            layer = branch.linear
             layer.weight.copy_(heads.weight[name])
             layer.bias.copy_(heads.bias[name][:, 0])
     objective = objective_of(features, settings, [settings.loss.mu])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abaw_expr.tasks.statistics import ignored_row
 from abaw_expr.tasks.task import Task
 
 Labels = NDArray[Any]
@@ -21,5 +22,5 @@ def label_type(task: Task) -> type[np.generic]:
 
 def no_labels(count: int, task: Task) -> Labels:
     """The labels of frames that are not annotated, [count] or [count, F]."""
-    rows = np.tile(np.array([field.ignore_value for field in task.fields], label_type(task)), (count, 1))
+    rows = np.tile(ignored_row(task, label_type(task)), (count, 1))
     return rows[:, 0].copy() if task.one_class else rows

@@ -119,11 +119,10 @@ def write_person_predictions(predictions: "Sequence[PersonPrediction]", faces: F
 
 def _check(prepared: dict[str, Any], video: Path, run: RunFolder) -> None:
     """Raises VideoError where the video has none of the run's modalities."""
-    from abaw_expr.models.network import build_network
-    from abaw_expr.training.evaluation import read_by
+    from abaw_expr.models.network import outline
 
     has = {"audio": prepared["sound"] is not None, "visual": any(v["crops"] for v in prepared["videos"].values())}
-    read = read_by(build_network(run.load_settings()))
+    read = outline(run.load_settings()).reads
     if not any(has[name] for name in read):
         lacking = {"audio": "audio", "visual": "face"}
         missing = " and no ".join(lacking[name] for name in read)

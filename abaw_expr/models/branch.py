@@ -88,8 +88,7 @@ class Branch(nn.Module):
 
     def forward(self, batch: Inputs) -> Votes:
         """The votes of a batch; a sample has one if it has the modality of any stream."""
-        modalities = {stream.encoder.modality: stream for stream in self.own_streams()}
-        present = torch.stack([batch.present(modality) for modality in modalities]).any(0)
+        present = torch.stack([batch.present(modality) for modality in self.modalities]).any(0)
         if self.of_frames is not None:
             return Votes(self._of_frames(self.of_frames, batch), present)
         streams = {name: stream(batch, self._sequence) for name, stream in self.streams.items()}
@@ -102,6 +101,18 @@ class Branch(nn.Module):
         return [stream for stream in self.streams.values() if isinstance(stream, Stream)]
 
     @property
+    def linear(self) -> nn.Linear:
+        """The linear layer of the head."""
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    @property
+    def modalities(self) -> list[str]:
+        """The names of the modalities that it reads."""
+        return list(dict.fromkeys(stream.encoder.modality for stream in self.own_streams()))
+
+    @property
     def of_frames(self) -> Encoder | None:
         """The encoder of a branch that has one stream and no temporal model; None of another."""
         streams = self.own_streams()
@@ -110,9 +121,7 @@ class Branch(nn.Module):
 
     def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
-        linear = self.head[-1]
-        assert isinstance(linear, nn.Linear)
-        neutral = self._link.votes(linear.weight.new_zeros(len(batch.valid), 1, linear.out_features))
+        neutral = self._link.votes(self.linear.weight.new_zeros(len(batch.valid), 1, self.linear.out_features))
         if batch.nothing(encoder.modality):
             return neutral + in_graph(self)
         features = batch.features(encoder)

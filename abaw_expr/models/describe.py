@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from abaw_expr.models.branch import Branch
 from abaw_expr.models.encoders.encoder import Encoder
-from abaw_expr.models.network import build_network
+from abaw_expr.models.network import outline
 from abaw_expr.models.temporal import Temporal
 from abaw_expr.settings import Settings
 
@@ -26,8 +26,8 @@ def describe(settings: Settings) -> dict[str, Any]:
     without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks are on the meta device. A
     temporal model is counted for one frame.
     """
+    branches = outline(settings).eval().own_branches()
     with torch.device("meta"):
-        branches = build_network(settings).eval().own_branches()
         layers = {name: _layers(branch) for name, branch in _by_encoder(branches).items()}
     totals = {
         key: {name: sum(row[key] for row in rows) for name, rows in layers.items()}
@@ -57,13 +57,11 @@ def _layers(branch: Branch) -> list[dict[str, Any]]:
         own = {f"{prefix}{part}": layer for part, layer in encoder.named_children()}
         rows += _measured(own, encoder, (x,))
         rows += _over_time(f"{prefix}temporal", stream.temporal)
-    width = sum(stream.width for stream in streams) if branch.join is None else branch.join.width
     if branch.join is not None:
         inputs = {name: torch.empty(1, stream.width) for name, stream in zip(branch.streams, streams, strict=True)}
         rows += _measured({"join": branch.join}, branch.join, (inputs,))
     rows += _over_time("temporal", branch.temporal)
-    width = width if branch.temporal is None else branch.temporal.width
-    return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, width),))
+    return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, branch.linear.in_features),))
 
 
 def _over_time(name: str, temporal: Temporal | None) -> list[dict[str, Any]]:

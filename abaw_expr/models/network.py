@@ -4,12 +4,13 @@ Shapes: B samples.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.branch import Branch, Inputs
 from abaw_expr.models.encoders.encoder import Encoder
@@ -47,10 +48,17 @@ class Network(nn.Module):
 
     def modalities(self) -> dict[str, list[str]]:
         """The names of the modalities that each branch reads."""
-        return {
-            name: list(dict.fromkeys(stream.encoder.modality for stream in branch.own_streams()))
-            for name, branch in self.own_branches().items()
-        }
+        return {name: branch.modalities for name, branch in self.own_branches().items()}
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of the modalities that any branch reads, in the order of the branches."""
+        return list(dict.fromkeys(chain.from_iterable(self.modalities().values())))
+
+    @property
+    def window(self) -> AudioWindow | None:
+        """The stretch of audio around a frame that it reads; None if it reads none."""
+        return next((encoder.window for encoder in self.encoders() if encoder.window is not None), None)
 
     def compile_encoders(self) -> None:
         """Compiles the encoders at their first call; the heads are too small to gain from it.
@@ -83,6 +91,13 @@ def build_network(settings: Settings) -> Network:
         raise SettingsError("the encoders of audio read different windows", found=found, expected="one length")
     # Convolutions use the memory format of their weights; channels last is faster on CPU and GPU.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def outline(settings: Settings) -> Network:
+    """The network without its weights, on the meta device: what it reads and how large it is. Raises as
+    `build_network`."""
+    with torch.device("meta"):
+        return build_network(settings)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

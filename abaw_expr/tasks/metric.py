@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.tasks.report import Report
-from abaw_expr.tasks.statistics import Statistics, Values, safe_divide, with_crop
+from abaw_expr.tasks.statistics import Statistics, Values, is_annotated, safe_divide, with_crop
 from abaw_expr.tasks.task import Task
 
 Rows = NDArray[np.floating]
@@ -184,8 +184,7 @@ class FieldMetric(Metric):
         yield f"has {self.noun} out of range", self._expected, ((rows < self._low) | (rows > self._high)).any(axis=1)
 
     def mean_label(self, labels: NDArray[Any], weights: NDArray[np.float64]) -> list[float]:
-        ignored = np.array([field.ignore_value for field in self.task.fields], labels.dtype)
-        kept = np.where(labels != ignored, weights[:, None], 0.0)
+        kept = np.where(is_annotated(labels, self.task), weights[:, None], 0.0)
         return safe_divide((kept * labels).sum(axis=0), kept.sum(axis=0)).tolist()
 
     def _fits(self, prior: Sequence[float]) -> bool:

@@ -28,6 +28,7 @@ from abaw_expr.tasks.statistics import (
     Values,
     annotated_fields,
     interval_over_recordings,
+    is_annotated,
     pool,
     safe_divide,
 )
@@ -60,7 +61,7 @@ def cut_counter(truth: NDArray[np.integer], task: Task) -> Counter:
     """
     units, levels = len(task.fields), _STEPS + 1
     bins = units * 3 * levels
-    kept = truth != np.array([field.ignore_value for field in task.fields], truth.dtype)
+    kept = is_annotated(truth, task)
     kind = np.where(kept, truth, 2)  # frames that are not annotated are counted by themselves, and dropped
     key = np.array(((3 * np.arange(units) + kind) * levels).T, np.uint16, order="C")  # [U, T]
 

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from abaw_expr.errors import OutputsError
 from abaw_expr.tasks.metric import Counter, FieldMetric, Rows
 from abaw_expr.tasks.report import Report, Section, in_words
-from abaw_expr.tasks.statistics import Statistics, Values, annotated_fields, interval_over_recordings, pool, safe_divide
+from abaw_expr.tasks.statistics import (
+    Statistics,
+    Values,
+    annotated_fields,
+    interval_over_recordings,
+    is_annotated,
+    pool,
+    safe_divide,
+)
 from abaw_expr.tasks.task import Task
 
 CONSTANT = 1e-12
@@ -46,7 +54,7 @@ def moment_counter(truth: NDArray[np.floating], task: Task) -> Counter:
 
     What depends on the truth alone is computed once.
     """
-    kept = (truth != np.array([field.ignore_value for field in task.fields], truth.dtype)).T  # [F, T]
+    kept = is_annotated(truth, task).T  # [F, T]
 
     def by_field(values: NDArray[np.floating]) -> Values:
         """Frames are contiguous, so that numpy adds them pairwise: [..., T, F] -> [..., F, T], 0 if not annotated."""

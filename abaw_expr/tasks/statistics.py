@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from abaw_expr.errors import UserError
 from abaw_expr.tasks.names import recording_of
@@ -114,7 +114,7 @@ def annotated_fields(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -
     fields = task.fields
     if truth.shape != predicted.shape or truth.shape[1:] != (len(fields),):
         raise UserError("truth and prediction differ in shape", found=predicted.shape, expected=truth.shape)
-    annotated = truth != np.array([field.ignore_value for field in fields], truth.dtype)
+    annotated = is_annotated(truth, task)
     for number, field in enumerate(fields):
         for kind, values in (("true", truth[:, number]), ("predicted", predicted[:, number])):
             wrong = annotated[:, number] & ~in_range(values, field)
@@ -122,6 +122,16 @@ def annotated_fields(truth: NDArray[Any], predicted: NDArray[Any], task: Task) -
                 problem = f"a {kind} {field.name} of an annotated frame is out of range"
                 raise UserError(problem, found=values[wrong][0].item(), expected=field.expected)
     return annotated
+
+
+def ignored_row(task: Task, dtype: DTypeLike) -> NDArray[Any]:
+    """The labels of a frame that is not annotated, [F]."""
+    return np.array([field.ignore_value for field in task.fields], dtype)
+
+
+def is_annotated(labels: NDArray[Any], task: Task) -> NDArray[np.bool_]:
+    """Which labels are annotated: [T] or [T, F] -> the same shape."""
+    return labels != ignored_row(task, labels.dtype)
 
 
 def in_range(values: NDArray[Any], field: Field) -> NDArray[np.bool_]:
@@ -139,5 +149,5 @@ def pool(statistics: Statistics) -> Statistics:
 
 def with_crop(truth: NDArray[Any], has_crop: NDArray[np.bool_], task: Task) -> NDArray[Any]:
     """The truth [T] or [T, F] with the ignore value on frames without a face crop [T]."""
-    ignored = np.array([field.ignore_value for field in task.fields], truth.dtype)
+    ignored = ignored_row(task, truth.dtype)
     return np.where(has_crop, truth, ignored) if truth.ndim == 1 else np.where(has_crop[:, None], truth, ignored)

@@ -13,10 +13,11 @@ import torch
 from lightning_fabric import Fabric
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow, Cut, cut_for_prediction
-from abaw_expr.data.batches.frame_index import FrameIndex, Samples
+from abaw_expr.data.batches.augment import Augment
+from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.loading import load, split_segments
 from abaw_expr.data.batches.stretches import cut_stretches, time_grid
-from abaw_expr.data.batches.windows import Windows, modalities
+from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.links import Votes
 from abaw_expr.models.network import Network
@@ -56,22 +57,16 @@ def build_fabric(settings: Settings) -> Fabric:
     return fabric
 
 
-def window_of(network: Network) -> AudioWindow | None:
-    """The window of audio that a network reads; None if it reads none."""
-    return next((encoder.window for encoder in network.encoders() if encoder.window is not None), None)
-
-
-def read_by(network: Network) -> list[str]:
-    """The modalities that a network reads, in the order of its branches."""
-    return list(dict.fromkeys(chain.from_iterable(network.modalities().values())))
-
-
 def reader(
-    network: Network, index: FrameIndex, data: DataSettings, cut: Callable[[DataSettings, AudioWindow], Cut]
+    network: Network,
+    index: FrameIndex,
+    data: DataSettings,
+    cut: Callable[[DataSettings, AudioWindow], Cut],
+    augment: Augment | None = None,
 ) -> Windows:
-    """The data set of the samples that a network reads, without augmentation."""
-    window = window_of(network)
-    return Windows(index, modalities(read_by(network), data, None if window is None else cut(data, window)))
+    """The data set of the samples that a network reads; `cut` divides the audio, if it reads any."""
+    chunks = None if network.window is None else cut(data, network.window)
+    return Windows(index, modalities(network.reads, data, chunks), augment)
 
 
 Numbers = dict[str, np.ndarray]
@@ -118,7 +113,7 @@ def branch_numbers(
     return whole, _loss(fabric, criterion, sums)
 
 
-def _votes(fabric: Fabric, network: Network, windows: Windows, raw: Any) -> tuple[dict[str, Votes], torch.Tensor]:
+def _votes(fabric: Fabric, network: Network, windows: Windows, raw: Batch) -> tuple[dict[str, Votes], torch.Tensor]:
     """The votes of a batch, and its target."""
     dtype = next(network.parameters()).dtype
     batch = windows.on(fabric.device, raw)
@@ -164,7 +159,7 @@ def _of_stretches(
     sums = {name: np.zeros((len(grid), network.link.task.n_columns)) for name in network.modalities()}
     counts = {name: np.zeros(len(grid)) for name in sums}
     pieces = [cut[own[start : start + _STRETCHES]] for start in range(0, len(own), _STRETCHES)]
-    batches = [_as_samples(piece) for piece in pieces]
+    batches = [piece.samples() for piece in pieces]
     read = zip(batches, load(windows, batches, settings.compute.workers), strict=True)
     for done, (samples, raw) in enumerate(read, start=1):
         votes, _ = _votes(fabric, network, windows, raw)
@@ -179,11 +174,6 @@ def _of_stretches(
         total, count = (sum(parts)[wanted] for parts in (gather(fabric, sums[name]), gather(fabric, counts[name])))
         found[name] = (total / np.where(count, count, np.nan)[:, None]).astype(np.float32)
     return found, float("nan") if criterion is None else _loss_of(network, criterion, found, index.target(indices))
-
-
-def _as_samples(stretches: Any) -> Samples:
-    group = np.arange(len(stretches)).repeat(stretches.indices.shape[1])
-    return Samples(stretches.indices.ravel(), None, group, stretches.beyond.ravel())
 
 
 def _loss_of(network: Network, criterion: Objective, found: Numbers, target: np.ndarray) -> float:

@@ -24,12 +24,12 @@ from abaw_expr.data.batches.augment import Augment, check_masks
 from abaw_expr.data.batches.loading import BatchSampler, build_loader
 from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
 from abaw_expr.data.batches.stretches import time_grid
-from abaw_expr.data.batches.windows import Batch, Windows, modalities
+from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError, StoreError, shorten
 from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
-from abaw_expr.models.network import build_network
+from abaw_expr.models.network import build_network, outline
 from abaw_expr.models.objectives import ANY, build_objective
 from abaw_expr.settings import Settings
 from abaw_expr.tasks.names import frame_name, recording_of
@@ -40,8 +40,7 @@ from abaw_expr.training.evaluation import (
     build_fabric,
     check_accelerator,
     native_precision,
-    read_by,
-    window_of,
+    reader,
 )
 from abaw_expr.training.initial_weights import (
     keep_initial_weights,
@@ -105,8 +104,7 @@ def train(
     """
     check_accelerator(settings)
     check_balance(settings)
-    with torch.device("meta"):  # before anything is written: an encoder may be unknown
-        build_network(settings)
+    outline(settings)  # before anything is written: an encoder may be unknown
     settings = replace(settings, precision=native_precision(settings))
     with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
@@ -134,11 +132,10 @@ class Training:
         self._store, self._run, self._settings = store, run, settings
         self._stop, self._on_progress = stop, on_progress
         self._fabric = build_fabric(settings)  # all processes meet here, so the files of the first one exist
-        self._identity = run.identity(settings, store.digest)
+        self._identity, self._seen = run.identity(settings, store.digest), seen_by_initial_weights(run)
         self._build_network()
-        read = read_by(self._network)
         self._training, self._validation = (
-            usable_frames(store, name, settings.task_of, read) for name in ("train", "val")
+            usable_frames(store, name, settings.task_of, self._network.reads) for name in ("train", "val")
         )
         self._validated = self._validation_frames()
         self._criterion = build_objective(settings, self._training.mean_label(settings)).to(self._fabric.device)
@@ -173,11 +170,10 @@ class Training:
 
     def _windows(self) -> Windows:
         """The training samples."""
-        data, window = self._settings.data, window_of(self._network)
-        if window is not None:
-            check_masks(self._settings.augment, window.steps)
-        read = modalities(read_by(self._network), data, None if window is None else cut_for_training(data, window))
-        return Windows(self._training.frame_index, read, self._augment)
+        settings, network = self._settings, self._network
+        if network.window is not None:
+            check_masks(settings.augment, network.window.steps)
+        return reader(network, self._training.frame_index, settings.data, cut_for_training, self._augment)
 
     @property
     def start(self) -> RunStart:
@@ -197,13 +193,13 @@ class Training:
             epochs=self._settings.optimiser.epochs,
             epochs_done=len(self.history),
             steps_done=self._now.step,
-            seen=self._seen_by_initial_weights(),
+            seen=self._held_out_and_seen(),
         )
 
-    def _seen_by_initial_weights(self) -> tuple[str, ...]:
+    def _held_out_and_seen(self) -> tuple[str, ...]:
         """The recordings that the task holds out and that the initial weights were trained on, for any task."""
         held_out = {recording_of(video.name) for video in self._store.videos if video.split != "train"}
-        return tuple(sorted(held_out & {recording_of(name) for name in seen_by_initial_weights(self._run)}))
+        return tuple(sorted(held_out & {recording_of(name) for name in self._seen}))
 
     def run_to_end(self, on_epoch: Callable[[Epoch], None]) -> None:
         """Trains the remaining epochs."""
@@ -402,7 +398,7 @@ class Training:
             ema={} if self._ema is None else self._ema.network.state_dict(),
             optimiser=self._optimiser.state_dict(),
             data=self._store.digest,
-            videos=tuple(dict.fromkeys([*own, *seen_by_initial_weights(self._run)])),
+            videos=tuple(dict.fromkeys([*own, *self._seen])),
         )
 
     def _save_last(self) -> None:

@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from abaw_expr.data.labels import Labels, label_type, no_labels
-from abaw_expr.tasks.task import AU, EXPR, TASKS, VA, Task
+from abaw_expr.data.synthetic.corpus import TEST_LISTS, label_folder
+from abaw_expr.tasks.task import TASKS, Task
 from tests.helpers.tiny import annotate
-
-SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
-TEST_LISTS = {
-    EXPR: "Expression_Recognition_Challenge_test_set_release.txt",
-    VA: "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
-    AU: "Action_Unit_Detection_Challenge_test_set_release.txt",
-}
 
 
 def leave_challenges(root: Path, *tasks: Task) -> None:
@@ -24,7 +18,7 @@ def leave_challenges(root: Path, *tasks: Task) -> None:
         if task not in tasks:
             for folder in (root / "6th_ABAW_Annotations" / name for name in task.annotation_folders):
                 shutil.rmtree(folder, ignore_errors=True)
-            (root / "names_of_videos_in_each_test_set" / TEST_LISTS[task]).unlink(missing_ok=True)
+            (root / TEST_LISTS[task.name]).unlink(missing_ok=True)
 
 
 def random_labels(task: Task, count: int, rng: np.random.Generator, ignored: float = 0.2) -> Labels:
@@ -41,13 +35,12 @@ def write_annotation(root: Path, task: Task, split: str, name: str, labels: Labe
     """Writes a video's annotation file of any challenge, [L] or [L, F]."""
     # str() of a float32 gives the shortest text that is read as this number again
     lines = [",".join(map(str, np.atleast_1d(row))) for row in labels]
-    folder = f"6th_ABAW_Annotations/{task.annotation_folders[-1]}/{SPLIT_FOLDERS[split]}"
-    return annotate(root, name, lines, folder, task)
+    return annotate(root, name, lines, label_folder(task, split), task)
 
 
 def write_test_list(root: Path, task: Task, *names: str) -> None:
     """Writes a challenge's list of test videos."""
-    path = root / "names_of_videos_in_each_test_set" / TEST_LISTS[task]
+    path = root / TEST_LISTS[task.name]
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(names) + "\n")
 

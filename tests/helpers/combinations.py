@@ -28,12 +28,11 @@ from abaw_expr.settings import (
     OptimiserSettings,
     Settings,
     StreamSettings,
-    save_settings,
 )
 from abaw_expr.tasks.task import TASKS, Task
 from abaw_expr.training.loop import train
 from abaw_expr.training.run import RunFolder
-from tests.helpers.fitting import assert_same_run, scalars
+from tests.helpers.fitting import assert_same_run, in_processes, scalars
 from tests.helpers.paths import ROOT
 
 LATE = "late fusion"
@@ -127,14 +126,9 @@ def check_processes(one: Combination, store: Path, folder: Path, steps: int = 20
     settings = replace(one.settings("64-true"), data=data)
     plain = replace(settings.optimiser, name="sgd", ema_decay=0.0, epochs=2 if whole else 1)
     settings = replace(settings, optimiser=plain, compute=replace(settings.compute, save_every=300))
-    alone, shared, recipe = RunFolder(folder / "one"), RunFolder(folder / "two"), folder / "two.yaml"
+    alone, shared = RunFolder(folder / "one"), RunFolder(folder / "two")
     train(open_store(store, settings.task_of), alone, settings, False)
-    save_settings(settings, recipe)
-    words = ["--store", str(store), "--run", str(shared.root), "--settings", str(recipe), "--devices", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "abaw_expr", "train", *words], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = in_processes(2, [store], shared, settings)
     assert done.returncode == 0, done.stderr
     expected, found = np.array(scalars(alone))[:steps], np.array(scalars(shared))[:steps]
     assert len(expected) == steps

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +17,12 @@ import torch
 from abaw_expr.commands import console
 from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import Store, open_store
-from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings
+from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.loop import train
 from abaw_expr.training.run import Epoch, RunFolder
+from tests.helpers.paths import ROOT
 
 torch.set_num_threads(1)
 
@@ -55,6 +58,32 @@ def fit(
     run = RunFolder(root)
     train(store, run, settings, resume, on_epoch, progress, initial_weights)
     return run
+
+
+def in_processes(
+    count: int, stores: Sequence[Path | str], run: RunFolder, settings: Settings
+) -> subprocess.CompletedProcess[str]:
+    """Trains into a new run by the command line, in that many processes of this machine."""
+    recipe = run.root.with_suffix(".yaml")
+    save_settings(settings, recipe)
+    arguments = [
+        "--store",
+        *map(str, stores),
+        "--run",
+        str(run.root),
+        "--settings",
+        str(recipe),
+        "--devices",
+        str(count),
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "abaw_expr", "train", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def send_at(step: int, number: int) -> Callable[[int, int], None]:

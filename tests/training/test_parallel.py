@@ -29,7 +29,7 @@ from abaw_expr.training.launch import join_slurm_step
 from abaw_expr.training.parallel import strategy_of
 from abaw_expr.training.run import RunFolder
 from tests.helpers.branches import BRANCHES
-from tests.helpers.fitting import fit, metrics, opened, scalars
+from tests.helpers.fitting import fit, in_processes, metrics, opened, scalars
 from tests.helpers.paths import ROOT
 
 SHARED = Settings(
@@ -45,31 +45,6 @@ SHARED = Settings(
 
 SHORT = replace(SHARED, optimiser=replace(SHARED.optimiser, epochs=1))
 README = (ROOT / "abaw_expr/training/README.md").read_text()
-
-
-def in_processes(
-    count: int, stores: Sequence[Path | str], run: RunFolder, settings: Settings
-) -> subprocess.CompletedProcess[str]:
-    recipe = run.root.with_suffix(".yaml")
-    save_settings(settings, recipe)
-    arguments = [
-        "--store",
-        *map(str, stores),
-        "--run",
-        str(run.root),
-        "--settings",
-        str(recipe),
-        "--devices",
-        str(count),
-    ]
-    return subprocess.run(
-        [sys.executable, "-m", "abaw_expr", "train", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 from abaw_expr.data.batches.augment import NOISE
 from abaw_expr.data.media.logmel import step_at
 from abaw_expr.data.store.store import StoredVideo
+from abaw_expr.tasks.statistics import is_annotated
 from abaw_expr.tasks.task import Task
 
 _STAMP = 1e-3
@@ -52,8 +53,7 @@ class FrameIndex:
     @property
     def annotated(self) -> np.ndarray:
         """bool [n]: frames with a label, or with one of their labels."""
-        known = self.label != np.array([field.ignore_value for field in self.task.fields], self.label.dtype)
-        return known if self.task.one_class else known.any(axis=1)
+        return np.any(is_annotated(self.label, self.task).reshape(len(self), -1), axis=1)
 
     def target(self, indices: np.ndarray) -> np.ndarray:
         """What a network is to say of frames, by indices [k]: int64 [k], the class, -1 where not annotated; of values
@@ -61,8 +61,7 @@ class FrameIndex:
         label = self.label[indices]
         if self.task.one_class:
             return label.astype(np.int64)
-        ignored = np.array([field.ignore_value for field in self.task.fields], label.dtype)
-        return np.where(label == ignored, np.float32(np.nan), label.astype(np.float32))
+        return np.where(is_annotated(label, self.task), label.astype(np.float32), np.float32(np.nan))
 
     def __len__(self) -> int:
         return len(self.video)

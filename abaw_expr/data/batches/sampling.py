@@ -67,10 +67,10 @@ class UsableFrames:
 
     def mean_label(self, settings: Settings) -> list[float]:
         """The mean label of the frames that training draws, [C] (of classes fractions), over phases of its grid."""
-        data, balanced = settings.data, settings.data.balance or settings.data.video_balance
+        data = settings.data
         if settings.over_time:
             return self._mean_label_of_stretches(data)
-        if data.sequence > 1 and balanced:
+        if data.sequence > 1 and data.balanced:
             return self._mean_label_of_sequences(data)
         used = np.flatnonzero(self.usable)
         probabilities = self.probabilities(data, used, stride=0)
@@ -86,7 +86,7 @@ class UsableFrames:
         usable = self.usable[cut.indices] & ~cut.beyond
         kept = np.flatnonzero(usable.any(axis=1))
         cut, usable = cut[kept], usable[kept]
-        if not (data.balance or data.video_balance):
+        if not data.balanced:
             store = self.store_of(cut.indices[:, 0])
             return cut, (self.fractions / np.bincount(store, minlength=len(self.fractions)).clip(1))[store]
         weights = np.zeros(usable.shape)
@@ -153,8 +153,7 @@ def sample_epoch(frames: UsableFrames, settings: Settings, epoch: int) -> Sample
     data = settings.data
     rng = np.random.default_rng([settings.seed, epoch])
     indices = frames.frame_index.at_stride(frames.usable, data.stride, rng.random())
-    balanced = bool(data.balance or data.video_balance)
-    probabilities = frames.probabilities(data, indices, data.stride) if balanced else None
+    probabilities = frames.probabilities(data, indices, data.stride) if data.balanced else None
     store, size = frames.store_of(indices), data.sequence
     main_count, pieces = -(-np.count_nonzero(store == 0) // size), []
     for number, fraction in enumerate(frames.fractions):
@@ -182,15 +181,12 @@ def _sample_stretches(frames: UsableFrames, settings: Settings, epoch: int) -> S
         own, count = np.flatnonzero(store == number), round(main_count * fraction / frames.fractions[0])
         if not len(own):
             continue  # no frame on this grid is usable
-        if data.balance or data.video_balance:
+        if data.balanced:
             pieces.append(rng.choice(own, count, p=probabilities[own] / probabilities[own].sum()))
         else:
-            rounds = [rng.permutation(own) for _ in range(max(-(-count // len(own)), 1))]
-            pieces.append(np.concatenate(rounds)[:count])
+            pieces.append(own[_in_rounds(rng, len(own), count)])
     chosen = cut[rng.permutation(np.concatenate(pieces))]
-    noise = draw_noise(rng, len(chosen)).repeat(data.sequence, axis=0)
-    group = np.arange(len(chosen)).repeat(data.sequence)
-    return Samples(chosen.indices.ravel(), noise, group, chosen.beyond.ravel())
+    return chosen.samples(draw_noise(rng, len(chosen)))
 
 
 def _balanced_weights(sizes: np.ndarray, fractions: np.ndarray, balance: float) -> np.ndarray:
@@ -225,8 +221,13 @@ def _shuffled_starts(rng: np.random.Generator, video: np.ndarray, count: int, si
     """int64 [count], starts of sequences that cover every video [k], each sequence once before any is repeated."""
     _, begin, length = np.unique(video, return_index=True, return_counts=True)
     first = np.concatenate([start + np.arange(0, n, size) for start, n in zip(begin, length, strict=True)])
-    rounds = [rng.permutation(len(first)) for _ in range(max(-(-count // len(first)), 1))]
-    return first[np.concatenate(rounds)[:count]]
+    return first[_in_rounds(rng, len(first), count)]
+
+
+def _in_rounds(rng: np.random.Generator, choices: int, count: int) -> np.ndarray:
+    """int64 [count] below `choices`, in random order, each once before any is repeated."""
+    rounds = [rng.permutation(choices) for _ in range(max(-(-count // choices), 1))]
+    return np.concatenate(rounds)[:count]
 
 
 def _sequences(video: np.ndarray, first: np.ndarray, size: int) -> np.ndarray:

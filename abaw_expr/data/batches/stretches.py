@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from abaw_expr.data.batches.frame_index import FrameIndex
+from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.settings import DataSettings
 
 
@@ -25,6 +25,12 @@ class Stretches:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def samples(self, noise: np.ndarray | None = None) -> Samples:
+        """Their frames in order, a group a stretch; `noise`, [s, NOISE], is that of all frames of a stretch."""
+        size = self.indices.shape[1]
+        repeated = None if noise is None else noise.repeat(size, axis=0)
+        return Samples(self.indices.ravel(), repeated, np.arange(len(self)).repeat(size), self.beyond.ravel())
 
 
 def cut_stretches(index: FrameIndex, grid: np.ndarray, data: DataSettings) -> Stretches:

@@ -25,9 +25,20 @@ from abaw_expr.training.predict import wanted_of_split
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import signature
 from tests.helpers.branches import BRANCHES
-from tests.helpers.fitting import AUDIO, SETTINGS, STEPS, assert_same_run, fit, metrics, opened, scalars, stopped_train
+from tests.helpers.fitting import (
+    AUDIO,
+    SETTINGS,
+    STEPS,
+    assert_same_run,
+    fit,
+    in_processes,
+    metrics,
+    opened,
+    scalars,
+    stopped_train,
+)
 from tests.helpers.layouts import LAYOUTS
-from tests.training.test_parallel import SHARED, in_processes
+from tests.training.test_parallel import SHARED
 from tuning.features import cached_features
 
 
