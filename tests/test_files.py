@@ -228,10 +228,9 @@ from pathlib import Path
 from abaw_expr.errors import StoreError
 from abaw_expr.files import locked
 with locked(Path(sys.argv[1]), StoreError):
-    if sys.argv[2] == "parent" and os.fork() == 0:
+    if sys.argv[2] == "alone" or os.fork() == 0:  # of two, the child tells it: it may run long after the fork
         signal.alarm(60)
-        signal.pause()
-    print("held", flush=True)
+        print("held", flush=True)
     signal.pause()
 """
 

@@ -11,7 +11,7 @@ from tests.helpers.same_numbers import GOLDEN, SEEDS, TABLES, made_up, trained
 
 EXPECTED = json.loads(GOLDEN.read_text())
 ROUNDING = 2e-4
-"""By how much floats may differ on another processor, relative to their size; with AVX2 or AVX-512 it is half of it."""
+"""By how much floats may differ on another processor, relative to their size."""
 
 
 def assert_close(found: object, expected: object, where: str) -> None:
