@@ -34,8 +34,8 @@ class LSTM(Temporal):
         self.width = units
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        if not len(x):  # torch's LSTM refuses a batch of nothing; the parameters stay in the graph
-            return x.new_zeros(0, x.shape[1], self.width) + 0 * sum(p.sum() for p in self.parameters())
+        if not len(x):  # torch's LSTM refuses a batch of nothing; parameters and what is before it stay in the graph
+            return x.new_zeros(0, x.shape[1], self.width) + x.sum() + 0 * sum(p.sum() for p in self.parameters())
         return self.lstm(x)[0]
 
 
@@ -102,14 +102,8 @@ class TCN(Temporal):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = self.stack(x.transpose(1, 2)).transpose(1, 2)  # [S, T, D']
-        known = self._normalised(x[valid])  # [n, D']
+        known = self.norm(x[valid])  # [n, D']
         return torch.zeros_like(x).masked_scatter(valid[..., None], known.to(x.dtype))
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        """BN of frames [n, D']; of one, which torch refuses, as `SharedBatchNorm` has it: its variance is 0."""
-        if self.training and len(x) < 2 and type(self.norm) is nn.BatchNorm1d:
-            return (x - x) * self.norm.weight + self.norm.bias
-        return self.norm(x)
 
 
 TEMPORALS: dict[str, Callable[[int, float], Temporal]] = {"lstm": LSTM, "tcn": TCN}

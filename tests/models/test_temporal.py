@@ -189,10 +189,12 @@ def test_few_or_no_frames_work(name: str, training: bool, stretches: int, known:
     net = model(name).train(training)
     before = {key: buffer.clone() for key, buffer in net.named_buffers()}
     valid = (torch.arange(12) < known).expand(stretches, 12)
-    y = net(features(stretches, 12), valid)
+    x = features(stretches, 12).requires_grad_()
+    y = net(x, valid)
     assert y.shape == (stretches, 12, net.width)
     assert y.isfinite().all()
     y[valid].sum().backward()
+    assert x.grad is not None, "an encoder before it would not run backwards, and other processes wait for its BN"
     for key, parameter in net.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
