@@ -114,24 +114,23 @@ class StreamSettings(_Strict):
 
     encoder: str
     """Encoder, such as `mcnn` (audio) or `rhcnn` (images)."""
+    attention: str = ""
+    """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
     """File of weights that the encoder starts from; empty: drawn from the seed."""
     temporal: str = "none"
-    """Temporal model over the features of a stretch of `data.sequence` frames: none, lstm or tcn."""
+    """Temporal model behind it, over stretches of `data.sequence` frames: none, lstm or tcn."""
 
 
 @dataclass(frozen=True)
-class BranchSettings(_Strict):
-    """A branch: one stream, or several that are joined; it gives one vote a frame."""
+class BranchSettings(StreamSettings):
+    """A branch: one stream, or several that are joined, whose temporal model is behind the join; it gives one vote a
+    frame."""
 
     encoder: str = ""
     """Encoder of the branch's only stream, such as `mcnn` or `rhcnn`; empty where `streams` names several."""
-    weights: str = ""
-    """File of weights that the encoder starts from; empty: drawn from the seed."""
-    temporal: str = "none"
-    """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
-    """Several streams by name, each with encoder, weights and temporal."""
+    """Several streams by name, each with encoder, attention, weights and temporal."""
     join: str = "concatenation"
     """How streams become one: concatenation."""
     weight: int = 1
@@ -141,6 +140,8 @@ class BranchSettings(_Strict):
         one = bool(self.encoder) != bool(self.streams)
         _require(one, "branches: a branch", self.encoder or "nothing", "an encoder or streams, one of the two")
         _require(not (self.streams and self.weights), "branches.weights", self.weights, "the weights of each stream")
+        own = not (self.streams and self.attention)
+        _require(own, "branches.attention", self.attention, "the attention of each stream")
         _require(1 <= self.weight <= 5, "branches.weight", self.weight, "an integer from 1 to 5")
 
     @property
@@ -150,7 +151,7 @@ class BranchSettings(_Strict):
 
     def streams_of(self, name: str) -> dict[str, StreamSettings]:
         """The streams by name; the only one is called as the branch `name`, whose temporal model is the branch's."""
-        return self.streams or {name: StreamSettings(self.encoder, self.weights)}
+        return self.streams or {name: StreamSettings(self.encoder, self.attention, self.weights)}
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,13 @@ class ModelSettings(_Strict):
     """Parts of the encoders, and of what stands behind them."""
 
     attention: bool = True
-    """Global channel-spatial attention on both feature maps (S)."""
+    """Global channel-spatial attention (GCSA) on the feature maps of streams that name no attention (S)."""
+    attention_place: Literal["last", "middle"] = "last"
+    """Feature map that the attention of rhcnn is on: the last, 7 x 7 (S), or the one of 14 x 14 before it."""
     attention_groups: int = 1
-    """Groups of the two 7x7 convolutions in the attention (S: 1; 4 has a quarter of the parameters)."""
+    """Groups of the two 7x7 convolutions of GCSA (S: 1; 4 has a quarter of the parameters)."""
+    strips: Literal["parallel", "sequential"] = "parallel"
+    """Strips of MECS: all six in parallel, as in public code, or each pair in sequence."""
     mixing_groups: int = 1
     """Groups of the 1x1 convolutions between channel shuffles of the visual encoder (D: 1, or 4)."""
     dropout: float = 0.2

@@ -1,4 +1,4 @@
-"""Batch normalisation over all processes of a run, so that their number does not change the training.
+"""Batch normalisation over few frames, and over all processes of a run, whose number does not change the training.
 
 Shapes: B samples of one process, C channels, H x W positions (none of features over time).
 """
@@ -7,6 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class FrameNorm(nn.BatchNorm1d):
+    """BN over frames, [B, C], where torch refuses a single frame: it is its own mean, so the bias is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if len(x) > 1 or not self.training else 0 * x + self.bias + 0 * self.weight
 
 
 class SharedBatchNorm(_BatchNorm):

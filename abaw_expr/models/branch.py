@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from abaw_expr.models.encoders.encoder import Encoder
-from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.join import JOINS
 from abaw_expr.models.links import Link, Votes
 from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS, Temporal
@@ -147,5 +147,4 @@ def build_temporal(name: str, inputs: int, dropout: float) -> Temporal | None:
 
 
 def _stream(settings: StreamSettings, model: Settings) -> Stream:
-    encoder = known_entry(ENCODERS, settings.encoder, "the encoder")(model.model)
-    return Stream(encoder, settings.temporal, model.model.dropout)
+    return Stream(build_encoder(settings, model.model), settings.temporal, model.model.dropout)

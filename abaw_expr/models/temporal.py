@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
 
+from abaw_expr.models.batch_norm import FrameNorm
+
 
 class Temporal(nn.Module):
     """A model over time: features [S, T, D] to [S, T, `width`].
@@ -78,13 +80,6 @@ def tcn_stack(
             for number, (before, after) in enumerate(zip(widths, channels, strict=False))
         )
     )
-
-
-class FrameNorm(nn.BatchNorm1d):
-    """BN over frames, [n, D'], where torch refuses a single frame: it is its own mean, so the bias is left."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if len(x) > 1 or not self.training else 0 * x + self.bias + 0 * self.weight
 
 
 class TCN(Temporal):

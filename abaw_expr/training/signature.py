@@ -28,7 +28,9 @@ FROZEN: Mapping[str, Any] = {
     "augment.crop": 0.8,
     "augment.jitter": 0.3,
     "model.attention": True,
+    "model.attention_place": "last",
     "model.attention_groups": 1,
+    "model.strips": "parallel",
     "model.mixing_groups": 1,
     "model.dropout": 0.2,
     "loss.mu12": 0.5,
@@ -58,6 +60,7 @@ FROZEN_BRANCHES: Mapping[str, Any] = {"audio": {"encoder": "mcnn"}, "visual": {"
 """The same of the branches, each without what a branch has by default."""
 FROZEN_BRANCH: Mapping[str, Any] = {
     "encoder": "",
+    "attention": "",
     "weights": "",
     "temporal": "none",
     "streams": {},

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from abaw_expr.models.branch import Branch
 from abaw_expr.models.encoders.encoder import Encoder
-from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.links import Votes
 from abaw_expr.models.network import Network, build_network
-from abaw_expr.settings import ModelSettings, Settings
+from abaw_expr.settings import ModelSettings, Settings, StreamSettings
 from tests.helpers.branches import BRANCHES
 
 SMALL = {"audio": (1, 48, 48), "visual": (3, 48, 48)}
@@ -53,9 +53,9 @@ def branch(name: str) -> Branch:
     return network(branches=(name,)).own_branches()[name]
 
 
-def encoder(name: str, model: ModelSettings = PLAIN.model) -> Encoder:
+def encoder(name: str, model: ModelSettings = PLAIN.model, attention: str = "") -> Encoder:
     """An encoder of the registry, initialised."""
-    built = ENCODERS[name](model)
+    built = build_encoder(StreamSettings(name, attention), model)
     built.initialise()
     return built
 

@@ -2,17 +2,23 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from abaw_expr.models.encoders.registry import ENCODERS
+from abaw_expr.errors import SettingsError
+from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.encoders.gcsa import GCSA
+from abaw_expr.models.encoders.mecs import MECS
+from abaw_expr.models.encoders.registry import ATTENTIONS, ENCODERS, NO_ATTENTION
+from abaw_expr.models.network import build_network
 from abaw_expr.models.objectives import build_objective
-from abaw_expr.settings import Settings
+from abaw_expr.settings import BranchSettings, ModelSettings, Settings
 from abaw_expr.tasks.task import TASKS
 from tests.helpers.branches import BRANCHES
-from tests.helpers.networks import PLAIN, batch, encoder, everywhere, network, run, values
+from tests.helpers.networks import PLAIN, batch, encoder, everywhere, network, parameters, run, values
 
 LOSS = build_objective(Settings(), [1 / 8] * 8)
 
@@ -22,6 +28,52 @@ LOSS = build_objective(Settings(), [1 / 8] * 8)
 def test_features_of_full_size(name: str, views: int) -> None:
     net = encoder(name).eval()
     assert net.features(torch.randn(2, views, *net.input_shape)).shape == (2, views, net.width)
+
+
+@pytest.mark.parametrize("place", ["last", "middle"])
+@pytest.mark.parametrize("attention", [*ATTENTIONS, NO_ATTENTION])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_attention_is_where_it_is_wanted(name: str, attention: str, place: Literal["last", "middle"]) -> None:
+    model = replace(PLAIN.model, attention_place=place)
+    net, plain = encoder(name, model, attention), encoder(name, model, NO_ATTENTION)
+    own = list(net.attention_parameters())
+    assert net.features(torch.randn(2, 1, *net.input_shape)).shape == (2, 1, net.width)
+    assert parameters(net) == parameters(plain) + sum(p.numel() for p in own)
+    if attention == NO_ATTENTION:
+        assert not own
+        return
+    at = place if place in net.places else "last"
+    assert sum(p.numel() for p in own) == parameters(ATTENTIONS[attention](net.places[at], model))
+    net.features(torch.randn(2, 1, *net.input_shape)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_an_attention_may_differ_from_branch_to_branch() -> None:
+    branches = {"audio": BranchSettings("mcnn"), "visual": BranchSettings("rhcnn", "mecs")}
+    audio, visual = build_network(Settings(branches=branches)).encoders()
+    assert isinstance(audio.attention, GCSA)
+    assert isinstance(visual.attention, MECS)
+    off = replace(Settings(branches=branches), model=ModelSettings(attention=False))
+    assert [type(one.attention) for one in build_network(off).encoders()] == [type(None), MECS]
+
+
+@pytest.mark.parametrize(
+    ("encoder_name", "attention", "told"),
+    [
+        ("rhcnn", "mesc", "the attention is unknown.*found 'mesc'; expected gcsa or mecs or none.*Did you mean mecs"),
+        ("bare", "mecs", "the encoder bare takes no attention; found 'mecs'"),
+    ],
+)
+def test_an_attention_that_there_is_not_is_refused(
+    encoder_name: str, attention: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bare(Encoder):
+        modality, width, input_shape = "visual", 3, (3, 112, 112)
+
+    monkeypatch.setitem(ENCODERS, "bare", lambda settings: Bare())
+    with pytest.raises(SettingsError, match=told):
+        build_network(Settings(branches={"face": BranchSettings(encoder_name, attention)}))
+    assert build_network(Settings(branches={"face": BranchSettings("bare")})), "attention is not asked for by name"
 
 
 @pytest.mark.parametrize("name", BRANCHES)

@@ -3,21 +3,21 @@
 Shapes: B samples, V views of a sample (images evenly spaced in time; audio has one), C x H x W one view, D features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
-from abaw_expr.models.encoders.gcsa import GCSA
+from abaw_expr.models.encoders.attention import Attention
 
 
 class Encoder(nn.Module):
     """A network over one modality, whose `forward` gives the feature maps of views: [B, C, H, W] to [B, D, H', W'].
 
     What a subclass does not say otherwise: its features are the mean over the map, it keeps the weights that it was
-    built with, and its attention is the GCSA in it. Images come as RGB in [-1, 1], 112 x 112 pixels, audio as log-mel
-    standardised by recording; what else a network wants (another side, mean and standard deviation) it makes of these.
+    built with, and takes no attention. Images come as RGB in [-1, 1], 112 x 112 pixels, audio as log-mel standardised
+    by recording; what else a network wants (another side, mean and standard deviation) it makes of these.
     """
 
     modality: ClassVar[str]
@@ -28,6 +28,21 @@ class Encoder(nn.Module):
     """C x H x W of one view."""
     window: ClassVar[AudioWindow | None] = None
     """The stretch of audio around a frame that it reads; None for images."""
+    places: ClassVar[Mapping[str, int]] = {}
+    """Channels of the feature maps that attention can be put on, by place, of which `forward` calls `attended`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention: Attention | None = None
+        self._place = ""
+
+    def attend(self, attention: Attention, place: str) -> None:
+        """Puts attention on a feature map."""
+        self.attention, self._place = attention, place
+
+    def attended(self, x: Tensor, place: str) -> Tensor:
+        """The feature map of a place, weighed where the attention is on it."""
+        return self.attention(x) if self.attention is not None and place == self._place else x
 
     def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
         """Pooled features [B, V, D] of samples [B, V, C, H, W]; `windows` is for encoders of audio."""
@@ -40,7 +55,7 @@ class Encoder(nn.Module):
     def attention_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that get the learning rate of attention and heads."""
         for module in self.modules():
-            if isinstance(module, GCSA):
+            if isinstance(module, Attention):
                 yield from module.parameters()
 
 

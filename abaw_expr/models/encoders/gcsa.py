@@ -5,15 +5,13 @@ Shapes: B batch, C channels, H x W positions (for audio T x F: time by mel row).
 
 from torch import Tensor, nn
 
-from abaw_expr.errors import SettingsError
+from abaw_expr.models.encoders.attention import REDUCTION, Attention, check_channels
 
-REDUCTION = 4
-"""Both attentions narrow to a quarter of the channels (S, sections 3.3.1 and 3.3.3)."""
 SHUFFLE_GROUPS = 4
 """Groups of the channel shuffle (S, section 3.3.2)."""
 
 
-class GCSA(nn.Module):
+class GCSA(Attention):
     """Global channel-spatial attention, [B, C, H, W] to the same shape (arXiv 2503.11935, equations 3 to 5).
 
     Channel attention of every position, channel shuffle, spatial attention of every channel; 25 C^2 + 5 C parameters.
@@ -25,13 +23,7 @@ class GCSA(nn.Module):
 
     def __init__(self, channels: int, groups: int = 1) -> None:
         super().__init__()
-        if channels % (REDUCTION * groups):
-            raise SettingsError(
-                f"attention in {groups} group(s) does not fit the channels of this feature map",
-                found=channels,
-                expected=f"a multiple of {REDUCTION * groups}",
-                remedy="Change the width of the feature map, or model.attention-groups.",
-            )
+        check_channels(channels, groups)
         hidden = channels // REDUCTION
         # A linear layer over channels, at every position alone, is a 1x1 convolution: no permutation of memory.
         self.channel = nn.Sequential(

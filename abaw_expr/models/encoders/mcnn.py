@@ -3,6 +3,8 @@
 Shapes: B samples, G chunks of audio, T x F time by mel row.
 """
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
@@ -10,8 +12,6 @@ from torchvision.ops import Conv2dNormActivation
 from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.models.encoders.encoder import Encoder, he_initialise
-from abaw_expr.models.encoders.gcsa import GCSA
-from abaw_expr.settings import ModelSettings
 
 AUDIO_WINDOW = AudioWindow(steps=184, stride=8, context=72)
 """3 s of 16 ms steps less the width of one analysis window (models' default); the resolution is halved three times."""
@@ -41,19 +41,19 @@ class MCNN(Encoder):
     width = WIDTH
     input_shape = INPUT_SHAPE
     window = AUDIO_WINDOW
+    places = MappingProxyType({"last": WIDTH})
 
-    def __init__(self, attention: bool = True, attention_groups: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.temporal = nn.Sequential(ConvBlock(1, 32, (11, 1)), ConvBlock(32, 64, (7, 1)))
         self.spatial = nn.Sequential(ConvBlock(1, 32, (1, 9)), ConvBlock(32, 64, (1, 5)))
         self.local = nn.Sequential(ConvBlock(1, 32, (3, 3)), ConvBlock(32, 64, (5, 5)))
         self.join = ConvBlock(3 * 64, WIDTH, (1, 1))
-        self.attention = GCSA(WIDTH, attention_groups) if attention else None
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.temporal(x), self.spatial(x), self.local(x)]  # 3 x [B, 64, 46, 16]
         x = self.join(torch.cat(branches, dim=1))  # [B, 128, 23, 8]
-        return x if self.attention is None else self.attention(x)
+        return self.attended(x, "last")
 
     def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
         """Features [B, 1, 128] of windows, or of single stretches [B, 1, 1, T, 64] as they are.
@@ -67,11 +67,6 @@ class MCNN(Encoder):
 
     def initialise(self) -> None:
         he_initialise(self)
-
-
-def build(settings: ModelSettings) -> MCNN:
-    """The encoder as the settings describe it."""
-    return MCNN(settings.attention, settings.attention_groups)
 
 
 def window_means(maps: Tensor, windows: Tensor, window: AudioWindow) -> Tensor:

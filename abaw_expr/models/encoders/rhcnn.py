@@ -1,17 +1,21 @@
 """The visual branch's encoder. Shapes: B batch, C channels, H x W pixels."""
 
+from types import MappingProxyType
+
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.models.encoders.encoder import Encoder, he_initialise
-from abaw_expr.models.encoders.gcsa import GCSA, SHUFFLE_GROUPS
+from abaw_expr.models.encoders.gcsa import SHUFFLE_GROUPS
 from abaw_expr.settings import ModelSettings
 
 INPUT_SHAPE = (3, CROP_SIDE, CROP_SIDE)
 """One RGB face crop."""
 WIDTH = 256
 """Features of an image (D)."""
+MIDDLE_WIDTH = 128
+"""Channels of the map of 14 x 14 (D)."""
 
 
 class RHBlock(nn.Module):
@@ -53,20 +57,20 @@ class RHCNN(Encoder):
     modality = "visual"
     width = WIDTH
     input_shape = INPUT_SHAPE
+    places = MappingProxyType({"last": WIDTH, "middle": MIDDLE_WIDTH})
 
-    def __init__(self, attention: bool = True, attention_groups: int = 1, mixing_groups: int = 1) -> None:
+    def __init__(self, mixing_groups: int = 1) -> None:
         super().__init__()
         self.stem1 = Conv2dNormActivation(3, 32, 3, stride=2)
         self.stem2 = Conv2dNormActivation(32, 64, 3, stride=2)
         self.stage1 = _stage(64, 64, 1, mixing_groups)
-        self.stage2 = _stage(64, 128, 2, mixing_groups)
-        self.stage3 = _stage(128, WIDTH, 2, mixing_groups)
-        self.attention = GCSA(WIDTH, attention_groups) if attention else None
+        self.stage2 = _stage(64, MIDDLE_WIDTH, 2, mixing_groups)
+        self.stage3 = _stage(MIDDLE_WIDTH, WIDTH, 2, mixing_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem2(self.stem1(x))  # [B, 64, 28, 28]
-        x = self.stage3(self.stage2(self.stage1(x)))  # [B, 256, 7, 7]
-        return x if self.attention is None else self.attention(x)
+        x = self.attended(self.stage2(self.stage1(x)), "middle")  # [B, 128, 14, 14]
+        return self.attended(self.stage3(x), "last")  # [B, 256, 7, 7]
 
     def initialise(self) -> None:
         he_initialise(self)
@@ -74,7 +78,7 @@ class RHCNN(Encoder):
 
 def build(settings: ModelSettings) -> RHCNN:
     """The encoder as the settings describe it."""
-    return RHCNN(settings.attention, settings.attention_groups, settings.mixing_groups)
+    return RHCNN(settings.mixing_groups)
 
 
 def _stage(inputs: int, outputs: int, stride: int, groups: int) -> nn.Sequential:

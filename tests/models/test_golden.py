@@ -1,0 +1,109 @@
+"""Modules of the systems give what public code gives: golden values in float64, every tensor in its own place."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from torch import nn
+
+from abaw_expr.models.dilated_fusion import DilatedFusion
+from abaw_expr.models.encoders.gcsa import GCSA
+from abaw_expr.models.encoders.mecs import MECS
+from abaw_expr.models.temporal import TCNBlock, tcn_stack
+from tests.helpers.golden_modules import FILLINGS, cases_of, output, summary
+from tests.helpers.networks import parameters
+
+
+class Public(NamedTuple):
+    """A module of ours beside public code."""
+
+    build: Callable[[str], nn.Module]
+    """From the name of a case, which says the sizes."""
+    rename: dict[str, str]
+    """From our names of tensors to the public ones, as regular expressions."""
+    other: tuple[str, ...] = ()
+    """Cases, by the end of their names, that are another order of the same tensors, and not ours."""
+
+    def name(self, key: str) -> str:
+        """The public name of one of our tensors."""
+        for ours, theirs in self.rename.items():
+            key = re.sub(ours, theirs, key)
+        return key
+
+
+def numbers(name: str) -> list[int]:
+    """The numbers in the name of a case."""
+    return [int(part) for part in re.findall(r"\d+", name)]
+
+
+def tcn(name: str) -> nn.Module:
+    """A block such as `block_16to8_k5_d2_leaky`, or a stack such as `sound_128_64_64_32_32`."""
+    activation = nn.ReLU if "relu" in name else nn.LeakyReLU
+    first, second, *rest = numbers(name)
+    if "block" in name:
+        return TCNBlock(first, second, rest[0], rest[1], 0.1, activation)
+    return tcn_stack(first, [second, *rest], 0.1, 5, activation)
+
+
+def dilated(name: str) -> nn.Module:
+    """A fusion such as `c128to64_7x7_d1_2_3`."""
+    channels = numbers(name.split("_")[0])
+    return DilatedFusion(channels[0], channels[-1], numbers(name.split("_d")[1]))
+
+
+PUBLIC = {
+    "tcn": Public(
+        tcn,
+        {
+            r"parametrizations\.weight\.original0": "weight_g",
+            r"parametrizations\.weight\.original1": "weight_v",
+            "shortcut": "downsample",
+            r"^(\d)": r"network.\1",
+        },
+    ),
+    "gcsa": Public(
+        lambda name: GCSA(numbers(name)[0]), {r"^channel\.": "channel_attention.", r"^spatial\.": "spatial_attention."}
+    ),
+    "mecs": Public(
+        lambda name: MECS(numbers(name)[0], "sequential" if name.endswith("sequential_strips") else "parallel"),
+        {
+            r"^point\.": "pointwise_conv.",
+            r"^channel\.0\.": "channel_attention.fc1.",
+            r"^channel\.2\.": "channel_attention.fc2.",
+            r"^window\.": "initial_depth_conv.",
+            **{rf"^along_w\.{n}\.": f"depth_convs.{2 * n}." for n in range(3)},
+            **{rf"^along_h\.{n}\.": f"depth_convs.{2 * n + 1}." for n in range(3)},
+        },
+        ("cpca_order",),
+    ),
+    "dilated_fusion": Public(
+        dilated,
+        {
+            **{rf"^local\.{n}\.": f"branch{n + 1}." for n in range(4)},
+            r"^whole\.0\.": "branch5_conv.",
+            r"^whole\.1\.": "branch5_bn.",
+            r"^out\.": "conv_cat.",
+            r"^picture_gate\.": "Hebing.tongdao.fc.",
+            r"^position_gate\.": "Hebing.kongjian.Conv1x1.",
+        },
+    ),
+}
+CASES = [(file, case) for file, public in PUBLIC.items() for case in cases_of(file) if not case.endswith(public.other)]
+
+
+@pytest.mark.parametrize("filling", FILLINGS)
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_it_gives_what_public_code_gives(file: str, name: str, filling: str) -> None:
+    public, case = PUBLIC[file], cases_of(file)[name]
+    module = public.build(name)
+    assert parameters(module) == case["parameters"]
+    (expected,) = case["outputs"][filling]
+    compare(summary(output(module, case, filling, public.name), expected["stride"]), expected)
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Equal to 1e-9."""
+    assert found.keys() == expected.keys()
+    for key, values in found.items():
+        assert values == pytest.approx(expected[key], rel=0, abs=1e-9), key
