@@ -18,7 +18,7 @@ MODULES = [path for path in FILES if path.name != "__init__.py"]
 LAYERS = (
     ("abaw_expr.errors", "abaw_expr.version", "abaw_expr.files"),
     ("abaw_expr.tasks",),
-    ("abaw_expr.settings", "abaw_expr.outputs"),
+    ("abaw_expr.settings", "abaw_expr.settings_file", "abaw_expr.outputs"),
     ("abaw_expr.data",),
     ("abaw_expr.faces",),
     ("abaw_expr.models",),
@@ -28,7 +28,7 @@ LAYERS = (
     ("abaw_expr.commands", "abaw_expr.__main__"),
 )
 """From the ground up: a module imports from its own layer and those before it."""
-ROOT_MODULES = {"__init__", "__main__", "errors", "files", "version", "settings"}
+ROOT_MODULES = {"__init__", "__main__", "errors", "files", "version", "settings", "settings_file"}
 FOLDERS_OF_DATA = (
     ("abaw_expr.data.media",),
     ("abaw_expr.data.release",),
@@ -41,7 +41,7 @@ FRONT_DOOR = "abaw_expr.commands"
 NETWORKS = ("features", "heads", "refit")
 """The modules of tuning that run networks."""
 WITHOUT_TORCH = (
-    *(f"abaw_expr.{name}" for name in ("errors", "files", "settings", "data.discovery", "data.problems")),
+    *(f"abaw_expr.{name}" for name in ("errors", "files", "settings", "settings_file", "data.discovery", "data.problems")),
     *(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in MODULES

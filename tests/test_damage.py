@@ -16,7 +16,8 @@ from abaw_expr.faces.detect import detect
 from abaw_expr.faces.detections import load_detections, save_detections
 from abaw_expr.outputs.decision import Decision, Vote
 from abaw_expr.outputs.table import read_outputs, write_outputs
-from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -10,7 +10,8 @@ from abaw_expr.errors import RunError
 from abaw_expr.files import read_json
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
-from abaw_expr.settings import Settings, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
 from abaw_expr.training.predict import predict, wanted_of_split
 from abaw_expr.training.run import RunFolder

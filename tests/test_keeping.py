@@ -18,7 +18,7 @@ from abaw_expr.data.store.store import MANIFEST, RECORDINGS, open_store
 from abaw_expr.errors import StoreError, VideoError
 from abaw_expr.faces.extract import TRACKS_TABLE
 from abaw_expr.faces.folders import CROPS, FOUND, check_output_files
-from abaw_expr.settings import load_settings, save_settings
+from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.helpers.clips import write_people

@@ -9,19 +9,8 @@ import pytest
 import yaml
 
 from abaw_expr.errors import SettingsError
-from abaw_expr.settings import (
-    QUADRANT_PAIRS,
-    RECIPES,
-    BranchSettings,
-    ComputeSettings,
-    Settings,
-    dump_settings,
-    load_settings,
-    recipe,
-    save_settings,
-    settings_from,
-    two_branches,
-)
+from abaw_expr.settings import QUADRANT_PAIRS, BranchSettings, ComputeSettings, Settings, two_branches
+from abaw_expr.settings_file import RECIPES, dump_settings, load_settings, recipe, save_settings, settings_from
 from abaw_expr.training.signature import signature
 
 SHIPPED = ("au", "demo", "modern", "paper", "va")

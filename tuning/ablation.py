@@ -14,12 +14,8 @@ from typing import Any
 import numpy as np
 
 from abaw_expr.outputs.table import read_outputs
-from abaw_expr.settings import (
-    QUADRANT_PAIRS,
-    Settings,
-    dump_settings,
-    settings_from,
-)
+from abaw_expr.settings import QUADRANT_PAIRS, Settings
+from abaw_expr.settings_file import dump_settings, settings_from
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import Counts, bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import Task

@@ -12,7 +12,8 @@ from queue import SimpleQueue
 from abaw_expr.data.store.store import read_manifest
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
-from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import signature
 

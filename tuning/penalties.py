@@ -30,7 +30,8 @@ from abaw_expr.data.workers import OnProgress
 from abaw_expr.files import digest, write_json
 from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings, save_settings
+from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Counts
 from abaw_expr.tasks.task import EXPR

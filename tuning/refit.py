@@ -14,7 +14,8 @@ import torch
 
 from abaw_expr.errors import RunError, shorten
 from abaw_expr.files import atomic, write_json
-from abaw_expr.settings import Settings, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import load_checkpoint, save_checkpoint
 from abaw_expr.training.predict import load_network

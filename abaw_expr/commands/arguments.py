@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from abaw_expr.errors import UserError
-from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.task import TASKS
 
 DEFAULT_RECIPE = Path("modern")

@@ -6,7 +6,7 @@ from pathlib import Path
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import DEFAULT_RECIPE, Json
 from abaw_expr.commands.exit_status import OK
-from abaw_expr.settings import load_settings
+from abaw_expr.settings_file import load_settings
 
 
 def describe(

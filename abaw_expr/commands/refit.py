@@ -34,7 +34,7 @@ def refit(
         accelerator: Device of the networks; auto takes a GPU if there is one.
     """
     from abaw_expr.data.store.mixture import open_mixture
-    from abaw_expr.settings import load_settings
+    from abaw_expr.settings_file import load_settings
     from abaw_expr.tasks.registry import metric_of
     from abaw_expr.training.run import RunFolder
     from tuning.features import cached_features

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from abaw_expr.files import digest
-from abaw_expr.settings import Settings, dump_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import dump_settings
 
 FROZEN: Mapping[str, Any] = {
     "task": "expr",

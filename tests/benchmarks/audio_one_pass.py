@@ -28,7 +28,8 @@ from abaw_expr.data.store.store import Store
 from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import Network, build_network
-from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.metric_classes import confusion, macro_f1
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint

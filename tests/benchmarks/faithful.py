@@ -31,7 +31,8 @@ from abaw_expr.commands import console
 from abaw_expr.data.store.store import open_store
 from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs, read_outputs
-from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import judge, print_facts
 from tuning.ablation import AblationRow, job_of, jobs_of

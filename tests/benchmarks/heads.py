@@ -20,7 +20,7 @@ import tyro
 from abaw_expr.commands import console
 from abaw_expr.errors import RunError
 from abaw_expr.files import read_json
-from abaw_expr.settings import load_settings, recipe
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts

@@ -30,7 +30,7 @@ from abaw_expr.data.synthetic.drawing import draw_video, wander
 from abaw_expr.data.synthetic.speech import synthesise_speech
 from abaw_expr.faces.choose import people_of
 from abaw_expr.faces.extract import Faces, extract_faces
-from abaw_expr.settings import load_settings, recipe
+from abaw_expr.settings_file import load_settings, recipe
 from tests.benchmarks.common import judge, print_facts
 from tests.training.test_predict import make_run
 

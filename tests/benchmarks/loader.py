@@ -27,7 +27,7 @@ from abaw_expr.data.batches.windows import Windows, modalities
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.store.store import Store
 from abaw_expr.data.synthetic.corpus import CorpusPlan
-from abaw_expr.settings import load_settings, recipe
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from tests.benchmarks.common import corpus, judge, print_facts, print_races, race
 from tests.helpers.batches import split_batches

@@ -29,7 +29,8 @@ from abaw_expr.data.store.store import Store
 from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.network import build_network
 from abaw_expr.outputs.table import branch_columns, write_outputs
-from abaw_expr.settings import Settings, load_settings, recipe, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, recipe, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, save_checkpoint
 from abaw_expr.training.evaluation import native_precision

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from abaw_expr.commands import console
 from abaw_expr.data.synthetic.corpus import CorpusPlan
-from abaw_expr.settings import ModelSettings, save_settings
+from abaw_expr.settings import ModelSettings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts

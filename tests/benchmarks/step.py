@@ -40,7 +40,8 @@ from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import Network, build_network
-from abaw_expr.settings import Settings, load_settings, recipe
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, recipe
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.evaluation import build_fabric
 from abaw_expr.training.optimiser import build_optimiser

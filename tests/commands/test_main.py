@@ -21,7 +21,8 @@ from abaw_expr.commands.main import OPEN_FILES, main
 from abaw_expr.data.store.store import STORE_FORMAT
 from abaw_expr.errors import UserError
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, write_outputs
-from abaw_expr.settings import ModelSettings, OptimiserSettings, Settings, load_settings, recipe, save_settings
+from abaw_expr.settings import ModelSettings, OptimiserSettings, Settings
+from abaw_expr.settings_file import load_settings, recipe, save_settings
 from abaw_expr.tasks.names import crop_name, frame_name
 from abaw_expr.tasks.task import EXPR, Task
 from abaw_expr.training.run import Epoch

@@ -195,7 +195,7 @@ def test_the_demo_goes_the_whole_way(
     )
     small = partial(corpus.CorpusPlan, train_videos=2, val_videos=2, test_videos=1, seconds=4)
     monkeypatch.setattr(corpus, "CorpusPlan", small)
-    monkeypatch.setattr("abaw_expr.settings.RECIPES", tmp_path / "recipes")
+    monkeypatch.setattr("abaw_expr.settings_file.RECIPES", tmp_path / "recipes")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.chdir(tmp_path)
     assert call("demo", "--out", "demo", "--seed", 5) == 0  # the folder has the recipe's name

@@ -11,7 +11,7 @@ import yaml
 from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import MANIFEST
 from abaw_expr.outputs.table import read_outputs
-from abaw_expr.settings import load_settings
+from abaw_expr.settings_file import load_settings
 from abaw_expr.tasks.task import VA
 from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import scalars

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from abaw_expr.commands.main import main
-from abaw_expr.settings import save_settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import STEPS, stopped_train
 from tests.helpers.paths import ROOT

@@ -17,7 +17,8 @@ import torch
 from abaw_expr.commands import console
 from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import Store, open_store
-from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings, save_settings
+from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.loop import train

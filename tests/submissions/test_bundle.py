@@ -14,7 +14,8 @@ import pytest
 
 from abaw_expr.files import write_json
 from abaw_expr.outputs.table import read_outputs
-from abaw_expr.settings import Settings, load_settings, save_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.tasks.task import AU, EXPR, VA
 from abaw_expr.version import VERSION
 from submissions.bundle import write_bundle

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abaw_expr.errors import RunError
-from abaw_expr.settings import save_settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.run import RunFolder
 from tests.helpers.fitting import AUDIO, fit, opened

@@ -17,7 +17,8 @@ from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.registry import ENCODERS
 from abaw_expr.models.network import build_network
-from abaw_expr.settings import BranchSettings, OptimiserSettings, Settings, save_settings
+from abaw_expr.settings import BranchSettings, OptimiserSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from abaw_expr.training.initial_weights import trained_weights
 from abaw_expr.training.predict import load_network

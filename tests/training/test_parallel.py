@@ -15,15 +15,8 @@ import pytest
 
 from abaw_expr.data.batches.sampling import sample_epoch, split_steps, usable_frames
 from abaw_expr.errors import SettingsError
-from abaw_expr.settings import (
-    ComputeSettings,
-    DataSettings,
-    LossSettings,
-    ModelSettings,
-    OptimiserSettings,
-    Settings,
-    save_settings,
-)
+from abaw_expr.settings import ComputeSettings, DataSettings, LossSettings, ModelSettings, OptimiserSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.launch import join_slurm_step
 from abaw_expr.training.parallel import strategy_of

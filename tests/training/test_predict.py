@@ -16,7 +16,8 @@ from abaw_expr.data.store.store import Store, open_store
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.models.network import build_network
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, Settings, save_settings
+from abaw_expr.settings import ComputeSettings, DataSettings, ModelSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.evaluation import reader

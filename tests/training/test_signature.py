@@ -18,9 +18,9 @@ from abaw_expr.settings import (
     LossSettings,
     Settings,
     StreamSettings,
-    dump_settings,
     two_branches,
 )
+from abaw_expr.settings_file import dump_settings
 from abaw_expr.training import signature as module
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import (

@@ -18,7 +18,8 @@ from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError
 from abaw_expr.models.network import Network
-from abaw_expr.settings import ComputeSettings, OptimiserSettings, save_settings, two_branches
+from abaw_expr.settings import ComputeSettings, OptimiserSettings, two_branches
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder

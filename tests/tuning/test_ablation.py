@@ -17,7 +17,8 @@ import pytest
 from abaw_expr.commands.main import main
 from abaw_expr.files import write_json
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import Settings, load_settings
+from abaw_expr.settings import Settings
+from abaw_expr.settings_file import load_settings
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR

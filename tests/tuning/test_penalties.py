@@ -15,7 +15,8 @@ from abaw_expr.errors import UserError
 from abaw_expr.files import read_json
 from abaw_expr.models.links import link_of
 from abaw_expr.outputs.fusion import fuse, ratios
-from abaw_expr.settings import LossSettings, Settings, load_settings
+from abaw_expr.settings import LossSettings, Settings
+from abaw_expr.settings_file import load_settings
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.fitting import AUDIO, SETTINGS, fit, opened
 from tests.helpers.searching import K, few_steps, made_up, search

@@ -9,7 +9,8 @@ import torch
 
 from abaw_expr.commands.main import main
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.settings import BranchSettings, LossSettings, Settings, load_settings, save_settings
+from abaw_expr.settings import BranchSettings, LossSettings, Settings
+from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.predict import Wanted, predict

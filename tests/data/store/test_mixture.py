@@ -18,7 +18,8 @@ from abaw_expr.data.store.store import Extra, Store, StoredVideo
 from abaw_expr.data.store.store import Frames as Columns
 from abaw_expr.errors import RunError, StoreError
 from abaw_expr.files import read_json
-from abaw_expr.settings import DataSettings, Settings, save_settings
+from abaw_expr.settings import DataSettings, Settings
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.predict import wanted_of_split
