@@ -119,16 +119,21 @@ class StreamSettings(_Strict):
 
 
 @dataclass(frozen=True)
-class BranchSettings(StreamSettings):
-    """A branch: one stream, or several that are joined, whose temporal model is behind the join; it gives one vote a
-    frame."""
+class BranchSettings(_Strict):
+    """A branch: one stream, or several that are joined; it gives one vote a frame."""
 
     encoder: str = ""
     """Encoder of the branch's only stream, such as `mcnn` or `rhcnn`; empty where `streams` names several."""
+    attention: str = ""
+    """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
+    weights: str = ""
+    """File of weights that the encoder starts from; empty: drawn from the seed."""
+    temporal: str = "none"
+    """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
     """Several streams by name, each with encoder, attention, weights and temporal."""
     join: str = "concatenation"
-    """How streams become one: concatenation."""
+    """How streams become one: concatenation of their features, or dilated fusion of their feature maps."""
     weight: int = 1
     """Weight of the branch's vote in the fusion that the loss trains through, 1 to 5 (S: m of audio, n of visual)."""
 
@@ -164,11 +169,17 @@ class ModelSettings(_Strict):
     """Strips of MECS: all six in parallel, as in public code, or each pair in sequence."""
     mixing_groups: int = 1
     """Groups of the 1x1 convolutions between channel shuffles of the visual encoder (D: 1, or 4)."""
+    dilations: tuple[int, ...] = (1, 2, 3)
+    """Dilations of the 3x3 convolutions of the dilated fusion, whose maps are 7 x 7 (D; S in version 1: 6, 12, 18)."""
+    squared_gate: bool = True
+    """Whether the dilated fusion multiplies the gated maps with the maps again, as public code does."""
     dropout: float = 0.2
     """Dropout before the last linear layer (S), and in a TCN."""
 
     def __post_init__(self) -> None:
         _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")
+        dilations = self.dilations
+        _require(dilations and min(dilations) >= 1, "model.dilations", dilations, "counts of at least 1, one or more")
         _require(self.mixing_groups in (1, 4), "model.mixing-groups", self.mixing_groups, "1 or 4")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a fraction in [0, 1)")
 

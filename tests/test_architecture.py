@@ -41,7 +41,10 @@ FRONT_DOOR = "abaw_expr.commands"
 NETWORKS = ("features", "heads", "refit")
 """The modules of tuning that run networks."""
 WITHOUT_TORCH = (
-    *(f"abaw_expr.{name}" for name in ("errors", "files", "settings", "settings_file", "data.discovery", "data.problems")),
+    *(
+        f"abaw_expr.{name}"
+        for name in ("errors", "files", "settings", "settings_file", "data.discovery", "data.problems")
+    ),
     *(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in MODULES

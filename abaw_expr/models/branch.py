@@ -4,17 +4,18 @@ Shapes: B samples, k of them with a modality, V views of a sample, S stretches o
 C columns of the task.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, distributed, nn
 
+from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.registry import build_encoder
-from abaw_expr.models.join import JOINS
+from abaw_expr.models.join import JOINS, Join
 from abaw_expr.models.links import Link, Votes
 from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS, Temporal
-from abaw_expr.settings import BranchSettings, Settings, StreamSettings, known_entry
+from abaw_expr.settings import BranchSettings, ModelSettings, Settings, StreamSettings, known_entry
 
 
 class Inputs:
@@ -34,6 +35,10 @@ class Inputs:
     def features(self, encoder: Encoder) -> Tensor:
         """The features of these samples, [k, V, D]."""
         return encoder.features(self._inputs[encoder.modality], self._windows.get(encoder.modality))
+
+    def maps(self, encoder: Encoder) -> Tensor:
+        """Their feature maps, [k, V, D, H, W]."""
+        return encoder.maps(self._inputs[encoder.modality], self._windows.get(encoder.modality))
 
     def present(self, modality: str) -> Tensor:
         """bool [B], the samples that have the modality."""
@@ -60,15 +65,31 @@ class Stream(nn.Module):
 
     def forward(self, batch: Inputs, sequence: int) -> Tensor:
         """Features [B, D] of all samples, the mean over views; 0 before the temporal model where a sample has none."""
-        modality = self.encoder.modality
-        if batch.nothing(modality):
-            like = next(self.encoder.parameters())
-            features = torch.zeros(len(batch.valid), self.encoder.width, dtype=like.dtype, device=like.device)
-            features = features + in_graph(self.encoder)
-        else:
-            own = batch.features(self.encoder).mean(1)
-            features = own.new_zeros(len(batch.valid), own.shape[1]).index_copy(0, batch.rows(modality), own)
+        features = self._nothing(batch) if self._absent(batch) else self._all(batch, batch.features(self.encoder))
         return over_time(self.temporal, features, batch.valid, sequence)
+
+    def maps(self, batch: Inputs) -> Tensor:
+        """Feature maps [B, D, H, W] of all samples, the mean over views, 0 where a sample has none.
+
+        They are [B, D, 1, 1] if no sample has any.
+        """
+        if self._absent(batch):
+            return self._nothing(batch)[..., None, None]
+        return self._all(batch, batch.maps(self.encoder))
+
+    def _absent(self, batch: Inputs) -> bool:
+        return batch.nothing(self.encoder.modality)
+
+    def _nothing(self, batch: Inputs) -> Tensor:
+        """Zeros [B, D]."""
+        like = next(self.encoder.parameters())
+        features = torch.zeros(len(batch.valid), self.encoder.width, dtype=like.dtype, device=like.device)
+        return features + in_graph(self.encoder)
+
+    def _all(self, batch: Inputs, own: Tensor) -> Tensor:
+        """The means over views of the samples that have the modality, [k, V, ...], among all, [B, ...]."""
+        own = own.mean(1)
+        return own.new_zeros(len(batch.valid), *own.shape[1:]).index_copy(0, batch.rows(self.encoder.modality), own)
 
 
 class Branch(nn.Module):
@@ -79,7 +100,7 @@ class Branch(nn.Module):
         streams = settings.streams_of(name)
         self.streams = nn.ModuleDict({one: _stream(stream, model) for one, stream in streams.items()})
         widths = [stream.width for stream in self.own_streams()]
-        self.join = None if len(widths) == 1 else known_entry(JOINS, settings.join, "the join")(widths)
+        self.join = None if len(widths) == 1 else build_join(settings, widths, model.model)
         width = widths[0] if self.join is None else self.join.width
         self.temporal = build_temporal(settings.temporal, width, model.model.dropout)
         width = width if self.temporal is None else self.temporal.width
@@ -91,9 +112,7 @@ class Branch(nn.Module):
         present = torch.stack([batch.present(modality) for modality in self.modalities]).any(0)
         if self.of_frames is not None:
             return Votes(self._of_frames(self.of_frames, batch), present)
-        streams = {name: stream(batch, self._sequence) for name, stream in self.streams.items()}
-        joined = next(iter(streams.values())) if self.join is None else self.join(streams)
-        x = over_time(self.temporal, joined, batch.valid, self._sequence)
+        x = over_time(self.temporal, self._joined(batch), batch.valid, self._sequence)
         return Votes(self._link.votes(self.head(x).unsqueeze(1)), present)
 
     def own_streams(self) -> list[Stream]:
@@ -118,6 +137,17 @@ class Branch(nn.Module):
         streams = self.own_streams()
         plain = len(streams) == 1 and streams[0].temporal is None and self.temporal is None
         return streams[0].encoder if plain else None
+
+    def _joined(self, batch: Inputs) -> Tensor:
+        """The features [B, D] of the streams as one."""
+        streams = dict(zip(self.streams, self.own_streams(), strict=True))
+        if self.join is None:
+            (stream,) = streams.values()
+            return stream(batch, self._sequence)
+        present = torch.stack([batch.present(stream.encoder.modality) for stream in streams.values()], 1)
+        if self.join.of_maps:
+            return self.join({name: stream.maps(batch) for name, stream in streams.items()}, present)
+        return self.join({name: stream(batch, self._sequence) for name, stream in streams.items()}, present)
 
     def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
@@ -144,6 +174,18 @@ def build_temporal(name: str, inputs: int, dropout: float) -> Temporal | None:
         return None
     known_entry({NO_TEMPORAL: None, **TEMPORALS}, name, "the temporal model")
     return TEMPORALS[name](inputs, dropout)
+
+
+def build_join(settings: BranchSettings, widths: Sequence[int], model: ModelSettings) -> Join:
+    """The join of a branch's streams. Raises SettingsError for an unknown name, and where streams have temporal models
+    that it would not see."""
+    join = known_entry(JOINS, settings.join, "the join")(widths, model)
+    over_time = [name for name, stream in settings.streams.items() if stream.temporal != NO_TEMPORAL]
+    if join.of_maps and over_time:
+        remedy = "Set the temporal model of the branch, which is behind the join."
+        found = f"temporal {settings.streams[over_time[0]].temporal} of {over_time[0]}"
+        raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="none", remedy=remedy)
+    return join
 
 
 def _stream(settings: StreamSettings, model: Settings) -> Stream:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from abaw_expr.models.branch import Branch
 from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.join import Join
 from abaw_expr.models.network import outline
 from abaw_expr.models.temporal import Temporal
 from abaw_expr.settings import Settings
@@ -58,10 +59,18 @@ def _layers(branch: Branch) -> list[dict[str, Any]]:
         rows += _measured(own, encoder, (x,))
         rows += _over_time(f"{prefix}temporal", stream.temporal)
     if branch.join is not None:
-        inputs = {name: torch.empty(1, stream.width) for name, stream in zip(branch.streams, streams, strict=True)}
-        rows += _measured({"join": branch.join}, branch.join, (inputs,))
+        rows += _measured({"join": branch.join}, branch.join, _for_join(branch.join, branch))
     rows += _over_time("temporal", branch.temporal)
     return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, branch.linear.in_features),))
+
+
+def _for_join(join: Join, branch: Branch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """One sample, which has all streams."""
+    streams = dict(zip(branch.streams, branch.own_streams(), strict=True))
+    present = torch.ones(1, len(streams), dtype=torch.bool)
+    if join.of_maps:
+        return {name: one.encoder(torch.empty(1, *one.encoder.input_shape)) for name, one in streams.items()}, present
+    return {name: torch.empty(1, one.width) for name, one in streams.items()}, present
 
 
 def _over_time(name: str, temporal: Temporal | None) -> list[dict[str, Any]]:

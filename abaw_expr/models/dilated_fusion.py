@@ -31,6 +31,8 @@ class DilatedFusion(nn.Module):
         self.whole = nn.Sequential(nn.Linear(inputs, channels), FrameNorm(channels), nn.ReLU(inplace=True))
         joined = channels * (len(self.local) + 1)
         self.picture_gate = nn.Linear(joined, 1, bias=False)
+        # As torch draws it, it would be the smaller gate of every picture, and never learn: it begins as a mean (D).
+        nn.init.constant_(self.picture_gate.weight, 1 / joined)
         self.position_gate = nn.Conv2d(joined, 1, 1, bias=False)
         self.out = _conv(joined, channels, 1)
         self._squared = squared

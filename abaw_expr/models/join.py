@@ -1,12 +1,22 @@
 """Joins of the streams of a branch, and their registry.
 
-Shapes: B samples, D features of a stream, W features of the join.
+Shapes: B samples, S streams, D features of a stream, H x W positions of its feature map, W features of the join.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from abaw_expr.models.dilated_fusion import DilatedFusion
+from abaw_expr.settings import ModelSettings
+
+FUSED_WIDTH = 128
+"""Channels of each stream, and of their fusion, in the dilated fusion (S, version 1)."""
+FUSED_SIDE = 7
+"""Positions of its maps, along both sides."""
 
 
 class Join(nn.Module):
@@ -14,8 +24,11 @@ class Join(nn.Module):
 
     width: int
     """Features that come out, W."""
+    of_maps: ClassVar[bool] = False
+    """Whether it joins the streams' feature maps, [B, D, H, W] each, and not their means."""
 
-    def forward(self, streams: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """`present`, bool [B, S], says which samples have the modality of which stream, in their order."""
         raise NotImplementedError
 
 
@@ -26,9 +39,46 @@ class Concatenation(Join):
         super().__init__()
         self.width = sum(widths)
 
-    def forward(self, streams: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
         return torch.cat([*streams.values()], dim=-1)
 
 
-JOINS: dict[str, Callable[[Sequence[int]], Join]] = {"concatenation": Concatenation}
+class Dilated(Join):
+    """Multi-scale dilated fusion of feature maps (arXiv 2503.11935, version 1).
+
+    Each stream's map is brought to 128 channels by a 1x1 convolution and to 7 x 7 positions by pooling, and weighed:
+    equally among the streams that a sample has. The mean over the fused map comes out. Samples without any stream have
+    no part in BN.
+    """
+
+    width = FUSED_WIDTH
+    of_maps = True
+
+    def __init__(self, widths: Sequence[int], settings: ModelSettings) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList(nn.Conv2d(width, FUSED_WIDTH, 1) for width in widths)
+        channels = len(widths) * FUSED_WIDTH
+        self.fusion = DilatedFusion(channels, FUSED_WIDTH, settings.dilations, settings.squared_gate)
+
+    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        maps = [
+            adaptive_avg_pool2d(narrow(x), FUSED_SIDE) for narrow, x in zip(self.narrow, streams.values(), strict=True)
+        ]
+        weights = equal_weights(present).to(maps[0].dtype)
+        weighed = torch.stack(maps, 1) * weights[..., None, None, None]  # [B, S, 128, 7, 7]
+        # On the meta device, where a network is described, there are no values to choose by.
+        rows = torch.arange(len(present)) if present.is_meta else present.any(1).nonzero()[:, 0]
+        fused = self.fusion(weighed.flatten(1, 2)[rows]).mean((2, 3))
+        return fused.new_zeros(len(present), self.width).index_copy(0, rows, fused)
+
+
+def equal_weights(present: Tensor) -> Tensor:
+    """float32 [B, S]: of a sample's streams the same, of those that it has not 0; they sum to 1 where it has any."""
+    return present / present.sum(1, keepdim=True).clamp(min=1)
+
+
+JOINS: dict[str, Callable[[Sequence[int], ModelSettings], Join]] = {
+    "concatenation": lambda widths, settings: Concatenation(widths),
+    "dilated": Dilated,
+}
 """By name: from the widths of the streams to the join; a new one is added here."""

@@ -32,6 +32,8 @@ FROZEN: Mapping[str, Any] = {
     "model.attention_place": "last",
     "model.attention_groups": 1,
     "model.strips": "parallel",
+    "model.dilations": [1, 2, 3],
+    "model.squared_gate": True,
     "model.mixing_groups": 1,
     "model.dropout": 0.2,
     "loss.mu12": 0.5,

@@ -124,7 +124,8 @@ def check_processes(one: Combination, store: Path, folder: Path, steps: int = 20
     whole = steps >= 20
     data = replace(one.settings().data, stride=0.15 if whole else 0.5, val_stride=3.0)
     settings = replace(one.settings("64-true"), data=data)
-    plain = replace(settings.optimiser, name="sgd", ema_decay=0.0, epochs=2 if whole else 1)
+    # At a small rate: at 1e-3 the rounding of float64 grows by 1e8 in 20 steps, through BN over one or two samples.
+    plain = OptimiserSettings("sgd", 1e-5, 1e-5, epochs=2 if whole else 1, batch_size=8)
     settings = replace(settings, optimiser=plain, compute=replace(settings.compute, save_every=300))
     alone, shared = RunFolder(folder / "one"), RunFolder(folder / "two")
     train(open_store(store, settings.task_of), alone, settings, False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.gcsa import GCSA
-from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW, window_means
+from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW, window_maps, window_means
 from abaw_expr.models.encoders.rhcnn import RHBlock
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
 from abaw_expr.models.objectives import build_objective
@@ -210,6 +210,19 @@ def test_gradient_of_a_mean_is_shared_by_its_rows() -> None:
     share = torch.zeros(ROWS + 3, dtype=torch.float64)
     share[0], share[1:ROWS], share[ROWS] = 0.75, 1, 0.25
     torch.testing.assert_close(gradient[0], (share / ROWS / 2)[None, :, None].expand(3, -1, 2))
+
+
+@given(windows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 8 * 9)), max_size=6))
+def test_the_map_of_a_window_has_its_mean_and_lies_between_whole_rows(windows: list[tuple[int, int]]) -> None:
+    maps = maps_of(3, ROWS + 9)
+    given = torch.tensor(windows, dtype=torch.int64).reshape(-1, 2)
+    found = window_maps(maps, given, AUDIO_WINDOW)
+    assert found.shape == (len(windows), 3, ROWS, 2)
+    torch.testing.assert_close(found.mean((2, 3)), means_of(maps, given))
+    for own, (chunk, step) in zip(found, windows, strict=True):
+        row, left = divmod(step, AUDIO_WINDOW.stride)
+        before, after = (maps[chunk, :, start : start + ROWS] for start in (row, row + (left > 0)))
+        torch.testing.assert_close(own, torch.lerp(before, after, left / AUDIO_WINDOW.stride))
 
 
 def audio(dtype: torch.dtype, attention: bool = True) -> Network:

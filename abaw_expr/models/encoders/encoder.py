@@ -49,6 +49,11 @@ class Encoder(nn.Module):
         assert windows is None
         return self(x.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, x.shape[:2])
 
+    def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
+        """The feature maps [B, V, D, H', W'] of the same samples."""
+        assert windows is None
+        return self(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
     def initialise(self) -> None:
         """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""
 

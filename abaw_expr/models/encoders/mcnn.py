@@ -65,6 +65,12 @@ class MCNN(Encoder):
             return super().features(x)
         return window_means(self(x), windows, AUDIO_WINDOW).unsqueeze(1)
 
+    def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
+        """Feature maps [B, 1, 128, 23, 8] of windows, which are given as to `features`."""
+        if windows is None:
+            return super().maps(x)
+        return window_maps(self(x), windows, AUDIO_WINDOW).unsqueeze(1)
+
     def initialise(self) -> None:
         he_initialise(self)
 
@@ -87,3 +93,16 @@ def window_means(maps: Tensor, windows: Tensor, window: AudioWindow) -> Tensor:
     begin = torch.lerp(sums[chunk, first], sums[chunk, after], fraction)
     end = torch.lerp(sums[chunk, first + rows], sums[chunk, after + rows], fraction)
     return (end - begin) / rows
+
+
+def window_maps(maps: Tensor, windows: Tensor, window: AudioWindow) -> Tensor:
+    """The feature map of each window, [B, width, steps / stride, F], whose mean is that of `window_means`.
+
+    A window that begins between two rows of the map has rows between its rows.
+    """
+    rows = maps.movedim(2, 1)  # [G, T / stride, width, F]
+    chunk, step = windows.unbind(1)
+    first = step[:, None] // window.stride + torch.arange(window.steps // window.stride, device=step.device)
+    fraction = (step % window.stride / window.stride).to(maps.dtype)[:, None, None, None]
+    after = (first + 1).clamp(max=rows.shape[1] - 1)  # beyond the last row its fraction is 0
+    return torch.lerp(rows[chunk[:, None], first], rows[chunk[:, None], after], fraction).movedim(1, 2)

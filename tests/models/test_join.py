@@ -1,0 +1,86 @@
+"""Joins of feature maps: weights, samples that lack a stream, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from abaw_expr.errors import SettingsError
+from abaw_expr.models.describe import describe
+from abaw_expr.models.join import JOINS, Dilated, equal_weights
+from abaw_expr.models.network import build_network
+from abaw_expr.settings import BranchSettings, DataSettings, ModelSettings, Settings, StreamSettings
+
+WIDTHS = {"sound": (6, 5, 2), "face": (4, 7, 7)}
+"""Channels and positions of the maps."""
+
+
+def dilated() -> Dilated:
+    torch.manual_seed(0)
+    return Dilated([channels for channels, *_ in WIDTHS.values()], ModelSettings()).double()
+
+
+def maps(samples: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.rand(samples, *shape, generator=generator, dtype=torch.float64) for name, shape in WIDTHS.items()
+    }
+
+
+def joined(*streams: StreamSettings, join: str, temporal: str = "none") -> Settings:
+    named = dict(zip(WIDTHS, streams, strict=True))
+    branch = BranchSettings(streams=named, join=join, temporal=temporal)
+    return Settings(branches={"joint": branch}, data=DataSettings(sequence=2))
+
+
+PRESENT = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
+
+
+def test_streams_weigh_the_same_and_absent_ones_nothing() -> None:
+    expected = [[0.5, 0.5], [1, 0], [0, 1], [0, 0], [0.5, 0.5]]
+    assert torch.equal(equal_weights(PRESENT), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_sample_lacks_changes_nothing(training: bool) -> None:
+    """Whatever stands in the place of an absent map; and a sample without any has no part in BN and gets zeros."""
+    net, given = dilated().train(training), maps(5)
+    twin, other = copy.deepcopy(net), {name: x.clone() for name, x in given.items()}
+    other["sound"][[2, 3]], other["face"][[1, 3]] = 100.0, -100.0
+    y = net(given, PRESENT)
+    assert torch.equal(y, twin(other, PRESENT))
+    assert not y[3].any()
+    without = copy.deepcopy(dilated()).train(training)
+    kept = torch.tensor([0, 1, 2, 4])
+    torch.testing.assert_close(without({name: x[kept] for name, x in given.items()}, PRESENT[kept]), y[kept])
+    for name, buffer in without.named_buffers():
+        torch.testing.assert_close(buffer, dict(net.named_buffers())[name])
+
+
+def test_the_maps_are_narrowed_pooled_weighed_and_fused() -> None:
+    net, given = dilated().eval(), maps(2)
+    sound, face = (narrow(x) for narrow, x in zip(net.narrow, given.values(), strict=True))
+    pooled = torch.nn.functional.adaptive_avg_pool2d(sound, 7)
+    expected = net.fusion(torch.cat([pooled / 2, face / 2], 1)).mean((2, 3))
+    torch.testing.assert_close(net(given, PRESENT[[0, 4]]), expected)
+    alone = net.fusion(torch.cat([0 * pooled, face], 1)).mean((2, 3))
+    torch.testing.assert_close(net(given, PRESENT[[2, 2]]), alone)
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_every_join_is_described(name: str) -> None:
+    settings = joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join=name)
+    described = describe(settings)
+    assert described["parameters"]["joint"] == sum(p.numel() for p in build_network(settings).parameters())
+    (row,) = (layer for layer in described["layers"]["joint"] if layer["name"] == "join")
+    assert bool(row["multiply_adds"]) == bool(row["parameters"])
+
+
+def test_a_temporal_model_before_a_join_of_maps_is_refused() -> None:
+    over_time = joined(StreamSettings("mcnn", temporal="lstm"), StreamSettings("rhcnn"), join="dilated")
+    told = r"the join dilated is of feature maps; found 'temporal lstm of sound'; expected none\. Set .* of the branch"
+    with pytest.raises(SettingsError, match=told):
+        build_network(over_time)
+    behind = joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join="dilated", temporal="lstm")
+    assert build_network(behind), "behind the join it is fine"
