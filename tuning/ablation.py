@@ -46,6 +46,10 @@ class AblationRow:
     space: Space = RATIOS_ONLY
     branches: tuple[str, ...] = ()
     """The branches that it trains; none: all of the recipe."""
+    attention: str = ""
+    """Attention of the visual encoder; empty: the recipe's."""
+    join: str = ""
+    """What joins the streams of all branches to a single one; empty: proportional fusion of their votes."""
 
 
 ABLATION_ROWS = (
@@ -67,8 +71,12 @@ ABLATION_ROWS = (
         trained_as="av-full",
         space=replace(RATIOS_ONLY, weights=((1, 1),)),
     ),
+    AblationRow("av-mecs", "MECS for GCSA on images", "V + A", {}, "av-full", attention="mecs"),
+    AblationRow("av-dilated", "dilated for proportional fusion", "V + A", {}, "av-full", join="dilated"),
+    AblationRow("av-mecs-dilated", "both", "V + A", {}, "av-full", attention="mecs", join="dilated"),
 )
-"""The paper's six rows, then the controls. The uniform mu is the mean of the six."""
+"""The paper's six rows, the controls, and parts of its first version, whose dilated fusion weighs both modalities
+equally here. The uniform mu is the mean of the six."""
 
 
 def with_needed(names: Sequence[str]) -> tuple[AblationRow, ...]:
@@ -112,6 +120,14 @@ def apply(row: AblationRow, base: Settings, seed: int) -> Settings:
     values = dump_settings(base.only(row.branches) if row.branches else base)
     for group, change in row.changes.items():
         values[group] |= change
+    branches = values["branches"]
+    if row.attention:
+        branches["visual"]["attention"] = row.attention
+    if row.join:
+        streams = {
+            name: {key: one[key] for key in ("encoder", "attention", "weights")} for name, one in branches.items()
+        }
+        values["branches"] = {"joint": {"streams": streams, "join": row.join}}
     return settings_from(values | {"seed": seed})
 
 

@@ -17,12 +17,11 @@ import pytest
 from abaw_expr.commands.main import main
 from abaw_expr.files import write_json
 from abaw_expr.outputs.table import Outputs, Source, branch_columns, read_outputs, write_outputs
-from abaw_expr.settings import Settings
+from abaw_expr.settings import BranchSettings, Settings, StreamSettings
 from abaw_expr.settings_file import load_settings
 from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.branches import BRANCHES
 from tests.helpers.paths import ROOT
 from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, with_needed
 from tuning.grid import statistics_tensor
@@ -71,6 +70,17 @@ def test_rows_are_the_papers_and_their_controls() -> None:
     assert grouped.model.attention_groups == 4
 
 
+def test_parts_of_the_first_version_take_the_place_of_the_systems() -> None:
+    base = Settings(branches={"audio": BranchSettings("mcnn", weight=3), "visual": BranchSettings("rhcnn", weight=2)})
+    settings = {row.name: apply(row, base, 0) for row in ABLATION_ROWS}
+    mecs = {**base.branches, "visual": BranchSettings("rhcnn", "mecs", weight=2)}
+    assert settings["av-mecs"] == replace(base, branches=mecs)
+    for name, attention in (("av-dilated", ""), ("av-mecs-dilated", "mecs")):
+        streams = {"audio": StreamSettings("mcnn"), "visual": StreamSettings("rhcnn", attention)}
+        joint = {"joint": BranchSettings(streams=streams, join="dilated")}
+        assert settings[name] == replace(base, branches=joint)
+
+
 def test_a_row_brings_what_it_is_held_against() -> None:
     assert [row.name for row in with_needed(["av-equal"])] == ["av-base", "av-gcsa", "av-full", "av-equal"]
 
@@ -89,7 +99,7 @@ def invented(out: Path, rows: Sequence[AblationRow], seeds: int) -> None:
                 "time": np.tile(np.arange(frames // 3) / 10, 3),
                 "crop": True,
             }
-            branches = dict.fromkeys(BRANCHES if row.modality == "V + A" else ("visual",), Source("x", (1 / 8,) * 8))
+            branches = dict.fromkeys(apply(row, Settings(), seed).branches, Source("x", (1 / 8,) * 8))
             for name in branches:
                 p = rng.dirichlet(np.ones(8), frames)
                 p[np.arange(frames), label] += 0.3
@@ -119,6 +129,10 @@ def test_figures_are_those_of_the_outputs(tmp_path: Path) -> None:
     assert found["v-base"].parameters == 266_344
     assert found["av-full"].parameters == 513_384 + 1_906_024
     assert found["av-grouped"].parameters == 103_144 + 109_184 + 266_344 + 435_456
+    heads, joined, mecs_for_gcsa = 128 * 8 + 8 + 256 * 8 + 8, 1_035_776 + 49_408 + 128 * 8 + 8, 127_040 - 1_639_680
+    assert found["av-mecs"].parameters == 2_419_408 + mecs_for_gcsa
+    assert found["av-dilated"].parameters == 2_419_408 - heads + joined
+    assert found["av-mecs-dilated"].parameters == 2_419_408 - heads + joined + mecs_for_gcsa
     full, equal = found["av-full"], found["av-equal"]
     assert equal.mean <= full.mean
     assert equal.seconds == full.seconds == 60.5
