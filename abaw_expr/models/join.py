@@ -46,7 +46,7 @@ class Concatenation(Join):
 class Dilated(Join):
     """Multi-scale dilated fusion of feature maps (arXiv 2503.11935, version 1).
 
-    Each stream's map is brought to 128 channels by a 1x1 convolution and to 7 x 7 positions by pooling, and weighed:
+    Each stream's map is brought to 7 x 7 positions by pooling and to 128 channels by a 1x1 convolution, and weighed:
     equally among the streams that a sample has. The mean over the fused map comes out. Samples without any stream have
     no part in BN.
     """
@@ -62,7 +62,7 @@ class Dilated(Join):
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
         maps = [
-            adaptive_avg_pool2d(narrow(x), FUSED_SIDE) for narrow, x in zip(self.narrow, streams.values(), strict=True)
+            narrow(adaptive_avg_pool2d(x, FUSED_SIDE)) for narrow, x in zip(self.narrow, streams.values(), strict=True)
         ]
         weights = equal_weights(present).to(maps[0].dtype)
         weighed = torch.stack(maps, 1) * weights[..., None, None, None]  # [B, S, 128, 7, 7]

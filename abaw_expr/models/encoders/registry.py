@@ -3,15 +3,18 @@
 from collections.abc import Callable
 
 from abaw_expr.errors import SettingsError
-from abaw_expr.models.encoders import rhcnn
 from abaw_expr.models.encoders.attention import Attention
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mcnn import MCNN
 from abaw_expr.models.encoders.mecs import MECS
+from abaw_expr.models.encoders.rhcnn import RHCNN
 from abaw_expr.settings import ModelSettings, StreamSettings, known_entry
 
-ENCODERS: dict[str, Callable[[ModelSettings], Encoder]] = {"mcnn": lambda settings: MCNN(), "rhcnn": rhcnn.build}
+ENCODERS: dict[str, Callable[[ModelSettings], Encoder]] = {
+    "mcnn": lambda settings: MCNN(),
+    "rhcnn": lambda settings: RHCNN(settings.mixing_groups),
+}
 """A new encoder is added here."""
 ATTENTIONS: dict[str, Callable[[int, ModelSettings], Attention]] = {
     "gcsa": lambda channels, settings: GCSA(channels, settings.attention_groups),

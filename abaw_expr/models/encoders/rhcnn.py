@@ -8,7 +8,6 @@ from torchvision.ops import Conv2dNormActivation
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.models.encoders.encoder import Encoder, he_initialise
 from abaw_expr.models.encoders.gcsa import SHUFFLE_GROUPS
-from abaw_expr.settings import ModelSettings
 
 INPUT_SHAPE = (3, CROP_SIDE, CROP_SIDE)
 """One RGB face crop."""
@@ -74,11 +73,6 @@ class RHCNN(Encoder):
 
     def initialise(self) -> None:
         he_initialise(self)
-
-
-def build(settings: ModelSettings) -> RHCNN:
-    """The encoder as the settings describe it."""
-    return RHCNN(settings.mixing_groups)
 
 
 def _stage(inputs: int, outputs: int, stride: int, groups: int) -> nn.Sequential:
