@@ -26,7 +26,7 @@ from abaw_expr.data.store.store import MANIFEST
 from abaw_expr.data.synthetic.corpus import TEST_LISTS, write_video
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.tiny import ANNOTATIONS, annotate, jpeg
+from tests.helpers.tiny import ANNOTATIONS, annotate, jpeg, voice
 
 RATE = Fraction(10)
 CROPS, LATER_CROPS = "cropped_aligned", "cropped_aligned_new_50_vids"
@@ -69,12 +69,6 @@ class Whole:
 def write_grey_video(path: Path, frames: int, audio: np.ndarray | None) -> None:
     """Writes a grey video with this audio, int16 at 16 kHz."""
     write_video(path, RATE, (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(frames)), audio)
-
-
-def noise(seconds: float, level: int = 9_000) -> np.ndarray:
-    """Noise, which the detector takes for a voice, int16."""
-    drawn = np.random.default_rng(0).normal(0, level, int(seconds * SAMPLE_RATE))
-    return np.clip(drawn, -(2**15), 2**15 - 1).astype(np.int16)
 
 
 def hum(seconds: float, level: int = 9_000) -> np.ndarray:
@@ -173,9 +167,9 @@ DEFECTS: dict[str, tuple[Callable[[Whole], object], Sequence[str]]] = {
     "two sounds": (_audio_twice, ["several audio streams"]),
     "silent": (lambda v: v.replace_audio(lambda seconds: hum(seconds, level=0)), ["silent audio"]),
     "hum": (lambda v: v.replace_audio(hum), ["little voice"]),
-    "clipped": (lambda v: v.replace_audio(lambda seconds: noise(seconds, level=20_000)), ["clipped audio"]),
-    "short audio": (lambda v: v.replace_audio(lambda seconds: noise(seconds / 2)), ["short audio"]),
-    "long audio": (lambda v: v.replace_audio(lambda seconds: noise(seconds + 2)), ["long audio"]),
+    "clipped": (lambda v: v.replace_audio(lambda seconds: voice(seconds, gain=20)), ["clipped audio"]),
+    "short audio": (lambda v: v.replace_audio(lambda seconds: voice(seconds / 2)), ["short audio"]),
+    "long audio": (lambda v: v.replace_audio(lambda seconds: voice(seconds + 2)), ["long audio"]),
 }
 """By the name of the video that gets it: what is done to it, and the kinds of problem that must be reported of it."""
 LEFT_OUT = {"truncated", "unfilmed", "lost film"}
@@ -200,7 +194,7 @@ def write_whole(
     source = root.with_name(f"{root.name}-source")
     source.mkdir(parents=True)
     video_file, crop = source / "film.mp4", source / "crop.jpg"
-    write_grey_video(video_file, frames, noise(float(frames / RATE)))
+    write_grey_video(video_file, frames, voice(float(frames / RATE)))
     (root / "batch1").mkdir(parents=True)
     links = most_links
     for number, name in enumerate(names):

@@ -12,7 +12,7 @@ from PIL import Image
 from abaw_expr.data.datasets.options import ClipOptions, DatasetKind
 from abaw_expr.data.datasets.registry import read_dataset
 from abaw_expr.data.store.prepare import Prepared, prepare
-from tests.helpers.tiny import ANNOTATIONS, add, add_validation, crop, video_file
+from tests.helpers.tiny import ANNOTATIONS, add, add_validation, crop, video_file, voice
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,15 @@ def prepare_kind(kind: DatasetKind, release: Path, store: Path, options: ClipOpt
 
 
 def record(path: Path, seconds: float = 0.6, rate: int = 16_000, channels: int = 1) -> Path:
-    """Writes noise as an audio file, in the encoding of its ending."""
+    """Writes a voice as an audio file, in the encoding of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).integers(-9_000, 9_000, (1, int(seconds * rate) * channels)).astype(np.int16)
+    clock, known = np.arange(int(seconds * rate)) / rate, voice(seconds)
+    spoken = np.interp(clock, np.arange(len(known)) / 16_000, known).astype(np.int16).repeat(channels)[None]
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as out:
         layout = "stereo" if channels == 2 else "mono"
         stream = out.add_stream("flac" if path.suffix == ".flac" else "pcm_s16le", rate=rate, layout=layout)
         assert isinstance(stream, av.AudioStream)
-        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout=layout)
+        frame = av.AudioFrame.from_ndarray(spoken, format="s16", layout=layout)
         frame.sample_rate, frame.pts = rate, 0
         out.mux(stream.encode(frame))
         out.mux(stream.encode())

@@ -13,6 +13,7 @@ from PIL import Image
 from abaw_expr.data.store.prepare import Prepared, prepare
 from abaw_expr.data.store.store import MANIFEST, summary_of
 from abaw_expr.data.synthetic.corpus import CorpusPlan, write_release, write_video
+from abaw_expr.data.synthetic.speech import synthesise_speech
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR, Task
@@ -60,15 +61,20 @@ def crop(
         (folder / crop_name(frame)).write_bytes(data if data is not None else jpeg(10 * frame % 256))
 
 
+def voice(seconds: float, gain: float = 3) -> np.ndarray:
+    """What the detector takes for a voice, int16 at 16 kHz."""
+    spoken = synthesise_speech([0], [seconds], np.random.default_rng(0)).audio
+    return np.clip(gain * spoken.astype(np.float64), -(2**15), 2**15 - 1).astype(np.int16)
+
+
 def video_file(
     root: Path, name: str, frames: int = 10, rate: Fraction = Fraction(10), audio: float = 1.0, batch: str = "batch1"
 ) -> Path:
-    """Writes a grey video with noise as audio, over that fraction of its length (0: no audio stream)."""
+    """Writes a grey video with a voice as audio, over that fraction of its length (0: no audio stream)."""
     path = root / batch / f"{name}.mp4"
-    samples = int(frames / rate * 16_000 * audio)
-    noise = np.random.default_rng(0).integers(-9_000, 9_000, samples).astype(np.int16)
+    seconds = float(frames / rate) * audio
     shades = (np.full((64, 64, 3), 100 + i % 100, np.uint8) for i in range(frames))
-    write_video(path, rate, shades, noise if samples else None)
+    write_video(path, rate, shades, voice(seconds) if seconds else None)
     return path
 
 

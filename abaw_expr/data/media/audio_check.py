@@ -1,6 +1,6 @@
 """Checks of a recording's audio: its level, clipping, fraction of voice, and length beside the video.
 
-Shapes: n samples.
+Shapes: n samples, v steps of 32 ms.
 """
 
 from collections.abc import Iterator
@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import webrtcvad
 
 from abaw_expr.data.media.decode import SAMPLE_RATE, Audio
 from abaw_expr.data.media.sources import NOMINAL_RATE, MediaSource
+from abaw_expr.data.media.voice import VOICED
 from abaw_expr.data.problems import Problem
 from abaw_expr.tasks.names import VIDEO_SUFFIXES
 
 _LENGTH_TOLERANCE = 1.0
 """Seconds by which audio and video may differ in length without a report."""
-_VAD_SAMPLES = SAMPLE_RATE * 30 // 1000
-"""Samples per decision of the voice detector: 30 ms."""
-_AGGRESSIVENESS = 2
-"""Of WebRTC's detector, 0 to 3: the higher, the surer it must be of a voice."""
 _SILENCE = -60.0
 """dBFS: audio whose root mean square is lower is as good as silent."""
 _FULL_SCALE = 0.99
@@ -44,16 +40,16 @@ class AudioCheck:
     clipped: float
     """The fraction of samples at full scale."""
     voice: float
-    """The fraction of 30 ms pieces in which a voice is detected."""
+    """The fraction of 32 ms steps in which a voice is detected."""
 
 
-def check_audio(samples_n: np.ndarray) -> AudioCheck:
-    """Measures mono audio at 16 kHz, float32 [n] with n >= 1."""
+def check_audio(samples_n: np.ndarray, voice_v: np.ndarray) -> AudioCheck:
+    """Measures mono audio at 16 kHz, float32 [n] with n >= 1, given its probabilities of a voice, [v]."""
     blocks = [samples_n[start : start + _BLOCK] for start in range(0, len(samples_n), _BLOCK)]
     power = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks) / len(samples_n)
     peak = max(float(np.abs(block).max()) for block in blocks)
     clipped = sum(int((np.abs(block) >= _FULL_SCALE).sum()) for block in blocks) / len(samples_n)
-    voice = _voice_fraction(samples_n)
+    voice = float(np.mean(voice_v >= VOICED))
     return AudioCheck(_decibels(power**0.5), _decibels(peak), round(clipped, 4), round(voice, 4))
 
 
@@ -101,17 +97,6 @@ def _audio_problems(name: str, audio: Audio, end: float) -> Iterator[Problem]:
         yield Problem("short audio", name, detail, "None needed: later frames are predicted without audio.")
     elif seconds > end + _LENGTH_TOLERANCE:
         yield Problem("long audio", name, detail, "None needed: audio after the last frame is not used.")
-
-
-def _voice_fraction(samples_n: np.ndarray) -> float:
-    detector = webrtcvad.Vad(_AGGRESSIVENESS)
-    count = len(samples_n) // _VAD_SAMPLES
-    pieces = samples_n[: count * _VAD_SAMPLES].reshape(-1, _VAD_SAMPLES)
-    voiced = 0
-    for start in range(0, count, _BLOCK // _VAD_SAMPLES):
-        whole = (np.clip(pieces[start : start + _BLOCK // _VAD_SAMPLES], -1, 1) * 32767).astype(np.int16)
-        voiced += sum(detector.is_speech(piece, SAMPLE_RATE) for piece in map(bytes, whole))
-    return voiced / count if count else 0.0
 
 
 def _decibels(amplitude: float) -> float:

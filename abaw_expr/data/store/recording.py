@@ -16,6 +16,7 @@ import numpy as np
 from abaw_expr.data.media.audio_check import audio_check_problems, check_audio, source_problems
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.sources import MediaSource, fingerprint_media, media_type, read_faces, read_source
+from abaw_expr.data.media.voice import voice_probabilities
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.data.release.crops import CropReport, Crops, crop_problems, is_usable, list_crops, read_crops
 from abaw_expr.data.release.frame_times import seconds_of
@@ -24,6 +25,7 @@ from abaw_expr.data.store.store import (
     AUDIO_FILE,
     RECORDING_FILE,
     STORE_FORMAT,
+    VOICE_FILE,
     check_replaceable_recording,
     pack,
     read_recording,
@@ -35,7 +37,7 @@ from abaw_expr.version import VERSION
 
 _LINES_OFF = range(-1, 3)
 """Label lines minus frames of the video, as they occur everywhere in the real release."""
-_READING = 2
+_READING = 3
 """Increased when the same files are read differently: recordings prepared before are then prepared again."""
 _MOST_BEYOND = 1_000
 """Frames by which crop numbers may exceed twice a video's label lines or frames; larger numbers name no frame."""
@@ -113,7 +115,9 @@ def _write_audio(name: str, read: MediaSource, folder: Path, problems: list[Prob
     audio = read.audio
     if audio is None or not len(audio.samples):
         return None
-    check = check_audio(audio.samples)
+    voice = voice_probabilities(audio.samples)
+    np.save(folder / VOICE_FILE, voice)
+    check = check_audio(audio.samples, voice)
     problems += audio_check_problems(name, check)
     mel = log_mel(audio.samples)
     np.save(folder / AUDIO_FILE, mel)

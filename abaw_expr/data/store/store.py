@@ -5,6 +5,7 @@ report.json                         the integrity report
 recordings/<recording>/
     recording.json                  content, origin and digests of the other files
     sound.npy                       log-mel float16 [steps, 64], time 0 = first frame (missing: no audio)
+    voice.npy                       probability of a voice float16 [v], step j: 32 j to 32 j + 32 ms (missing: no audio)
     <video>.tar                     the crops' JPEG files as released, under the organisers' names
     <video>.parquet                 a row a frame: frame, time, offset and size of its crop in the tar
     <video>.<task>.parquet          a row a frame: its labels for one challenge, if it is annotated for that one
@@ -32,17 +33,17 @@ import numpy as np
 from abaw_expr.data.labels import Labels, no_labels
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.release.frame_times import seconds_of
+from abaw_expr.data.store.arrays import read_array
 from abaw_expr.data.store.schema import ManifestEntry, RecordingEntry
 from abaw_expr.data.store.tables import (
     REMAKE,
-    check_digest,
     label_file,
     read_frame_table,
     read_known,
     read_labels,
 )
-from abaw_expr.errors import StoreError, shorten, unreadable
-from abaw_expr.files import check_name, check_shape, digest, file_digest, parse_json, read_json
+from abaw_expr.errors import StoreError, shorten
+from abaw_expr.files import check_name, check_shape, digest, parse_json, read_json
 from abaw_expr.tasks.task import EXPR, Task
 
 STORE_FORMAT = 3
@@ -51,6 +52,7 @@ MANIFEST = "manifest.json"
 RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
 AUDIO_FILE = "sound.npy"
+VOICE_FILE = "voice.npy"
 MAPPED_BYTES = 2**30
 """Bytes of crops that a process maps into memory. Pages that were read count as the process's memory, so a large store
 is not mapped as a whole; crops beyond this limit are read by system calls, which take twice as long."""
@@ -129,7 +131,22 @@ class StoredVideo:
     @cached_property
     def audio(self) -> np.ndarray | None:
         """Log-mel float16 [steps, 64], mapped from disk; None without audio. Raises StoreError where it is damaged."""
-        return None if self.audio_mean is None else _read_audio(self.folder / AUDIO_FILE, self.files.get(AUDIO_FILE))
+        if self.audio_mean is None:
+            return None
+        return read_array(self.folder / AUDIO_FILE, self.files.get(AUDIO_FILE), (MEL_BANDS,))
+
+    @cached_property
+    def voice(self) -> np.ndarray | None:
+        """The probability of a voice by steps of 32 ms, float16 [v], mapped from disk; None without audio.
+
+        Raises StoreError where it is damaged, or the store was prepared before it had voice activity.
+        """
+        if self.audio_mean is None:
+            return None
+        path = self.folder / VOICE_FILE
+        if path.name not in self.files and not path.exists():
+            raise StoreError("the store has no voice activity", path=path, remedy="Run `prepare` again: it adds it.")
+        return read_array(path, self.files.get(VOICE_FILE))
 
     @cached_property
     def _tar(self) -> "_Mapped | _Opened":
@@ -315,29 +332,15 @@ def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
     return entry
 
 
-def _read_audio(path: Path, known: str | None = None) -> np.ndarray:
-    """Log-mel float16 [steps, 64], mapped from disk; raises StoreError as `read_frame_table` does."""
-    if known is not None:
-        check_digest(path, known, file_digest(path))
-    try:
-        mel: np.ndarray = np.load(path, mmap_mode="r")
-    except OSError as error:
-        raise unreadable(StoreError, path, error, REMAKE) from error
-    except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
-        raise StoreError("is no array of log-mel audio", path=path, remedy=REMAKE) from error
-    if mel.ndim != 2 or mel.shape[1] != MEL_BANDS or mel.dtype != np.float16:
-        found, expected = f"{mel.shape} {mel.dtype}", f"(steps, {MEL_BANDS}) float16"
-        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=REMAKE)
-    return mel
-
-
 def check_replaceable_recording(folder: Path) -> None:
     """Raises StoreError where a recording's folder would be replaced but holds files that `prepare` did not make."""
     names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
     try:
         made = {RECORDING_FILE, *read_recording(folder)["files"]} if names else names
     except StoreError:
-        made = {name for name in names if name == AUDIO_FILE or name.endswith((".parquet", ".tar"))} | {RECORDING_FILE}
+        made = {name for name in names if name in (AUDIO_FILE, VOICE_FILE) or name.endswith((".parquet", ".tar"))} | {
+            RECORDING_FILE
+        }
     if names and (RECORDING_FILE not in names or names - made):
         found = shorten(sorted(names - made)) or f"no {RECORDING_FILE}"
         remedy = "Move it elsewhere, or delete it to have the recording prepared again."

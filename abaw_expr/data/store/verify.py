@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
-from abaw_expr.data.media.logmel import MEL_BANDS
+from abaw_expr.data.media.logmel import HOP, MEL_BANDS
+from abaw_expr.data.media.voice import VOICE_SAMPLES
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import jpeg_shape
 from abaw_expr.data.store.store import (
@@ -17,6 +18,7 @@ from abaw_expr.data.store.store import (
     MANIFEST,
     RECORDING_FILE,
     RECORDINGS,
+    VOICE_FILE,
     StoredVideo,
     agrees,
     read_manifest,
@@ -91,7 +93,7 @@ def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
     """Contradictions between the contents of undamaged files."""
     entry = read_recording(folder)
     if entry["sound"] is not None:
-        yield from _damaged_audio(folder / AUDIO_FILE, entry["sound"]["seconds"])
+        yield from _damaged_audio(folder, entry["sound"]["seconds"])
     for name, counts in entry["videos"].items():
         video = StoredVideo(name, "", folder, None, None)  # without labels
         rows = np.flatnonzero(video.frames.has_crop).tolist()
@@ -112,13 +114,14 @@ def _damaged_labels(folder: Path, video: str, counts: dict[str, Any]) -> Iterato
                 yield f"{path.name} has {rows} frames, where {expected} are expected"
 
 
-def _damaged_audio(path: Path, seconds: float) -> Iterator[str]:
-    from abaw_expr.data.media.logmel import HOP
-
-    mel = np.load(path, mmap_mode="r")
-    expected = (1 + round(seconds * SAMPLE_RATE) // HOP, MEL_BANDS)
-    if mel.shape != expected or mel.dtype != np.float16:
-        yield f"{path.name} has {mel.shape} {mel.dtype}, where {expected} float16 is expected"
+def _damaged_audio(folder: Path, seconds: float) -> Iterator[str]:
+    samples = round(seconds * SAMPLE_RATE)
+    shapes = {AUDIO_FILE: (1 + samples // HOP, MEL_BANDS), VOICE_FILE: (-(-samples // VOICE_SAMPLES),)}
+    for name, expected in shapes.items():
+        if name == AUDIO_FILE or (folder / name).exists():  # stores of before have no voice activity
+            array = np.load(folder / name, mmap_mode="r")
+            if array.shape != expected or array.dtype != np.float16:
+                yield f"{name} has {array.shape} {array.dtype}, where {expected} float16 is expected"
 
 
 def _damaged_crop(video: StoredVideo, row: int, decode: bool) -> str | None:

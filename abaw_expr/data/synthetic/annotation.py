@@ -27,10 +27,10 @@ _OBSERVED = (
 """The columns of `drawing.CLASS_LOOKS`, then those of `speech.MANNERS`, in their units."""
 VALENCE_AROUSAL: dict[str, tuple[dict[str, float], float]] = {
     "valence": (
-        {"corners": 0.65, "opening": -0.2, "eyes": -0.4, "brows": 0.1, "wrinkles": -0.3, "range": 0.04, "breath": -0.6},
+        {"corners": 0.65, "opening": -0.2, "eyes": -0.4, "brows": 0.1, "wrinkles": -0.3, "range": 0.04, "breath": -1.2},
         0.05,
     ),
-    "arousal": ({"pitch": 0.035, "pace": 0.14, "level": 0.05, "opening": 0.55, "eyes": 0.35}, -0.9),
+    "arousal": ({"pitch": 0.042, "pace": 0.15, "level": 0.05, "opening": 0.45, "eyes": 0.3}, -0.93),
 }
 """By field the coefficients of what is observed, and the constant added to their sum; the value is clipped to
 [-1, 1]."""

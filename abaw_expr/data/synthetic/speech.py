@@ -1,8 +1,9 @@
 """Synthesises the speech of the synthetic corpus from harmonics.
 
-Speech is a row of syllables; each is one vowel, a periodic wave (harmonics shaped by a spectral tilt and three
-formants) on a gliding pitch, with breath noise and an envelope. A class sets the *manner*, six numbers; a speaker sets
-pitch, vocal tract, pace and level. No real voice is involved.
+Speech is a row of syllables; each glides from one vowel to another, a periodic wave (harmonics shaped by a spectral
+tilt and three formants) on a gliding pitch, with breath noise and an envelope, and ends in a consonant, a burst of
+noise. A class sets the *manner*, six numbers; a speaker sets pitch, vocal tract, pace and level. No real voice is
+involved, but a detector of voices hears one.
 
 Shapes: n samples, s segments.
 """
@@ -19,7 +20,7 @@ _MANNER_SPREAD = 0.6
 """A segment's manner around its class's, in units of `_SPREAD_UNITS`."""
 _SPEAKER_SPREAD = 0.4
 """A speaker's own manner around the mean speaker's, in the same units."""
-_SPREAD_UNITS = np.array([2.0, 0.8, 0.6, 2.0, 1.5, 0.06])
+_SPREAD_UNITS = np.array([2.0, 0.8, 0.6, 2.0, 1.5, 0.03])
 """One unit of spread for each column of the table below."""
 _ROOM_NOISE = 0.004
 """Standard deviation of a room's noise, full scale 1; a room has half to twice of it."""
@@ -30,14 +31,14 @@ _ROOM_NOISE = 0.004
 # breath (fraction of noise)
 MANNERS = np.array(
     [
-        (0.0, 1.0, 4.0, 0.0, -9.0, 0.05),  # Neutral
-        (3.0, 2.5, 5.5, 7.0, -4.0, 0.10),  # Anger
-        (-3.0, 2.0, 3.2, 1.0, -7.0, 0.15),  # Disgust
-        (8.0, 1.5, 6.8, 0.0, -9.0, 0.35),  # Fear
-        (5.0, 4.5, 5.0, 4.0, -8.0, 0.07),  # Happiness
-        (-2.0, 0.7, 2.4, -6.0, -13.0, 0.20),  # Sadness
-        (5.5, 4.8, 4.7, 4.0, -8.0, 0.09),  # Surprise
-        (1.5, 2.5, 4.5, 2.0, -10.0, 0.10),  # Other
+        (0.0, 1.0, 4.0, 0.0, -9.0, 0.025),  # Neutral
+        (3.0, 2.5, 5.5, 7.0, -4.0, 0.05),  # Anger
+        (-3.0, 2.0, 3.2, 1.0, -7.0, 0.075),  # Disgust
+        (6.5, 1.5, 6.3, 0.0, -9.0, 0.14),  # Fear
+        (5.0, 4.5, 5.0, 4.0, -8.0, 0.035),  # Happiness
+        (-2.0, 0.7, 3.0, -6.0, -13.0, 0.10),  # Sadness
+        (5.5, 4.8, 4.7, 4.0, -8.0, 0.045),  # Surprise
+        (1.5, 2.5, 4.5, 2.0, -10.0, 0.05),  # Other
     ]
 )
 
@@ -46,6 +47,10 @@ _VOWELS = np.array([(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (57
 _LEVEL = 0.05
 """Root mean square of a syllable at 0 dB, full scale 1."""
 
+_GLIDE = 6
+"""Vowels on the way from a syllable's first to its last."""
+_CONSONANT = int(0.06 * SAMPLE_RATE)
+"""Samples of a consonant."""
 _TABLE = 1024  # samples of the table that holds one period of a vowel
 
 
@@ -109,25 +114,35 @@ def _phrase(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.random.
 
 
 def _syllable(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """One vowel of a manner [6] and the pause after it, [n] for n = `samples`."""
+    """Two vowels of a manner [6] and the consonant after them, [n] for n = `samples`."""
     pitch, span, _, level, tilt, breath = manner.tolist()
     first, last = pitch + max(span, 0.2) * rng.standard_normal(2)
     hertz = speaker.pitch * 2 ** (np.linspace(first, last, samples) / 12)
-    formants = _VOWELS[rng.integers(len(_VOWELS))] * speaker.tract
-    period = _period(hertz.mean(), tilt, formants)
+    formants = _VOWELS[rng.permutation(len(_VOWELS))[:2]] * speaker.tract
+    glide = [_period(hertz.mean(), tilt, between) for between in np.linspace(*formants, _GLIDE)]
     phase = np.cumsum(hertz) / SAMPLE_RATE
-    voiced = period[(phase % 1 * _TABLE).astype(int)]
+    at = np.minimum(np.linspace(0, _GLIDE, samples).astype(int), _GLIDE - 1)
+    voiced = np.stack(glide)[at, (phase % 1 * _TABLE).astype(int)]
     noise = np.diff(rng.standard_normal(samples + 1)) / np.sqrt(2)  # breath is brighter than white noise
     noise_fraction = np.clip(breath, 0, 0.8)
-    wave = (1 - noise_fraction) * voiced + noise_fraction * noise
-    return _LEVEL * 10 ** (level / 20) * wave * _envelope(samples)
+    wave = ((1 - noise_fraction) * voiced + noise_fraction * noise) * _envelope(samples)
+    return _LEVEL * 10 ** (level / 20) * (wave + _consonant(noise))
+
+
+def _consonant(noise: np.ndarray) -> np.ndarray:
+    """A short burst of this noise [n] at the end of a syllable's vowels, [n]."""
+    length = min(_CONSONANT, len(noise) // 3)
+    start = int(0.8 * len(noise)) - length // 2
+    burst = np.zeros_like(noise)
+    burst[start : start + length] = 0.5 * np.hanning(length) * noise[start : start + length]
+    return burst
 
 
 def _period(pitch: float, tilt: float, formants: np.ndarray) -> np.ndarray:
     """One period of a vowel at a pitch (Hz) with formants [3], [1024], root mean square 1."""
     harmonics = np.arange(1, max(int(7000 / pitch), 2))
-    away = (harmonics[:, None] * pitch - formants) / (60 + 0.06 * formants)
-    shaped = 10 ** (tilt * np.log2(harmonics) / 20) * (0.15 + (1 / (1 + away**2)).sum(axis=1))
+    away = (harmonics[:, None] * pitch - formants) / (40 + 0.03 * formants)
+    shaped = 10 ** (tilt * np.log2(harmonics) / 20) * (0.03 + (1 / (1 + away**2)).sum(axis=1))
     spectrum = np.zeros(_TABLE // 2 + 1, complex)
     spectrum[harmonics] = shaped * np.exp(1j * harmonics**2)  # spread phases keep the peaks low
     wave = np.fft.irfft(spectrum, _TABLE)
@@ -135,6 +150,6 @@ def _period(pitch: float, tilt: float, formants: np.ndarray) -> np.ndarray:
 
 
 def _envelope(samples: int) -> np.ndarray:
-    """An envelope [n] that rises and falls over the first three quarters and is 0 after them."""
-    voiced = int(0.75 * samples)
+    """An envelope [n] that rises and falls over the first 0.7 of it and is 0 after them."""
+    voiced = int(0.7 * samples)
     return np.pad(np.sin(np.linspace(0, np.pi, voiced)) ** 0.7, (0, samples - voiced))

@@ -1,0 +1,26 @@
+"""The arrays of a recording in the store, all float16: its log-mel audio, and its probabilities of a voice."""
+
+from pathlib import Path
+
+import numpy as np
+
+from abaw_expr.data.store.tables import REMAKE, check_digest
+from abaw_expr.errors import StoreError, unreadable
+from abaw_expr.files import file_digest
+
+
+def read_array(path: Path, known: str | None, columns: tuple[int, ...] = ()) -> np.ndarray:
+    """An array float16 [steps, *columns], mapped from disk; raises StoreError as `read_frame_table` does."""
+    if known is not None:
+        check_digest(path, known, file_digest(path))
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise unreadable(StoreError, path, error, REMAKE) from error
+    except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
+        raise StoreError("is no array", path=path, remedy=REMAKE) from error
+    if array.ndim != 1 + len(columns) or array.shape[1:] != columns or array.dtype != np.float16:
+        expected = f"({', '.join(map(str, ('steps', *columns)))}) float16"
+        found = f"{array.shape} {array.dtype}"
+        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=REMAKE)
+    return array
