@@ -134,6 +134,8 @@ class BranchSettings(_Strict):
     """Several streams by name, each with encoder, attention, weights and temporal."""
     join: str = "concatenation"
     """How streams become one: concatenation of their features, or dilated fusion of their feature maps."""
+    key_frames: bool = False
+    """Weigh the streams of a dilated fusion by key frames, voice activity and entropy change; else equally."""
     weight: int = 1
     """Weight of the branch's vote in the fusion that the loss trains through, 1 to 5 (S: m of audio, n of visual)."""
 

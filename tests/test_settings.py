@@ -13,7 +13,7 @@ from abaw_expr.settings import QUADRANT_PAIRS, BranchSettings, ComputeSettings, 
 from abaw_expr.settings_file import RECIPES, dump_settings, load_settings, recipe, save_settings, settings_from
 from abaw_expr.training.signature import signature
 
-SHIPPED = ("au", "demo", "modern", "paper", "va")
+SHIPPED = ("au", "demo", "mecs", "modern", "paper", "va")
 
 
 def test_every_shipped_file_is_known() -> None:
@@ -25,11 +25,14 @@ def test_shipped_file_loads_by_path_and_by_name(name: str) -> None:
     settings = load_settings(recipe(name))
     assert load_settings(Path(name)) == settings
     resolved = dump_settings(settings)
-    for group, values in yaml.safe_load(recipe(name).read_text()).items():
-        if isinstance(values, dict):
-            assert values.items() <= resolved[group].items()
-        else:
-            assert values == resolved[group]
+    assert holds(resolved, yaml.safe_load(recipe(name).read_text()))
+
+
+def holds(resolved: Any, written: Any) -> bool:
+    """Whether all that is written stands in what it was resolved to."""
+    if isinstance(written, dict):
+        return all(holds(resolved[key], value) for key, value in written.items())
+    return bool(resolved == written)
 
 
 def test_paper_is_the_papers_recipe() -> None:
@@ -180,7 +183,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 UNRANGED = {
     "task",
     "precision",
-    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "temporal", "streams", "join")),
+    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "temporal", "streams", "join", "key_frames")),
     "augment.flip",
     "model.attention",
     "model.attention_place",
@@ -293,7 +296,9 @@ def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str, message: str
 
 
 def test_missing_file_is_refused_with_the_shipped_names(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read .*one of: au, demo, modern, paper, va\."):
+    with pytest.raises(
+        SettingsError, match=r"none\.yaml: cannot be read .*one of: au, demo, mecs, modern, paper, va\."
+    ):
         load_settings(tmp_path / "none.yaml")
 
 
@@ -308,6 +313,7 @@ CHANGES: dict[str, Any] = {
     "branches.temporal": "lstm",
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
+    "branches.key_frames": True,
     "model.attention": False,
     "model.attention_place": "middle",
     "model.attention_groups": 4,

@@ -50,6 +50,8 @@ class AblationRow:
     """Attention of the visual encoder; empty: the recipe's."""
     join: str = ""
     """What joins the streams of all branches to a single one; empty: proportional fusion of their votes."""
+    key_frames: bool = False
+    """Whether key frames weigh the joined streams."""
 
 
 ABLATION_ROWS = (
@@ -74,9 +76,19 @@ ABLATION_ROWS = (
     AblationRow("av-mecs", "MECS for GCSA on images", "V + A", {}, "av-full", attention="mecs"),
     AblationRow("av-dilated", "dilated for proportional fusion", "V + A", {}, "av-full", join="dilated"),
     AblationRow("av-mecs-dilated", "both", "V + A", {}, "av-full", attention="mecs", join="dilated"),
+    AblationRow(
+        "av-key-frames",
+        "both, weighed by key frames",
+        "V + A",
+        {},
+        "av-mecs-dilated",
+        attention="mecs",
+        join="dilated",
+        key_frames=True,
+    ),
 )
-"""The paper's six rows, the controls, and parts of its first version, whose dilated fusion weighs both modalities
-equally here. The uniform mu is the mean of the six."""
+"""The paper's six rows, the controls, and the parts of its first version; its dilated fusion weighs both
+modalities equally where nothing else is said. The uniform mu is the mean of the six."""
 
 
 def with_needed(names: Sequence[str]) -> tuple[AblationRow, ...]:
@@ -127,7 +139,7 @@ def apply(row: AblationRow, base: Settings, seed: int) -> Settings:
         streams = {
             name: {key: one[key] for key in ("encoder", "attention", "weights")} for name, one in branches.items()
         }
-        values["branches"] = {"joint": {"streams": streams, "join": row.join}}
+        values["branches"] = {"joint": {"streams": streams, "join": row.join, "key_frames": row.key_frames}}
     return settings_from(values | {"seed": seed})
 
 

@@ -50,7 +50,7 @@ def train_command(base: Settings, arguments: Sequence[str]) -> Callable[..., int
                 STORE=FRACTION, adds that fraction of an epoch's samples, from its training split. `main ravdess=0.3`: 7
                 samples of 10 come from main, 3 from ravdess.
             run: The folder of this run: settings.yaml, metrics.csv, curves.png, checkpoints.
-            settings: A YAML file, or the name of a recipe: paper, modern, demo, va, au (and by default the
+            settings: A YAML file, or the name of a recipe: paper, modern, demo, mecs, va, au (and by default the
                 recipe of a --task that is not expr).
             branches: Train only these branches of the settings, by name: audio, visual.
             decision: Train through the ratio m:n that this decision of `tune` chose, instead of that of the settings.

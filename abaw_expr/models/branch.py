@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.registry import build_encoder
-from abaw_expr.models.join import JOINS, Join
+from abaw_expr.models.join import JOINS, Join, equal_weights, key_frame_weights
 from abaw_expr.models.links import Link, Votes
 from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS, Temporal
 from abaw_expr.settings import BranchSettings, ModelSettings, Settings, StreamSettings, known_entry
@@ -22,9 +22,14 @@ class Inputs:
     """What the branches of a network read of one batch."""
 
     def __init__(
-        self, inputs: Mapping[str, Tensor], rows: Mapping[str, Tensor], windows: Mapping[str, Tensor], valid: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+        windows: Mapping[str, Tensor],
+        valid: Tensor,
+        activity: Mapping[str, Tensor],
     ) -> None:
-        self._inputs, self._rows, self._windows = inputs, rows, windows
+        self._inputs, self._rows, self._windows, self._activity = inputs, rows, windows, activity
         self.valid = valid
         """bool [B], false for what lies beyond the end of a video."""
 
@@ -43,6 +48,15 @@ class Inputs:
     def present(self, modality: str) -> Tensor:
         """bool [B], the samples that have the modality."""
         return torch.zeros_like(self.valid).index_fill(0, self._rows[modality], True)
+
+    def activity(self, modality: str) -> Tensor:
+        """float32 [B]: how much is said or seen to move around each sample; 0 of samples that lack the modality.
+
+        A modality whose activity nothing measures always has 1.
+        """
+        rows = self._rows[modality]
+        own = self._activity.get(modality, torch.ones_like(rows, dtype=torch.float32))
+        return own.new_zeros(len(self.valid)).index_copy(0, rows, own)
 
     def nothing(self, modality: str) -> bool:
         """Whether there is nothing to compute: no sample, and no other process that waits in BN."""
@@ -105,6 +119,7 @@ class Branch(nn.Module):
         self.temporal = build_temporal(settings.temporal, width, model.model.dropout)
         width = width if self.temporal is None else self.temporal.width
         self.head = nn.Sequential(nn.Dropout(model.model.dropout), nn.Linear(width, link.task.n_columns))
+        self.key_frames = settings.key_frames
         self._link, self._sequence = link, model.data.sequence
 
     def forward(self, batch: Inputs) -> Votes:
@@ -144,10 +159,18 @@ class Branch(nn.Module):
         if self.join is None:
             (stream,) = streams.values()
             return stream(batch, self._sequence)
-        present = torch.stack([batch.present(stream.encoder.modality) for stream in streams.values()], 1)
+        weights = self._weights(batch)
         if self.join.of_maps:
-            return self.join({name: stream.maps(batch) for name, stream in streams.items()}, present)
-        return self.join({name: stream(batch, self._sequence) for name, stream in streams.items()}, present)
+            return self.join({name: stream.maps(batch) for name, stream in streams.items()}, weights)
+        return self.join({name: stream(batch, self._sequence) for name, stream in streams.items()}, weights)
+
+    def _weights(self, batch: Inputs) -> Tensor:
+        """The weights of the streams, [B, S]."""
+        modalities = [stream.encoder.modality for stream in self.own_streams()]
+        present = torch.stack([batch.present(modality) for modality in modalities], 1)
+        if not self.key_frames:
+            return equal_weights(present)
+        return key_frame_weights(torch.stack([batch.activity(modality) for modality in modalities], 1), present)
 
     def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
@@ -185,6 +208,10 @@ def build_join(settings: BranchSettings, widths: Sequence[int], model: ModelSett
         remedy = "Set the temporal model of the branch, which is behind the join."
         found = f"temporal {settings.streams[over_time[0]].temporal} of {over_time[0]}"
         raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="none", remedy=remedy)
+    if settings.key_frames and not join.of_maps:
+        remedy = "Set join: dilated, or key_frames: false."
+        problem = "key frames weigh the feature maps of streams"
+        raise SettingsError(problem, found=f"the join {settings.join}", expected="dilated", remedy=remedy)
     return join
 
 

@@ -18,6 +18,9 @@ FUSED_WIDTH = 128
 FUSED_SIDE = 7
 """Positions of its maps, along both sides."""
 
+_NOTHING = 1e-6
+"""The sum of activities up to which nothing is active."""
+
 
 class Join(nn.Module):
     """Streams by name, [B, D] each with zeros where its modality is absent, to [B, `width`]."""
@@ -27,8 +30,9 @@ class Join(nn.Module):
     of_maps: ClassVar[bool] = False
     """Whether it joins the streams' feature maps, [B, D, H, W] each, and not their means."""
 
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """`present`, bool [B, S], says which samples have the modality of which stream, in their order."""
+    def forward(self, streams: Mapping[str, Tensor], weights: Tensor) -> Tensor:
+        """`weights`, float32 [B, S] in the order of the streams, are 0 of a stream that a sample lacks; else they sum
+        to 1."""
         raise NotImplementedError
 
 
@@ -39,16 +43,15 @@ class Concatenation(Join):
         super().__init__()
         self.width = sum(widths)
 
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
+    def forward(self, streams: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         return torch.cat([*streams.values()], dim=-1)
 
 
 class Dilated(Join):
     """Multi-scale dilated fusion of feature maps (arXiv 2503.11935, version 1).
 
-    Each stream's map is brought to 7 x 7 positions by pooling and to 128 channels by a 1x1 convolution, and weighed:
-    equally among the streams that a sample has. The mean over the fused map comes out. Samples without any stream have
-    no part in BN.
+    Each stream's map is brought to 7 x 7 positions by pooling and to 128 channels by a 1x1 convolution, and weighed.
+    The mean over the fused map comes out. Samples without any stream have no part in BN.
     """
 
     width = FUSED_WIDTH
@@ -60,21 +63,32 @@ class Dilated(Join):
         channels = len(widths) * FUSED_WIDTH
         self.fusion = DilatedFusion(channels, FUSED_WIDTH, settings.dilations, settings.squared_gate)
 
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> Tensor:
+    def forward(self, streams: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         maps = [
             narrow(adaptive_avg_pool2d(x, FUSED_SIDE)) for narrow, x in zip(self.narrow, streams.values(), strict=True)
         ]
-        weights = equal_weights(present).to(maps[0].dtype)
-        weighed = torch.stack(maps, 1) * weights[..., None, None, None]  # [B, S, 128, 7, 7]
+        weighed = torch.stack(maps, 1) * weights.to(maps[0].dtype)[..., None, None, None]  # [B, S, 128, 7, 7]
         # On the meta device, where a network is described, there are no values to choose by.
-        rows = torch.arange(len(present)) if present.is_meta else present.any(1).nonzero()[:, 0]
+        rows = torch.arange(len(weights)) if weights.is_meta else weights.any(1).nonzero()[:, 0]
         fused = self.fusion(weighed.flatten(1, 2)[rows]).mean((2, 3))
-        return fused.new_zeros(len(present), self.width).index_copy(0, rows, fused)
+        return fused.new_zeros(len(weights), self.width).index_copy(0, rows, fused)
 
 
 def equal_weights(present: Tensor) -> Tensor:
     """float32 [B, S]: of a sample's streams the same, of those that it has not 0; they sum to 1 where it has any."""
     return present / present.sum(1, keepdim=True).clamp(min=1)
+
+
+def key_frame_weights(activity: Tensor, present: Tensor) -> Tensor:
+    """Key-frame alignment: a stream's fraction of the activity of all streams, float32 [B, S].
+
+    Of sound and images it is w_a = s / (s + e), w_v = 1 - w_a, for the voice activity s and the entropy change e
+    (`activity` [B, S]). Of streams that a sample has not it is 0; where nothing is active, all that it has weigh the
+    same. They sum to 1 where it has any.
+    """
+    active = activity * present
+    total = active.sum(1, keepdim=True)
+    return torch.where(total > _NOTHING, active / total.clamp(min=_NOTHING), equal_weights(present))
 
 
 JOINS: dict[str, Callable[[Sequence[int], ModelSettings], Join]] = {

@@ -27,14 +27,21 @@ class Network(nn.Module):
         self.link = link
 
     def forward(
-        self, inputs: Mapping[str, Tensor], rows: Mapping[str, Tensor], windows: Mapping[str, Tensor], valid: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+        windows: Mapping[str, Tensor],
+        valid: Tensor,
+        activity: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Votes]:
         """The votes of every branch, as `Batch` has the inputs; `valid`, bool [B], is false beyond a video's end.
+
+        `activity[modality]`, float32 [k], is asked for by branches that weigh their streams by key frames.
 
         `rows[modality]`, int64 [k], are the indices of the samples that have the modality, `inputs[modality]` has only
         these. The other samples do not affect gradients and BN statistics.
         """
-        batch = Inputs(inputs, rows, windows, valid)
+        batch = Inputs(inputs, rows, windows, valid, activity or {})
         return {name: branch(batch) for name, branch in self.branches.items()}
 
     def own_branches(self) -> dict[str, Branch]:
@@ -54,6 +61,11 @@ class Network(nn.Module):
     def reads(self) -> list[str]:
         """The names of the modalities that any branch reads, in the order of the branches."""
         return list(dict.fromkeys(chain.from_iterable(self.modalities().values())))
+
+    @property
+    def key_frames(self) -> bool:
+        """Whether any branch weighs its streams by key frames."""
+        return any(branch.key_frames for branch in self.own_branches().values())
 
     @property
     def window(self) -> AudioWindow | None:

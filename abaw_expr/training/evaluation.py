@@ -66,7 +66,7 @@ def reader(
 ) -> Windows:
     """The data set of the samples that a network reads; `cut` divides the audio, if it reads any."""
     chunks = None if network.window is None else cut(data, network.window)
-    return Windows(index, modalities(network.reads, data, chunks), augment)
+    return Windows(index, modalities(network.reads, data, chunks), augment, network.key_frames)
 
 
 Numbers = dict[str, np.ndarray]
@@ -119,7 +119,7 @@ def _votes(fabric: Fabric, network: Network, windows: Windows, raw: Batch) -> tu
     batch = windows.on(fabric.device, raw)
     inputs = {name: x.to(dtype) for name, x in batch.inputs.items()}
     with fabric.autocast():
-        return network(inputs, batch.rows, batch.windows, batch.valid), batch.target
+        return network(**batch.given | {"inputs": inputs}), batch.target
 
 
 def _counts(

@@ -269,7 +269,7 @@ class Training:
             for number, micro_batch in enumerate(micro_batches, start=1):
                 batch = self._read.on(self._fabric.device, micro_batch)
                 with self._fabric.no_backward_sync(self._module, enabled=number < len(micro_batches)):
-                    votes = self._module(batch.inputs, batch.rows, batch.windows, batch.valid)
+                    votes = self._module(**batch.given)
                     loss = self._criterion(votes, batch.target, counts, sums)
                     self._fabric.backward(loss * self._fabric.world_size)  # gradients are averaged over processes
                 total += loss.detach()
@@ -297,7 +297,7 @@ class Training:
         with torch.random.fork_rng([self._fabric.device] if self._fabric.device.type == "cuda" else []):
             for micro_batch in micro_batches:
                 batch = self._read.on(self._fabric.device, micro_batch)
-                votes = self._module(batch.inputs, batch.rows, batch.windows, batch.valid)
+                votes = self._module(**batch.given)
                 own = own + self._criterion.sums(votes, batch.target)
         for buffer, before in buffers:
             buffer.copy_(before)
@@ -438,8 +438,7 @@ class Training:
 
 def _plain(batch: Batch) -> dict[str, Any]:
     """A batch as plain values."""
-    parts = {"inputs": batch.inputs, "rows": batch.rows, "windows": batch.windows}
-    return parts | {"target": batch.target, "index": batch.index, "noise": batch.noise, "valid": batch.valid}
+    return batch.given | {"target": batch.target, "index": batch.index, "noise": batch.noise}
 
 
 def _seed(*numbers: int) -> int:

@@ -68,6 +68,7 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "temporal": "none",
     "streams": {},
     "join": "concatenation",
+    "key_frames": False,
     "weight": 1,
 }
 """The same of a branch, and as far as they go of a stream."""

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.describe import describe
-from abaw_expr.models.join import JOINS, Dilated, equal_weights
+from abaw_expr.models.join import JOINS, Dilated, equal_weights, key_frame_weights
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import BranchSettings, DataSettings, ModelSettings, Settings, StreamSettings
 
@@ -28,18 +30,37 @@ def maps(samples: int) -> dict[str, Tensor]:
     }
 
 
-def joined(*streams: StreamSettings, join: str, temporal: str = "none") -> Settings:
+def joined(*streams: StreamSettings, join: str, temporal: str = "none", key_frames: bool = False) -> Settings:
     named = dict(zip(WIDTHS, streams, strict=True))
-    branch = BranchSettings(streams=named, join=join, temporal=temporal)
+    branch = BranchSettings(streams=named, join=join, temporal=temporal, key_frames=key_frames)
     return Settings(branches={"joint": branch}, data=DataSettings(sequence=2))
 
 
 PRESENT = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
 
 
+EQUAL = equal_weights(PRESENT)
+
+
 def test_streams_weigh_the_same_and_absent_ones_nothing() -> None:
     expected = [[0.5, 0.5], [1, 0], [0, 1], [0, 0], [0.5, 0.5]]
-    assert torch.equal(equal_weights(PRESENT), torch.tensor(expected))
+    assert torch.equal(EQUAL, torch.tensor(expected))
+
+
+def test_key_frames_weigh_streams_by_their_activity() -> None:
+    """w_a = s / (s + e), w_v = e / (s + e); 0 of an absent stream; the same where nothing is said or moves."""
+    activity = torch.tensor([[0.9, 0.3], [0.0, 0.7], [0.8, 0.0], [0.4, 0.4], [0.0, 0.0]])
+    expected = [[0.75, 0.25], [1, 0], [0, 1], [0, 0], [0.5, 0.5]]
+    torch.testing.assert_close(key_frame_weights(activity, PRESENT), torch.tensor(expected))
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 2, st.booleans(), st.booleans()), min_size=1, max_size=9))
+def test_weights_sum_to_one_over_the_streams_that_a_sample_has(rows: list[tuple[float, float, bool, bool]]) -> None:
+    activity, present = torch.tensor([row[:2] for row in rows]), torch.tensor([row[2:] for row in rows])
+    weights = key_frame_weights(activity, present)
+    torch.testing.assert_close(weights.sum(1), present.any(1).float())
+    assert not weights[~present].any()
+    assert (weights >= 0).all()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -48,12 +69,12 @@ def test_what_a_sample_lacks_changes_nothing(training: bool) -> None:
     net, given = dilated().train(training), maps(5)
     twin, other = copy.deepcopy(net), {name: x.clone() for name, x in given.items()}
     other["sound"][[2, 3]], other["face"][[1, 3]] = 100.0, -100.0
-    y = net(given, PRESENT)
-    assert torch.equal(y, twin(other, PRESENT))
+    y = net(given, EQUAL)
+    assert torch.equal(y, twin(other, EQUAL))
     assert not y[3].any()
     without = copy.deepcopy(dilated()).train(training)
     kept = torch.tensor([0, 1, 2, 4])
-    torch.testing.assert_close(without({name: x[kept] for name, x in given.items()}, PRESENT[kept]), y[kept])
+    torch.testing.assert_close(without({name: x[kept] for name, x in given.items()}, EQUAL[kept]), y[kept])
     for name, buffer in without.named_buffers():
         torch.testing.assert_close(buffer, dict(net.named_buffers())[name])
 
@@ -63,9 +84,9 @@ def test_the_maps_are_narrowed_pooled_weighed_and_fused() -> None:
     sound, face = (narrow(x) for narrow, x in zip(net.narrow, given.values(), strict=True))
     pooled = torch.nn.functional.adaptive_avg_pool2d(sound, 7)
     expected = net.fusion(torch.cat([pooled / 2, face / 2], 1)).mean((2, 3))
-    torch.testing.assert_close(net(given, PRESENT[[0, 4]]), expected)
+    torch.testing.assert_close(net(given, EQUAL[[0, 4]]), expected)
     alone = net.fusion(torch.cat([0 * pooled, face], 1)).mean((2, 3))
-    torch.testing.assert_close(net(given, PRESENT[[2, 2]]), alone)
+    torch.testing.assert_close(net(given, EQUAL[[2, 2]]), alone)
 
 
 @pytest.mark.parametrize("name", JOINS)
@@ -82,5 +103,7 @@ def test_a_temporal_model_before_a_join_of_maps_is_refused() -> None:
     told = r"the join dilated is of feature maps; found 'temporal lstm of sound'; expected none\. Set .* of the branch"
     with pytest.raises(SettingsError, match=told):
         build_network(over_time)
+    with pytest.raises(SettingsError, match=r"key frames weigh the feature maps .* found 'the join concatenation'"):
+        build_network(joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join="concatenation", key_frames=True))
     behind = joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join="dilated", temporal="lstm")
     assert build_network(behind), "behind the join it is fine"

@@ -130,7 +130,7 @@ def one_by_one(run: RunFolder, opened: Store, settings: Settings, places: np.nda
     with torch.inference_mode():
         for raw in load(windows, [Samples(places[row : row + 1]) for row in range(len(places))], workers=0):
             batch = windows.on(torch.device("cpu"), raw)
-            for name, vote in network(batch.inputs, batch.rows, batch.windows, batch.valid).items():
+            for name, vote in network(**batch.given).items():
                 found[name].append(vote.value[0].exp().numpy() if vote.present else np.full(8, np.nan))
     return {name: np.stack(rows) for name, rows in found.items()}
 

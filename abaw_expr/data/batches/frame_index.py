@@ -5,10 +5,12 @@ Shapes: n frames of an index, k of them, b samples, F fields of a task.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from abaw_expr.data.batches.augment import NOISE
+from abaw_expr.data.batches.key_frames import ACTIVITY
 from abaw_expr.data.media.logmel import step_at
 from abaw_expr.data.store.store import StoredVideo
 from abaw_expr.tasks.statistics import is_annotated
@@ -54,6 +56,14 @@ class FrameIndex:
     def annotated(self) -> np.ndarray:
         """bool [n]: frames with a label, or with one of their labels."""
         return np.any(is_annotated(self.label, self.task).reshape(len(self), -1), axis=1)
+
+    @cached_property
+    def activity(self) -> dict[str, np.ndarray]:
+        """How much is said and seen to move around each frame, float32 [n] in [0, 1] by modality (`key_frames`).
+
+        Raises StoreError where a store was prepared before it kept that.
+        """
+        return {name: np.concatenate([of(video) for video in self.videos]) for name, of in ACTIVITY.items()}
 
     def target(self, indices: np.ndarray) -> np.ndarray:
         """What a network is to say of frames, by indices [k]: int64 [k], the class, -1 where not annotated; of values

@@ -25,11 +25,16 @@ class Part:
     windows: Tensor | None = None
     """int64 [k, 2], where `x` holds stretches that samples share: the stretch of each sample's window, and the window's
     first step in it."""
+    activity: Tensor | None = None
+    """float32 [k] in [0, 1], where key frames are asked for: how much is said or seen to move around each sample."""
 
     def to(self, device: torch.device) -> "Part":
         """The part on a device."""
-        windows = None if self.windows is None else self.windows.to(device, non_blocking=True)
-        return Part(self.x.to(device, non_blocking=True), self.rows.to(device, non_blocking=True), windows)
+        windows, activity = (
+            None if x is None else x.to(device, non_blocking=True) for x in (self.windows, self.activity)
+        )
+        x, rows = (x.to(device, non_blocking=True) for x in (self.x, self.rows))
+        return Part(x, rows, windows, activity)
 
 
 class Modality(ABC):

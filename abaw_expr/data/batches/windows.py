@@ -5,6 +5,7 @@ Shapes: b samples, k of them with a modality.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,17 @@ class Batch:
         """int64 [k, 2] by modality, of those whose inputs are shared by samples (see `Part`)."""
         return {name: part.windows for name, part in self.parts.items() if part.windows is not None}
 
+    @property
+    def activity(self) -> dict[str, Tensor]:
+        """float32 [k] by modality, where key frames are asked for (see `Part`)."""
+        return {name: part.activity for name, part in self.parts.items() if part.activity is not None}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What a network is given."""
+        parts = {"inputs": self.inputs, "rows": self.rows, "windows": self.windows, "activity": self.activity}
+        return parts | {"valid": self.valid}
+
     def present(self, names: Sequence[str]) -> Tensor:
         """bool [b], the samples that have one of these modalities."""
         return torch.stack([torch.zeros_like(self.valid).index_fill_(0, self.rows[name], True) for name in names]).any(
@@ -78,19 +90,31 @@ class Batch:
 
 
 class Windows(Dataset):
-    """The data set of the samples around frames of an index; its items are batches, by `Samples`."""
+    """The data set of the samples around frames of an index; its items are batches, by `Samples`.
+
+    With `key_frames` they have the activity of each sample in its modalities.
+    """
 
     def __init__(
-        self, frame_index: FrameIndex, modalities: Mapping[str, Modality], augment: Augment | None = None
+        self,
+        frame_index: FrameIndex,
+        modalities: Mapping[str, Modality],
+        augment: Augment | None = None,
+        key_frames: bool = False,
     ) -> None:
         self._frame_index, self._modalities, self._augment = frame_index, modalities, augment
+        self._activity = frame_index.activity if key_frames else {}
 
     def __getitem__(self, samples: Samples) -> Batch:
         valid = np.ones(len(samples), bool) if samples.beyond is None else ~samples.beyond
         parts = {}
         for name, modality in self._modalities.items():
             rows = np.flatnonzero(self._frame_index.has[name][samples.indices] & valid)
-            parts[name] = modality.read(self._frame_index, samples, rows, self._augment)
+            part = modality.read(self._frame_index, samples, rows, self._augment)
+            if name in self._activity:  # damaged samples were left out
+                own = torch.from_numpy(self._activity[name][samples.indices[part.rows.numpy()]])
+                part = replace(part, activity=own)
+            parts[name] = part
         target = torch.from_numpy(self._frame_index.target(samples.indices))
         if samples.beyond is not None:
             target[torch.from_numpy(samples.beyond)] = -1 if target.ndim == 1 else torch.nan

@@ -1,4 +1,4 @@
-"""The arrays of a recording in the store, all float16: its log-mel audio, and its probabilities of a voice."""
+"""The arrays of a recording in the store: log-mel audio, probabilities of a voice, entropy of crops."""
 
 from pathlib import Path
 
@@ -9,8 +9,11 @@ from abaw_expr.errors import StoreError, unreadable
 from abaw_expr.files import file_digest
 
 
-def read_array(path: Path, known: str | None, columns: tuple[int, ...] = ()) -> np.ndarray:
-    """An array float16 [steps, *columns], mapped from disk; raises StoreError as `read_frame_table` does."""
+def read_array(path: Path, known: str | None, dtype: type, columns: tuple[int, ...] = ()) -> np.ndarray:
+    """An array [steps, *columns], mapped from disk.
+
+    Raises StoreError where it is damaged or of another kind, or the file's digest is not the `known` one.
+    """
     if known is not None:
         check_digest(path, known, file_digest(path))
     try:
@@ -19,8 +22,8 @@ def read_array(path: Path, known: str | None, columns: tuple[int, ...] = ()) -> 
         raise unreadable(StoreError, path, error, REMAKE) from error
     except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
         raise StoreError("is no array", path=path, remedy=REMAKE) from error
-    if array.ndim != 1 + len(columns) or array.shape[1:] != columns or array.dtype != np.float16:
-        expected = f"({', '.join(map(str, ('steps', *columns)))}) float16"
+    if array.ndim != 1 + len(columns) or array.shape[1:] != columns or array.dtype != dtype:
+        expected = f"({', '.join(map(str, ('steps', *columns)))}) {np.dtype(dtype)}"
         found = f"{array.shape} {array.dtype}"
         raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=REMAKE)
     return array

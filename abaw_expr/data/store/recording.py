@@ -5,7 +5,7 @@ Shapes: T frames of a video.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from abaw_expr.data.media.audio_check import audio_check_problems, check_audio, source_problems
 from abaw_expr.data.media.decode import SAMPLE_RATE
+from abaw_expr.data.media.entropy import Entropies
 from abaw_expr.data.media.sources import MediaSource, fingerprint_media, media_type, read_faces, read_source
 from abaw_expr.data.media.voice import voice_probabilities
 from abaw_expr.data.problems import READ_RIGHT, Problem
@@ -27,6 +28,7 @@ from abaw_expr.data.store.store import (
     STORE_FORMAT,
     VOICE_FILE,
     check_replaceable_recording,
+    entropy_file,
     pack,
     read_recording,
 )
@@ -139,10 +141,12 @@ def _write_video(
     usable = read_crops(crops, report)
     if video.faces is not None and has_face_images:
         usable = read_faces(video.faces, report.frames, broken)
-    packed = pack(folder / f"{video.name}.tar", usable)
+    time = seconds_of(np.arange(1, max(rows, video.lines) + 1), read.times)
+    entropies = Entropies(time[:rows])
+    packed = pack(folder / f"{video.name}.tar", _measured(usable, report.frames, entropies))
+    np.save(folder / entropy_file(video.name), entropies.bits)
     for frame, (start, length) in zip(report.frames, packed, strict=True):
         offset[frame - 1], size[frame - 1] = start, length
-    time = seconds_of(np.arange(1, max(rows, video.lines) + 1), read.times)
     write_frame_table(folder / f"{video.name}.parquet", time[:rows], offset, size)
     for task, annotation in video.annotations.items():
         if annotation.has_labels:
@@ -163,6 +167,15 @@ def _write_video(
         "crops": len(packed),
         "unreadable": [*report.unreadable],
     }
+
+
+def _measured(
+    crops: Iterable[tuple[str, bytes]], frames: list[int], entropies: Entropies
+) -> Iterator[tuple[str, bytes]]:
+    """Passes crops on; the last of `frames` is the frame of the crop that was read last."""
+    for name, data in crops:
+        entropies.add(frames[-1], data)
+        yield name, data
 
 
 def _near(crops: Crops, whole: int) -> tuple[Crops, list[str]]:

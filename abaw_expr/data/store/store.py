@@ -7,6 +7,7 @@ recordings/<recording>/
     sound.npy                       log-mel float16 [steps, 64], time 0 = first frame (missing: no audio)
     voice.npy                       probability of a voice float16 [v], step j: 32 j to 32 j + 32 ms (missing: no audio)
     <video>.tar                     the crops' JPEG files as released, under the organisers' names
+    <video>.entropy.npy             entropy of its crops float32 [e], of one in each 0.4 s, NaN where there is none
     <video>.parquet                 a row a frame: frame, time, offset and size of its crop in the tar
     <video>.<task>.parquet          a row a frame: its labels for one challenge, if it is annotated for that one
 
@@ -53,6 +54,8 @@ RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
 AUDIO_FILE = "sound.npy"
 VOICE_FILE = "voice.npy"
+_ENTROPY = ".entropy.npy"
+"""Ending of the file of a video's entropy."""
 MAPPED_BYTES = 2**30
 """Bytes of crops that a process maps into memory. Pages that were read count as the process's memory, so a large store
 is not mapped as a whole; crops beyond this limit are read by system calls, which take twice as long."""
@@ -133,7 +136,7 @@ class StoredVideo:
         """Log-mel float16 [steps, 64], mapped from disk; None without audio. Raises StoreError where it is damaged."""
         if self.audio_mean is None:
             return None
-        return read_array(self.folder / AUDIO_FILE, self.files.get(AUDIO_FILE), (MEL_BANDS,))
+        return read_array(self.folder / AUDIO_FILE, self.files.get(AUDIO_FILE), np.float16, (MEL_BANDS,))
 
     @cached_property
     def voice(self) -> np.ndarray | None:
@@ -143,10 +146,24 @@ class StoredVideo:
         """
         if self.audio_mean is None:
             return None
-        path = self.folder / VOICE_FILE
-        if path.name not in self.files and not path.exists():
-            raise StoreError("the store has no voice activity", path=path, remedy="Run `prepare` again: it adds it.")
-        return read_array(path, self.files.get(VOICE_FILE))
+        return self._activity(VOICE_FILE, np.float16)
+
+    @cached_property
+    def entropy(self) -> np.ndarray | None:
+        """The entropy of its crops by steps of 0.4 s, float32 [e], NaN where a step has none; None without crops.
+
+        Raises StoreError as `voice` does.
+        """
+        if not self.frames.has_crop.any():
+            return None
+        return self._activity(entropy_file(self.name), np.float32)
+
+    def _activity(self, name: str, dtype: type) -> np.ndarray:
+        path = self.folder / name
+        if name not in self.files and not path.exists():
+            remedy = "Run `prepare` again: it adds it, and keeps the digests that runs know."
+            raise StoreError("was not made: the store is from before key-frame weights", path=path, remedy=remedy)
+        return read_array(path, self.files.get(name), dtype)
 
     @cached_property
     def _tar(self) -> "_Mapped | _Opened":
@@ -332,15 +349,20 @@ def read_recording(folder: Path, known: str | None = None) -> dict[str, Any]:
     return entry
 
 
+def entropy_file(video: str) -> str:
+    """The name of the file of the entropy of a video's crops."""
+    return f"{video}{_ENTROPY}"
+
+
 def check_replaceable_recording(folder: Path) -> None:
     """Raises StoreError where a recording's folder would be replaced but holds files that `prepare` did not make."""
     names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
     try:
         made = {RECORDING_FILE, *read_recording(folder)["files"]} if names else names
     except StoreError:
-        made = {name for name in names if name in (AUDIO_FILE, VOICE_FILE) or name.endswith((".parquet", ".tar"))} | {
-            RECORDING_FILE
-        }
+        made = {
+            name for name in names if name in (AUDIO_FILE, VOICE_FILE) or name.endswith((".parquet", ".tar", _ENTROPY))
+        } | {RECORDING_FILE}
     if names and (RECORDING_FILE not in names or names - made):
         found = shorten(sorted(names - made)) or f"no {RECORDING_FILE}"
         remedy = "Move it elsewhere, or delete it to have the recording prepared again."

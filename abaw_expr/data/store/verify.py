@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from abaw_expr.data.media.decode import SAMPLE_RATE
+from abaw_expr.data.media.entropy import Entropies
 from abaw_expr.data.media.logmel import HOP, MEL_BANDS
 from abaw_expr.data.media.voice import VOICE_SAMPLES
 from abaw_expr.data.problems import Problem
@@ -21,6 +22,7 @@ from abaw_expr.data.store.store import (
     VOICE_FILE,
     StoredVideo,
     agrees,
+    entropy_file,
     read_manifest,
     read_recording,
     tar_header,
@@ -100,6 +102,7 @@ def _damaged_content(folder: Path, decode: bool) -> Iterator[str]:
         if (len(video.frames), len(rows)) != (counts["frames"], counts["crops"]):
             detail = f"{len(video.frames)} frames, {len(rows)} crops"
             yield f"{name}.parquet has {detail}, where {counts['frames']} and {counts['crops']} are expected"
+        yield from _damaged_entropy(folder / entropy_file(name), video.frames.time)
         yield from _damaged_labels(folder, name, counts)
         yield from (f"{name}.tar: {what}" for row in rows if (what := _damaged_crop(video, row, decode)))
 
@@ -122,6 +125,13 @@ def _damaged_audio(folder: Path, seconds: float) -> Iterator[str]:
             array = np.load(folder / name, mmap_mode="r")
             if array.shape != expected or array.dtype != np.float16:
                 yield f"{name} has {array.shape} {array.dtype}, where {expected} float16 is expected"
+
+
+def _damaged_entropy(path: Path, time: np.ndarray) -> Iterator[str]:
+    if path.exists():  # stores of before have none
+        bits, expected = np.load(path, mmap_mode="r"), Entropies(time).bits
+        if bits.shape != expected.shape or bits.dtype != expected.dtype:
+            yield f"{path.name} has {bits.shape} {bits.dtype}, where {expected.shape} {expected.dtype} is expected"
 
 
 def _damaged_crop(video: StoredVideo, row: int, decode: bool) -> str | None:

@@ -119,7 +119,7 @@ def _syllable(speaker: _Speaker, manner: np.ndarray, samples: int, rng: np.rando
     first, last = pitch + max(span, 0.2) * rng.standard_normal(2)
     hertz = speaker.pitch * 2 ** (np.linspace(first, last, samples) / 12)
     formants = _VOWELS[rng.permutation(len(_VOWELS))[:2]] * speaker.tract
-    glide = [_period(hertz.mean(), tilt, between) for between in np.linspace(*formants, _GLIDE)]
+    glide = [_period(hertz.mean(), tilt, between) for between in np.linspace(formants[0], formants[1], _GLIDE)]
     phase = np.cumsum(hertz) / SAMPLE_RATE
     at = np.minimum(np.linspace(0, _GLIDE, samples).astype(int), _GLIDE - 1)
     voiced = np.stack(glide)[at, (phase % 1 * _TABLE).astype(int)]
