@@ -39,7 +39,7 @@ from abaw_expr.version import VERSION
 
 _LINES_OFF = range(-1, 3)
 """Label lines minus frames of the video, as they occur everywhere in the real release."""
-_READING = 3
+_READING = 4
 """Increased when the same files are read differently: recordings prepared before are then prepared again."""
 _MOST_BEYOND = 1_000
 """Frames by which crop numbers may exceed twice a video's label lines or frames; larger numbers name no frame."""
