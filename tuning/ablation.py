@@ -92,11 +92,12 @@ modalities equally where nothing else is said. The uniform mu is the mean of the
 
 
 def with_needed(names: Sequence[str]) -> tuple[AblationRow, ...]:
-    """The rows of these names, those whose networks they use and those they are compared with, in the table's order."""
-    needed = set(names)
-    for row in reversed(ABLATION_ROWS):
-        if row.name in needed:
-            needed |= {other for other in (row.against, row.trained_as) if other is not None}
+    """The rows of these names, those whose networks they use and those they are compared with, in the table's order.
+
+    Rows that only stand for comparison are compared with none.
+    """
+    asked = [row for row in ABLATION_ROWS if row.name in names]
+    needed = {*names, *(other for row in asked for other in (row.against, row.trained_as))}
     return tuple(row for row in ABLATION_ROWS if row.name in needed)
 
 
