@@ -6,8 +6,8 @@ from typing import Literal
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import require_seconds
 from abaw_expr.commands.exit_status import OK
-from abaw_expr.errors import shorten
-from abaw_expr.files import check_target
+from abaw_expr.errors import UserError, shorten
+from abaw_expr.files import atomic, check_target
 
 
 def predict(
@@ -19,6 +19,7 @@ def predict(
     stride: float | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     checkpoint: Literal["best", "last"] = "best",
+    details: Path | None = None,
 ) -> int:
     """Writes an outputs table: the numbers of every branch for every frame, probabilities or values.
 
@@ -40,25 +41,37 @@ def predict(
             Default: 0.2; a temporal model always has the stride that it was trained with.
         accelerator: Device; auto takes a GPU if there is one.
         checkpoint: Weights of the best epoch by validation, or of the last, which depends on no validation score.
+        details: A second Parquet file: for each frame the weights of the streams that a branch joins, and the voice
+            activity and entropy change that key-frame weights are made of.
     """
     from abaw_expr.data.store.store import open_store
     from abaw_expr.outputs.table import write_outputs
     from abaw_expr.training import predict
+    from abaw_expr.training.details import stream_weights
     from abaw_expr.training.run import RunFolder
     from submissions.template import read_template
 
     check_target(out, template)
+    if details is not None:
+        check_target(details, template)
+        if details.resolve() == out.resolve():
+            raise UserError("is the table and its --details", path=out, remedy="Name two files.")
     require_seconds("stride", stride or 0.0)
-    task = RunFolder(run).load_settings().task_of
+    settings = RunFolder(run).load_settings()
+    task = settings.task_of
     opened = open_store(store, task)
     if template is None:
         wanted = predict.wanted_of_split(opened, split)
     else:
         rows = read_template(template, task).videos
         wanted = predict.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
+    weights = None if details is None else stream_weights(settings, wanted)
     with console.progress("Predicting frames") as on_progress:
         outputs = predict.predict(RunFolder(run), opened, split, wanted, stride, accelerator, checkpoint, on_progress)
     write_outputs(out, outputs)
+    if details is not None and weights is not None:
+        with atomic(details) as temporary:
+            weights.to_parquet(temporary, index=False)
     if seen := next(iter(outputs.branches.values())).seen:
         console.note(
             f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "

@@ -134,6 +134,10 @@ class Branch(nn.Module):
         """The streams in their order."""
         return [stream for stream in self.streams.values() if isinstance(stream, Stream)]
 
+    def weigh(self, present: Tensor, activity: Tensor) -> Tensor:
+        """The weights of the streams, float32 [B, S], of samples that have them (bool [B, S]), with their activity."""
+        return key_frame_weights(activity, present) if self.key_frames else equal_weights(present)
+
     @property
     def linear(self) -> nn.Linear:
         """The linear layer of the head."""
@@ -159,18 +163,12 @@ class Branch(nn.Module):
         if self.join is None:
             (stream,) = streams.values()
             return stream(batch, self._sequence)
-        weights = self._weights(batch)
+        modalities = [stream.encoder.modality for stream in streams.values()]
+        present, activity = (torch.stack([*map(of, modalities)], 1) for of in (batch.present, batch.activity))
+        weights = self.weigh(present, activity)
         if self.join.of_maps:
             return self.join({name: stream.maps(batch) for name, stream in streams.items()}, weights)
         return self.join({name: stream(batch, self._sequence) for name, stream in streams.items()}, weights)
-
-    def _weights(self, batch: Inputs) -> Tensor:
-        """The weights of the streams, [B, S]."""
-        modalities = [stream.encoder.modality for stream in self.own_streams()]
-        present = torch.stack([batch.present(modality) for modality in modalities], 1)
-        if not self.key_frames:
-            return equal_weights(present)
-        return key_frame_weights(torch.stack([batch.activity(modality) for modality in modalities], 1), present)
 
     def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
