@@ -1,13 +1,19 @@
 """`predict`: a run and a store to a table of outputs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import require_seconds
 from abaw_expr.commands.exit_status import OK
 from abaw_expr.errors import UserError, shorten
 from abaw_expr.files import atomic, check_target
+
+if TYPE_CHECKING:
+    from abaw_expr.data.store.store import Store
+    from abaw_expr.outputs.table import Outputs
+    from abaw_expr.tasks.task import Task
+    from abaw_expr.training.predict import Wanted
 
 
 def predict(
@@ -49,7 +55,6 @@ def predict(
     from abaw_expr.training import predict
     from abaw_expr.training.details import stream_weights
     from abaw_expr.training.run import RunFolder
-    from submissions.template import read_template
 
     check_target(out, template)
     if details is not None:
@@ -58,13 +63,8 @@ def predict(
             raise UserError("is the table and its --details", path=out, remedy="Name two files.")
     require_seconds("stride", stride or 0.0)
     settings = RunFolder(run).load_settings()
-    task = settings.task_of
-    opened = open_store(store, task)
-    if template is None:
-        wanted = predict.wanted_of_split(opened, split)
-    else:
-        rows = read_template(template, task).videos
-        wanted = predict.wanted_by_name(opened, split, {name: video.frames for name, video in rows.items()})
+    opened = open_store(store, settings.task_of)
+    wanted = _wanted(opened, split, template, settings.task_of)
     weights = None if details is None else stream_weights(settings, wanted)
     with console.progress("Predicting frames") as on_progress:
         outputs = predict.predict(RunFolder(run), opened, split, wanted, stride, accelerator, checkpoint, on_progress)
@@ -72,6 +72,22 @@ def predict(
     if details is not None and weights is not None:
         with atomic(details) as temporary:
             weights.to_parquet(temporary, index=False)
+    _report(out, outputs, len(wanted))
+    return OK
+
+
+def _wanted(store: "Store", split: str, template: Path | None, task: "Task") -> "list[Wanted]":
+    """The frames to predict: those of a template, or all of a split."""
+    from abaw_expr.training.predict import wanted_by_name, wanted_of_split
+    from submissions.template import read_template
+
+    if template is None:
+        return wanted_of_split(store, split)
+    rows = read_template(template, task).videos
+    return wanted_by_name(store, split, {name: video.frames for name, video in rows.items()})
+
+
+def _report(out: Path, outputs: "Outputs", videos: int) -> None:
     if seen := next(iter(outputs.branches.values())).seen:
         console.note(
             f"The run was trained on {len(seen)} of these recordings, or on another person in them: {shorten(seen)}. "
@@ -80,6 +96,5 @@ def predict(
     if not outputs.branches_with_rows():
         console.note(f"None of these frames has {' or '.join(outputs.branches)}: the table has no numbers.")
     frames = outputs.table
-    rows_ = [("videos", len(wanted)), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
-    console.table(f"Outputs {out}", ("", "count"), rows_)
-    return OK
+    rows = [("videos", videos), ("frames", len(frames)), ("frames with a crop", int(frames["crop"].sum()))]
+    console.table(f"Outputs {out}", ("", "count"), rows)

@@ -31,7 +31,7 @@ def stream_weights(settings: Settings, wanted: Sequence[Wanted]) -> pd.DataFrame
         remedy = "Leave out --details, or train with streams that are joined, as the recipe mecs does."
         raise SettingsError("the run weighs no streams", expected="a branch of several streams", remedy=remedy)
     tables = []
-    for item in wanted:  # one video at a time, as activities are of whole videos
+    for item in sorted(wanted, key=lambda item: item.video.name):  # as the rows of the outputs
         index = FrameIndex([item.video], settings.task_of)
         stored, beyond = np.minimum(item.frames, len(index)) - 1, item.frames > len(index)
         columns: dict[str, object] = {"video": item.video.name, "frame": item.frames.astype(np.int32)}

@@ -192,7 +192,8 @@ class _Decoded:
 
 
 def _stamp(timed: av.Packet | av.AudioFrame) -> float | None:
-    return None if timed.pts is None or timed.time_base is None else float(timed.pts * timed.time_base)
+    pts, base = timed.pts, timed.time_base
+    return None if pts is None or base is None else pts * base.numerator / base.denominator
 
 
 def _seconds(packet: av.Packet, default: float = 0.0) -> float:
@@ -229,7 +230,7 @@ def _pieces(frames: Iterable[av.AudioFrame], zero: float, limit: float | None) -
         stamp = _stamp(frame)
         if not pieces and limit is not None:
             left = (limit + max(0.0, zero - (zero if stamp is None else stamp))) * SAMPLE_RATE
-        samples = frame.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+        samples = np.frombuffer(frame.planes[0], np.float32, frame.samples).copy()
         pieces.append(Piece(stamp, samples))
         left -= len(samples)
         if left < 0:
