@@ -230,7 +230,7 @@ def _pieces(frames: Iterable[av.AudioFrame], zero: float, limit: float | None) -
         stamp = _stamp(frame)
         if not pieces and limit is not None:
             left = (limit + max(0.0, zero - (zero if stamp is None else stamp))) * SAMPLE_RATE
-        samples = np.frombuffer(frame.planes[0], np.float32, frame.samples).copy()
+        samples = np.frombuffer(memoryview(frame.planes[0]), np.float32, frame.samples).copy()
         pieces.append(Piece(stamp, samples))
         left -= len(samples)
         if left < 0:
