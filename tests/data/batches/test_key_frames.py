@@ -1,6 +1,7 @@
 """Voice activity, entropy change and key-frame weights on generated films whose voices and pictures are known."""
 
 import io
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from abaw_expr.data.batches.key_frames import ACTIVITY, STRETCH, changes
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.entropy import ENTROPY_STEP, Entropies, entropy_of
 from abaw_expr.data.media.images import as_crop
-from abaw_expr.data.store.store import StoredVideo, open_store
+from abaw_expr.data.store.store import MANIFEST, StoredVideo, open_store
 from abaw_expr.data.synthetic.corpus import write_video
 from abaw_expr.data.synthetic.drawing import draw_video
 from abaw_expr.errors import StoreError
 from abaw_expr.models.join import key_frame_weights
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
-from tests.helpers.tiny import ANNOTATIONS, add_validation, annotate, jpeg, run, voice
+from tests.helpers.tiny import ANNOTATIONS, add_validation, annotate, contents, jpeg, prepared_in, run, seal, voice
 
 RATE = Fraction(10)
 SECONDS = 8
@@ -192,3 +193,21 @@ def test_a_store_of_before_names_what_it_lacks(lost: str, film: StoredVideo) -> 
     object.__setattr__(before, "frames", film.frames)
     with pytest.raises(StoreError, match=rf"{lost}: was not made: .* Run `prepare` again"):
         _ = before.voice if lost == "voice.npy" else before.entropy
+
+
+def test_prepare_completes_a_store_of_before_and_keeps_what_runs_know(tmp_path: Path) -> None:
+    root = prepared_in(tmp_path)
+    manifest = json.loads((root / "store" / MANIFEST).read_bytes())
+    whole = contents(root / "store")
+    for folder in (root / "store/recordings").iterdir():
+        entry = json.loads((folder / "recording.json").read_bytes())
+        for path in [folder / "voice.npy", *folder.glob("*.entropy.npy")]:
+            path.unlink()
+            del entry["files"][path.name], entry["bytes"][path.name]
+        (folder / "recording.json").write_text(json.dumps(entry | {"source": "of an earlier reading"}))
+    seal(root / "store")
+    before = json.loads((root / "store" / MANIFEST).read_bytes())
+    assert before["tasks"] == manifest["tasks"], "the digest that runs know is of media, labels and splits"
+    assert not list(open_store(root / "store", EXPR).split("train")[0].folder.glob("*.npy"))[1:]
+    assert run(root / "release", root / "store").made == 2
+    assert contents(root / "store") == whole
