@@ -75,9 +75,10 @@ def test_parts_of_the_first_version_take_the_place_of_the_systems() -> None:
     settings = {row.name: apply(row, base, 0) for row in ABLATION_ROWS}
     mecs = {**base.branches, "visual": BranchSettings("rhcnn", "mecs", weight=2)}
     assert settings["av-mecs"] == replace(base, branches=mecs)
-    for name, attention in (("av-dilated", ""), ("av-mecs-dilated", "mecs")):
+    joined = (("av-dilated", "", False), ("av-mecs-dilated", "mecs", False), ("av-key-frames", "mecs", True))
+    for name, attention, key_frames in joined:
         streams = {"audio": StreamSettings("mcnn"), "visual": StreamSettings("rhcnn", attention)}
-        joint = {"joint": BranchSettings(streams=streams, join="dilated")}
+        joint = {"joint": BranchSettings(streams=streams, join="dilated", key_frames=key_frames)}
         assert settings[name] == replace(base, branches=joint)
 
 
