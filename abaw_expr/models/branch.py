@@ -120,6 +120,7 @@ class Branch(nn.Module):
         width = width if self.temporal is None else self.temporal.width
         self.head = nn.Sequential(nn.Dropout(model.model.dropout), nn.Linear(width, link.task.n_columns))
         self.key_frames = settings.key_frames
+        _check_key_frames(settings, self.join)
         self._link, self._sequence = link, model.data.sequence
 
     def forward(self, batch: Inputs) -> Votes:
@@ -206,11 +207,15 @@ def build_join(settings: BranchSettings, widths: Sequence[int], model: ModelSett
         remedy = "Set the temporal model of the branch, which is behind the join."
         found = f"temporal {settings.streams[over_time[0]].temporal} of {over_time[0]}"
         raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="none", remedy=remedy)
-    if settings.key_frames and not join.of_maps:
-        remedy = "Set join: dilated, or key_frames: false."
-        problem = "key frames weigh the feature maps of streams"
-        raise SettingsError(problem, found=f"the join {settings.join}", expected="dilated", remedy=remedy)
     return join
+
+
+def _check_key_frames(settings: BranchSettings, join: Join | None) -> None:
+    if settings.key_frames and (join is None or not join.of_maps):
+        found = "one stream" if join is None else f"the join {settings.join}"
+        remedy = "Give the branch several streams and join: dilated, as the recipe mecs has, or set key_frames: false."
+        problem = "key frames weigh the feature maps of several streams"
+        raise SettingsError(problem, found=found, expected="the join dilated", remedy=remedy)
 
 
 def _stream(settings: StreamSettings, model: Settings) -> Stream:

@@ -105,5 +105,7 @@ def test_a_temporal_model_before_a_join_of_maps_is_refused() -> None:
         build_network(over_time)
     with pytest.raises(SettingsError, match=r"key frames weigh the feature maps .* found 'the join concatenation'"):
         build_network(joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join="concatenation", key_frames=True))
+    with pytest.raises(SettingsError, match=r"key frames weigh the feature maps .* found 'one stream'"):
+        build_network(Settings(branches={"audio": BranchSettings("mcnn", key_frames=True)}))
     behind = joined(StreamSettings("mcnn"), StreamSettings("rhcnn"), join="dilated", temporal="lstm")
     assert build_network(behind), "behind the join it is fine"
