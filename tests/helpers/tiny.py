@@ -119,13 +119,14 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def seal(store: Path) -> None:
-    """Makes every digest of a store that of the bytes that are there now."""
+    """Makes every digest of a store that of the bytes that are there now; one of a file that is not there stays."""
     manifest = json.loads((store / MANIFEST).read_bytes())
     entries = {}
     for name in manifest["recordings"]:
         path = store / "recordings" / name / "recording.json"
         entry = entries[name] = json.loads(path.read_bytes())
-        entry["files"] = {file: file_digest(path.with_name(file)) for file in entry["files"]}
+        files = {file: (path.with_name(file), known) for file, known in entry["files"].items()}
+        entry["files"] = {file: file_digest(at) if at.exists() else known for file, (at, known) in files.items()}
         path.write_text(json.dumps(entry))
         manifest["recordings"][name] = file_digest(path)
     columns = {name: task["columns"] for name, task in manifest["tasks"].items()}
