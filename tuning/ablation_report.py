@@ -97,7 +97,7 @@ def _values(result: RowResult) -> dict[str, object]:
         "low": result.interval[0],
         "high": result.interval[1],
         "nested": result.nested,
-        "against": result.row.against,
+        "against": result.row.against if result.difference else None,
         **dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True)),
         "parameters": result.parameters,
         "seconds": result.seconds,

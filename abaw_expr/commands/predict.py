@@ -70,8 +70,8 @@ def predict(
         outputs = predict.predict(RunFolder(run), opened, split, wanted, stride, accelerator, checkpoint, on_progress)
     write_outputs(out, outputs)
     if details is not None and weights is not None:
-        with atomic(details) as temporary:
-            weights.to_parquet(temporary, index=False)
+        with atomic(details) as temporary, open(temporary, "wb") as file:  # pyarrow accepts only paths that are UTF-8
+            weights.to_parquet(file, index=False, compression="zstd")
     _report(out, outputs, len(wanted))
     return OK
 

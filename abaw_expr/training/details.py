@@ -32,15 +32,12 @@ def stream_weights(settings: Settings, wanted: Sequence[Wanted]) -> pd.DataFrame
         raise SettingsError("the run weighs no streams", expected="a branch of several streams", remedy=remedy)
     tables = []
     for item in sorted(wanted, key=lambda item: item.video.name):  # as the rows of the outputs
-        index = FrameIndex([item.video], settings.task_of)
-        stored, beyond = np.minimum(item.frames, len(index)) - 1, item.frames > len(index)
-        columns: dict[str, object] = {"video": item.video.name, "frame": item.frames.astype(np.int32)}
-        columns["time"] = index.time[stored]
+        index, columns = FrameIndex([item.video], settings.task_of), item.columns
         for name, branch in branches.items():
-            weights = np.where(beyond[:, None], 0, _weights(branch, index)[stored])
+            weights = np.where(item.beyond[:, None], 0, _weights(branch, index)[item.rows])
             columns |= {f"{name}_{stream}": weights[:, i] for i, stream in enumerate(branch.streams)}
         if any(branch.key_frames for branch in branches.values()):
-            columns |= {f"activity_{name}": own[stored] for name, own in index.activity.items()}
+            columns |= {f"activity_{name}": own[item.rows] for name, own in index.activity.items()}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 

@@ -38,6 +38,22 @@ class Wanted:
     frames: np.ndarray
     """int [k], counted from 1, ascending; may exceed the number of frames in the store."""
 
+    @property
+    def rows(self) -> np.ndarray:
+        """int [k], the frames' rows in the store; the last one of frames beyond its end."""
+        return np.minimum(self.frames, len(self.video.frames)) - 1
+
+    @property
+    def beyond(self) -> np.ndarray:
+        """bool [k], frames that the store does not have."""
+        return self.frames > len(self.video.frames)
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """The columns of every table of these frames: video, frame, and time in seconds."""
+        time = seconds_of(self.frames, self.video.frames.time)
+        return {"video": self.video.name, "frame": self.frames.astype(np.int32), "time": time}
+
 
 def wanted_of_split(store: Store, split: str) -> list[Wanted]:
     """Every frame of a split's videos."""
@@ -178,16 +194,9 @@ def _table(
     known: Mapping[str, tuple[np.ndarray, np.ndarray]],
     task: Task,
 ) -> pd.DataFrame:
-    frames = item.video.frames
-    stored = np.minimum(item.frames, len(frames)) - 1
-    beyond = item.frames > len(frames)
+    frames, stored, beyond = item.video.frames, item.rows, item.beyond
     time = seconds_of(item.frames, frames.time)
-    columns: dict[str, object] = {
-        "video": item.video.name,
-        "frame": item.frames.astype(np.int32),
-        "time": time,
-        "crop": frames.has_crop[stored] & ~beyond,
-    }
+    columns = item.columns | {"crop": frames.has_crop[stored] & ~beyond}
     for name in known:
         rows = np.full((len(time), task.n_columns), np.nan, np.float32)
         present = has[name][own][stored] & ~beyond

@@ -119,19 +119,20 @@ def _damaged_labels(folder: Path, video: str, counts: dict[str, Any]) -> Iterato
 
 def _damaged_audio(folder: Path, seconds: float) -> Iterator[str]:
     samples = round(seconds * SAMPLE_RATE)
-    shapes = {AUDIO_FILE: (1 + samples // HOP, MEL_BANDS), VOICE_FILE: (-(-samples // VOICE_SAMPLES),)}
-    for name, expected in shapes.items():
-        if name == AUDIO_FILE or (folder / name).exists():  # stores of before have no voice activity
-            array = np.load(folder / name, mmap_mode="r")
-            if array.shape != expected or array.dtype != np.float16:
-                yield f"{name} has {array.shape} {array.dtype}, where {expected} float16 is expected"
+    yield from _other_array(folder / AUDIO_FILE, (1 + samples // HOP, MEL_BANDS), np.float16)
+    if (folder / VOICE_FILE).exists():  # stores of before have none
+        yield from _other_array(folder / VOICE_FILE, (-(-samples // VOICE_SAMPLES),), np.float16)
 
 
 def _damaged_entropy(path: Path, time: np.ndarray) -> Iterator[str]:
     if path.exists():  # stores of before have none
-        bits, expected = np.load(path, mmap_mode="r"), Entropies(time).bits
-        if bits.shape != expected.shape or bits.dtype != expected.dtype:
-            yield f"{path.name} has {bits.shape} {bits.dtype}, where {expected.shape} {expected.dtype} is expected"
+        yield from _other_array(path, Entropies(time).bits.shape, np.float32)
+
+
+def _other_array(path: Path, shape: tuple[int, ...], dtype: type) -> Iterator[str]:
+    array = np.load(path, mmap_mode="r")
+    if array.shape != shape or array.dtype != dtype:
+        yield f"{path.name} has {array.shape} {array.dtype}, where {shape} {np.dtype(dtype)} is expected"
 
 
 def _damaged_crop(video: StoredVideo, row: int, decode: bool) -> str | None:

@@ -58,12 +58,14 @@ def add_film(root: Path, name: str, pictures: list[np.ndarray], audio: np.ndarra
     (root / "cropped_aligned" / name).mkdir(parents=True)
     with av.open(str(path)) as film:
         for number, frame in enumerate(film.decode(video=0), start=1):
-            (root / "cropped_aligned" / name / crop_name(number)).write_bytes(frame_as_crop(frame))
+            pixels = frame.to_ndarray(format="rgb24")
+            (root / "cropped_aligned" / name / crop_name(number)).write_bytes(encoded(pixels))
 
 
-def frame_as_crop(frame: av.VideoFrame) -> bytes:
+def encoded(pixels: np.ndarray) -> bytes:
+    """Pixels, uint8 [height, width, 3], as a crop."""
     file = io.BytesIO()
-    frame.to_image().save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return as_crop(file.getvalue())
 
 
@@ -166,12 +168,6 @@ def test_entropy_is_that_of_32_grey_levels() -> None:
     noise = np.repeat(np.random.default_rng(0).integers(0, 256, (112, 112, 1), np.uint8), 3, axis=2)
     assert 4.8 < entropy_of(encoded(noise)) <= 5
     assert np.isnan(entropy_of(b"\xff\xd8 no picture \xff\xd9"))
-
-
-def encoded(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=95)
-    return file.getvalue()
 
 
 def test_a_step_has_the_entropy_of_its_first_readable_crop() -> None:
