@@ -14,10 +14,12 @@ def read_array(path: Path, known: str | None, dtype: type, columns: tuple[int, .
 
     Raises StoreError where it is damaged or of another kind, or the file's digest is not the `known` one.
     """
-    if known is not None:
-        check_digest(path, known, file_digest(path))
     try:
+        if known is not None:
+            check_digest(path, known, file_digest(path))
         array: np.ndarray = np.load(path, mmap_mode="r")
+    except StoreError:
+        raise
     except OSError as error:
         raise unreadable(StoreError, path, error, REMAKE) from error
     except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array

@@ -191,6 +191,15 @@ def test_a_store_of_before_names_what_it_lacks(lost: str, film: StoredVideo) -> 
         _ = before.voice if lost == "voice.npy" else before.entropy
 
 
+@pytest.mark.parametrize("gone", ["sound.npy", "voice.npy", "a.entropy.npy"])
+def test_a_stored_array_that_is_gone_is_made_again_by_prepare(gone: str, tmp_path: Path) -> None:
+    root = prepared_in(tmp_path)
+    (root / "store/recordings/a" / gone).unlink()
+    (video,) = open_store(root / "store", EXPR).split("train")
+    with pytest.raises(StoreError, match=rf"{gone}: cannot be read .* Delete its folder and run `prepare` again"):
+        _ = video.audio, video.voice, video.entropy
+
+
 def test_prepare_completes_a_store_of_before_and_keeps_what_runs_know(tmp_path: Path) -> None:
     root = prepared_in(tmp_path)
     manifest = json.loads((root / "store" / MANIFEST).read_bytes())
