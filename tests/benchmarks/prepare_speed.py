@@ -43,7 +43,7 @@ from abaw_expr.data.media.logmel import log_mel
 from abaw_expr.data.media.voice import voice_probabilities
 from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
-from abaw_expr.data.store.store import RECORDINGS, StoredVideo
+from abaw_expr.data.store.store import RECORDINGS, StoredVideo, read_recording
 from abaw_expr.files import file_digest
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
@@ -71,7 +71,7 @@ def photograph() -> bytes:
 
 def pack_ours(folder: Path, short_video: Path, out: Path) -> None:
     """All that preparing a recording is, but for film and sound, which it has next to none of."""
-    video = Video(folder.name, {EXPR: Annotation("test")}, (folder,))
+    video = Video(folder.name, {EXPR: Annotation("train", np.zeros(FRAMES, np.int8))}, (folder,))
     prepare_recording(Recording(folder.name, short_video, (video,)), out / folder.name)
 
 
@@ -101,6 +101,7 @@ def race_packing(folders: Sequence[Path], short_video: Path, out: Path) -> Race:
         for folder in folders:
             shutil.rmtree(out / folder.name, ignore_errors=True)
             pack_ours(folder, short_video, out)
+            assert read_recording(out / folder.name)["videos"][folder.name]["crops"] == FRAMES
 
     return race(theirs, ours, TURNS, time.process_time)
 
