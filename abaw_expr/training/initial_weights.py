@@ -3,13 +3,14 @@
 Shapes: weights have the shapes of the parameters and buffers of their network.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from abaw_expr.errors import RunError, shorten
+from abaw_expr.errors import RunError
+from abaw_expr.models.encoders.weights import fit, key_map, read_tensors
 from abaw_expr.models.network import Network, build_network
 from abaw_expr.settings import Settings
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_tensors
@@ -19,32 +20,16 @@ Weights = Mapping[str, Tensor]
 
 
 def load_weights_files(network: Network, settings: Settings) -> None:
-    """Loads the files of weights that the settings name into their encoders: dictionaries of their tensors by name.
+    """Loads the files of weights that the settings name into their encoders.
 
-    Raises RunError where a file cannot be read, or does not fit its encoder as a whole; the keys are named.
+    Raises RunError where a file cannot be read, would run code, or does not fit its encoder as a whole; the keys are
+    named.
     """
     branches = network.own_branches()
     for name, path in weights_files(settings).items():
         branch, stream = name.split(".")
         encoder = dict(zip(branches[branch].streams, branches[branch].own_streams(), strict=True))[stream].encoder
-        found, own = load_tensors(path), encoder.state_dict()
-        problems = [*_misfits(own, found)]
-        if problems:
-            expected = f"the {len(own)} tensors of {type(encoder).__name__}, each of its shape"
-            raise RunError(
-                f"does not fit the encoder of branches.{name}", path=path, found=shorten(problems, 6), expected=expected
-            )
-        encoder.load_state_dict(found)
-
-
-def _misfits(own: Mapping[str, Tensor], found: Mapping[str, Any]) -> Iterable[str]:
-    """What of a file's values does not fit an encoder's tensors, in words."""
-    yield from (f"{key} is missing" for key in own if key not in found)
-    yield from (f"{key} is unknown" for key in found if key not in own)
-    for key in own.keys() & found.keys():
-        there = found[key].shape if isinstance(found[key], Tensor) else type(found[key]).__name__
-        if there != own[key].shape:
-            yield f"{key} has {list(there) if isinstance(there, tuple) else there}, not {list(own[key].shape)}"
+        fit(encoder, read_tensors(path), path, [*map(key_map, encoder.keys)], f"branches.{name}")
 
 
 def keep_initial_weights(run: RunFolder, sources: Sequence[Path], settings: Settings) -> None:

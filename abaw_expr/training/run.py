@@ -18,6 +18,7 @@ from pydantic import BaseModel, FiniteFloat
 
 from abaw_expr.errors import RunError, shorten, unreadable
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
+from abaw_expr.models.encoders.weights_path import weights_path
 from abaw_expr.outputs.colours import FUSED
 from abaw_expr.settings import Settings
 from abaw_expr.settings_file import load_settings, save_settings
@@ -95,7 +96,7 @@ def weights_files(settings: Settings) -> dict[str, Path]:
         for name, branch in settings.branches.items()
         for one, stream in branch.streams_of(name).items()
     }
-    return {name: Path(stream.weights) for name, stream in streams.items() if stream.weights}
+    return {name: weights_path(stream.weights) for name, stream in streams.items() if stream.weights}
 
 
 class Summary(BaseModel):

@@ -205,7 +205,6 @@ def test_a_file_that_fits_in_part_is_refused_with_its_keys(corpus: Store, tmp_pa
         (whole | {"fc.bias": torch.zeros(3)}, "fc.bias is unknown"),
         (whole | {"join.0.0.weight": torch.zeros(2, 3)}, "join.0.0.weight has [2, 3], not [128, 192, 1, 1]"),
         (less | {"head": torch.zeros(1)}, "join.0.0.weight is missing, head is unknown"),
-        (whole | {"join.0.0.weight": "text"}, "join.0.0.weight has str, not [128, 192, 1, 1]"),
     )
     for number, (weights, found) in enumerate(cases):
         save_tensors(path, weights)
@@ -215,8 +214,11 @@ def test_a_file_that_fits_in_part_is_refused_with_its_keys(corpus: Store, tmp_pa
         assert error.value.expected == f"the {len(whole)} tensors of MCNN, each of its shape"
     with pytest.raises(RunError, match=r"none\.pt: cannot be read .*It is the weights of branches\.audio\.audio"):
         fit(corpus, tmp_path / "run", with_weights(AUDIO, tmp_path / "none.pt"))
+    save_tensors(path, whole | {"join.0.0.weight": "text"})
+    with pytest.raises(RunError, match=r"w\.pt: is no file of weights; found 'join\.0\.0\.weight'"):
+        fit(corpus, tmp_path / "other", with_weights(AUDIO, path))
     (tmp_path / "text.pt").write_text("weights")
-    with pytest.raises(RunError, match=r"text\.pt: is not a checkpoint"):
+    with pytest.raises(RunError, match=r"text\.pt: is no file of weights"):
         fit(corpus, tmp_path / "text", with_weights(AUDIO, tmp_path / "text.pt"))
 
 

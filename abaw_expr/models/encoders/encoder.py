@@ -28,6 +28,8 @@ class Encoder(nn.Module):
     """C x H x W of one view."""
     window: ClassVar[AudioWindow | None] = None
     """The stretch of audio around a frame that it reads; None for images."""
+    keys: ClassVar[tuple[str, ...]] = ()
+    """Names of the key maps of official files that can be its weights (`weights.key_map`)."""
     places: ClassVar[Mapping[str, int]] = {}
     """Channels of the feature maps that attention can be put on, by place, of which `forward` calls `attended`."""
 
@@ -56,6 +58,10 @@ class Encoder(nn.Module):
 
     def initialise(self) -> None:
         """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""
+
+    def stages(self) -> list[nn.Module]:
+        """Its parts from input to output, in which a frozen encoder is released; by default its children."""
+        return [*self.children()]
 
     def attention_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that get the learning rate of attention and heads."""
