@@ -56,7 +56,7 @@ class Format:
     read: Callable[[], object]
 
 
-STORED = ("sound.npy", "voice.npy", "a.entropy.npy", "a.parquet", "a.expr.parquet", "recording.json")
+STORED = ("sound.npy", "voice.npy", "waveform.npy", "a.entropy.npy", "a.parquet", "a.expr.parquet", "recording.json")
 """What a store holds against a digest: any change of it is told."""
 
 

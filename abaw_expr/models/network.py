@@ -68,9 +68,9 @@ class Network(nn.Module):
         return any(branch.key_frames for branch in self.own_branches().values())
 
     @property
-    def window(self) -> AudioWindow | None:
-        """The stretch of audio around a frame that it reads; None if it reads none."""
-        return next((encoder.window for encoder in self.encoders() if encoder.window is not None), None)
+    def windows(self) -> dict[str, AudioWindow]:
+        """The window of audio that it reads for a frame, by the modalities that have one."""
+        return {encoder.modality: encoder.window for encoder in self.encoders() if encoder.window is not None}
 
     def compile_encoders(self) -> None:
         """Compiles the encoders at their first call; the heads are too small to gain from it.
@@ -97,10 +97,12 @@ def build_network(settings: Settings) -> Network:
         ) from error
     for encoder in network.encoders():
         encoder.initialise()
-    windows = {encoder.window for encoder in network.encoders()} - {None}
-    if len(windows) > 1:
-        found = ", ".join(f"{window.steps} steps" for window in windows if window is not None)
-        raise SettingsError("the encoders of audio read different windows", found=found, expected="one length")
+    for modality, window in network.windows.items():
+        others = {one.window for one in network.encoders() if one.modality == modality} - {window, None}
+        if others:
+            found = ", ".join(f"{one.steps * one.hop} samples" for one in (window, *others) if one is not None)
+            remedy = "Embed one of them first (`embed`), and train on its embeddings."
+            raise SettingsError("the encoders of audio read different windows", found=found, remedy=remedy)
     # Convolutions use the memory format of their weights; channels last is faster on CPU and GPU.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -65,8 +65,8 @@ def reader(
     augment: Augment | None = None,
 ) -> Windows:
     """The data set of the samples that a network reads; `cut` divides the audio, if it reads any."""
-    chunks = None if network.window is None else cut(data, network.window)
-    return Windows(index, modalities(network.reads, data, chunks), augment, network.key_frames)
+    cuts = {name: cut(data, window) for name, window in network.windows.items()}
+    return Windows(index, modalities(network.reads, data, cuts), augment, network.key_frames)
 
 
 Numbers = dict[str, np.ndarray]

@@ -171,8 +171,8 @@ class Training:
     def _windows(self) -> Windows:
         """The training samples."""
         settings, network = self._settings, self._network
-        if network.window is not None:
-            check_masks(settings.augment, network.window.steps)
+        if "audio" in network.windows:
+            check_masks(settings.augment, network.windows["audio"].steps)
         return reader(network, self._training.frame_index, settings.data, cut_for_training, self._augment)
 
     @property

@@ -91,7 +91,7 @@ class Prediction:
     def run_alone(self) -> np.ndarray:
         """The same, every frame by itself with the sound around its window, as the network was trained."""
         cut = merged_windows(AUDIO_WINDOW, 0.0, AUDIO_WINDOW.context)
-        windows = Windows(self._index, modalities(["audio"], self._settings.data, cut))
+        windows = Windows(self._index, modalities(["audio"], self._settings.data, {"audio": cut}))
         batches = split_batches(Samples(self.indices, group=np.arange(len(self.indices))), 64)
         with torch.inference_mode(), self._fabric.autocast():
             log_p = [

@@ -73,7 +73,7 @@ def read_folder(root: Path) -> Callable[[], int]:
 
 def read_store(index: FrameIndex, indices: np.ndarray) -> Callable[[], int]:
     """Ours: one pass over the store; how many pictures came."""
-    windows = Windows(index, modalities(["visual"], SETTINGS.data, None), Augment(SETTINGS.augment))
+    windows = Windows(index, modalities(["visual"], SETTINGS.data, {}), Augment(SETTINGS.augment))
     rng, cpu = np.random.default_rng(0), torch.device("cpu")
 
     def read() -> int:

@@ -71,7 +71,7 @@ class Tree:
         """A batch on the device, augmented."""
         from abaw_expr.data.batches.windows import modalities
 
-        read = modalities(["audio", "visual"], settings.data, cut)
+        read = modalities(["audio", "visual"], settings.data, {"audio": cut})
         windows = Windows(frames.frame_index, read, Augment(settings.augment))
         return windows.on(device, windows[samples])
 

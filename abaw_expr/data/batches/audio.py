@@ -1,42 +1,60 @@
-"""The modality audio: log-mel windows around frames.
+"""The modalities of sound: windows of log-mel, or of samples, around frames.
 
 Neighbouring frames share almost all of their audio window, so a batch holds audio in chunks that cover several windows.
 
-Shapes: b samples, k of them with audio, g chunks of t steps and m mel bands.
+Shapes: b samples, k of them with audio, g chunks of t steps and m mel bands, or of w samples of sound.
 """
+
+from abc import abstractmethod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from abaw_expr.data.batches.audio_chunks import SEGMENT, Cut
+from abaw_expr.data.batches.audio_chunks import Cut
 from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.modality import Modality, Part
 from abaw_expr.data.media.logmel import MEL_BANDS
+from abaw_expr.data.media.waveform import to_float
 from abaw_expr.data.store.store import StoredVideo
 
 _LEAST_STD = 0.1
 """Least standard deviation by which a mel band is divided, so that a silent recording stays finite."""
 
 
-class Audio(Modality):
-    """Chunks float32 [g, 1, t, m], standardised, and the window of each sample in them."""
+class Sound(Modality):
+    """Chunks of sound, and the window of each sample in them."""
 
     def __init__(self, cut: Cut) -> None:
         self._cut = cut
 
     def read(self, index: FrameIndex, samples: Samples, rows: np.ndarray, augment: Augment | None) -> Part:
         indices = samples.indices[rows]
-        video, start = index.video[indices], index.window_start(indices, self._cut.window.steps)
+        video, start = index.video[indices], self._cut.window.start(index.time[indices])
         cut = self._cut(video if samples.group is None else samples.group[rows], start)
         chunk_video = np.empty(len(cut.first), np.int64)
         chunk_video[cut.chunk] = video
-        audio = torch.zeros(len(chunk_video), 1, cut.steps, MEL_BANDS)
-        for chunk, i, first in zip(audio.numpy()[:, 0], chunk_video, cut.first, strict=True):
-            fill_audio(index.videos[i], int(first), chunk)
+        chunks = torch.zeros(len(chunk_video), 1, *self._shape(cut.steps))
+        for chunk, i, first in zip(chunks.numpy()[:, 0], chunk_video, cut.first, strict=True):
+            self._fill(index.videos[i], int(first), chunk)
         windows = torch.from_numpy(np.stack([cut.chunk, start - cut.first[cut.chunk]], axis=1))
-        return Part(audio, torch.from_numpy(rows), windows)
+        return Part(chunks, torch.from_numpy(rows), windows)
+
+    def segments(self, index: FrameIndex, indices: np.ndarray) -> np.ndarray:
+        return self._cut.window.start(index.time[indices]) // self._cut.window.segment
+
+    @abstractmethod
+    def _shape(self, steps: int) -> tuple[int, int]:
+        """The shape of a chunk of so many steps."""
+
+    @abstractmethod
+    def _fill(self, video: StoredVideo, first: int, out: np.ndarray) -> None:
+        """Fills a chunk of zeros, float32, with audio from step `first` on."""
+
+
+class Audio(Sound):
+    """Log-mel: chunks float32 [g, 1, t, m], standardised."""
 
     def on_device(self, part: Part, augment: Augment | None, noise: Tensor | None) -> Tensor:
         """Masks frequencies and time; a chunk by the random numbers of its first sample."""
@@ -47,8 +65,28 @@ class Audio(Modality):
         first = first.scatter_reduce_(0, part.windows[:, 0], part.rows, "amin", include_self=False)
         return augment.mask(part.x, noise[first])
 
-    def segments(self, index: FrameIndex, indices: np.ndarray) -> np.ndarray:
-        return index.window_start(indices, self._cut.window.steps) // SEGMENT
+    def _shape(self, steps: int) -> tuple[int, int]:
+        return steps, MEL_BANDS
+
+    def _fill(self, video: StoredVideo, first: int, out: np.ndarray) -> None:
+        fill_audio(video, first, out)
+
+
+class Waveform(Sound):
+    """Samples at 16 kHz in [-1, 1]: chunks float32 [g, 1, 1, w], for encoders with a front end of their own."""
+
+    def on_device(self, part: Part, augment: Augment | None, noise: Tensor | None) -> Tensor:
+        return part.x
+
+    def _shape(self, steps: int) -> tuple[int, int]:
+        return 1, steps * self._cut.window.hop
+
+    def _fill(self, video: StoredVideo, first: int, out: np.ndarray) -> None:
+        assert video.waveform is not None
+        begin = first * self._cut.window.hop
+        start, stop = max(begin, 0), min(begin + out.shape[1], len(video.waveform))
+        if start < stop:
+            to_float(video.waveform[start:stop], out[0, start - begin : stop - begin])
 
 
 def fill_audio(video: StoredVideo, first: int, out: np.ndarray) -> None:

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from abaw_expr.data.media.logmel import step_at
+from abaw_expr.data.media.decode import SAMPLE_RATE
+from abaw_expr.data.media.logmel import HOP
 from abaw_expr.settings import DataSettings
 
-SEGMENT = 1024
-"""Steps (16.4 s) from one chunk of a recording to the next at prediction."""
+_SEGMENT = 262_144
+"""Samples (16.4 s) from one chunk of a recording to the next at prediction."""
 _LEAST_STRIDE = 0.1
 """Seconds between frames that a chunk's length assumes where the stride is smaller, such as 0 for every frame."""
 
 
 @dataclass(frozen=True)
 class AudioWindow:
-    """The window of log-mel audio around a frame that an audio encoder reads, in log-mel steps. Encoders define it."""
+    """The window of audio that an encoder reads for a frame, in steps of its own. Encoders define it."""
 
     steps: int
     """Length of the window."""
@@ -30,6 +31,23 @@ class AudioWindow:
     """Steps per row of the encoder's feature map."""
     context: int
     """Steps beyond a window on which its rows of the feature map depend."""
+    hop: int = HOP
+    """Samples a step; by default a step of the store's log-mel."""
+    before: int | None = None
+    """Steps of it that come before the frame's time; None: half of them."""
+
+    def at(self, seconds: float | np.ndarray) -> np.ndarray:
+        """The step nearest to each time in seconds, int64 [...] for times [...]."""
+        return np.rint(np.asarray(seconds) / (self.hop / SAMPLE_RATE)).astype(np.int64)
+
+    def start(self, seconds: np.ndarray) -> np.ndarray:
+        """int64 [k]: the first step of the window of a frame at each time [k]; negative early in a recording."""
+        return self.at(seconds) - (self.steps // 2 if self.before is None else self.before)
+
+    @property
+    def segment(self) -> int:
+        """Steps from one chunk of a recording to the next at prediction."""
+        return _SEGMENT // self.hop
 
     def whole_rows(self, steps: int) -> int:
         """Rounds steps up to a multiple of the stride."""
@@ -79,7 +97,7 @@ def merged_windows(window: AudioWindow, seconds: float, context: int = 0) -> Cut
 
     Each chunk has `context` steps more before its first window and after the last one that fits into it.
     """
-    longest = window.whole_rows(window.steps + int(step_at(seconds)))
+    longest = window.whole_rows(window.steps + int(window.at(seconds)))
 
     def divide(video: np.ndarray, start: np.ndarray) -> Chunks:
         first: list[int] = []
@@ -99,8 +117,8 @@ def segments(window: AudioWindow) -> Cut:
     """Chunks on a fixed grid over each recording, so that a window's features do not depend on the other windows."""
 
     def divide(video: np.ndarray, start: np.ndarray) -> Chunks:
-        keys, chunk = np.unique(np.stack([video, start // SEGMENT]), axis=1, return_inverse=True)
-        steps = SEGMENT + window.steps + 2 * window.context
-        return Chunks(keys[1] * SEGMENT - window.context, chunk.ravel(), steps)
+        keys, chunk = np.unique(np.stack([video, start // window.segment]), axis=1, return_inverse=True)
+        steps = window.segment + window.steps + 2 * window.context
+        return Chunks(keys[1] * window.segment - window.context, chunk.ravel(), steps)
 
     return Cut(window, divide)

@@ -11,6 +11,7 @@ import numpy as np
 
 from abaw_expr.data.batches.augment import NOISE
 from abaw_expr.data.batches.key_frames import ACTIVITY
+from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.logmel import step_at
 from abaw_expr.data.store.store import StoredVideo
 from abaw_expr.tasks.statistics import is_annotated
@@ -50,7 +51,7 @@ class FrameIndex:
         self.row = np.concatenate([np.arange(len(v.frames), dtype=np.int32) for v in videos])
         self.time = np.concatenate([v.frames.time for v in videos])
         self.label = np.concatenate([v.frames.label for v in videos])
-        self.has = {name: np.concatenate([has(v) for v in videos]) for name, has in HAS.items()}
+        self.has = _Has(self.videos)
 
     @property
     def annotated(self) -> np.ndarray:
@@ -112,12 +113,18 @@ class FrameIndex:
         edge = np.round(strides)
         return np.where(np.abs(time - edge * seconds) <= _STAMP / 2 + 1e-9, edge, strides)
 
-    def window_start(self, indices: np.ndarray, steps: int) -> np.ndarray:
-        """int64 [k]: the first step of the window of `steps` log-mel steps around each frame, by indices [k].
 
-        It is negative early in a recording.
-        """
-        return step_at(self.time[indices]) - steps // 2
+class _Has(dict[str, np.ndarray]):
+    """Which frames have a modality, bool [n] by its name; looked up in the store when it is first asked for."""
+
+    def __init__(self, videos: Sequence[StoredVideo]) -> None:
+        super().__init__()
+        self._videos = videos
+
+    def __missing__(self, name: str) -> np.ndarray:
+        kind, _, which = name.partition(":")
+        self[name] = np.concatenate([HAS[kind](video, which) for video in self._videos])
+        return self[name]
 
 
 def draw_noise(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -125,16 +132,36 @@ def draw_noise(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.random((count, NOISE), np.float32)
 
 
-def _has_audio(video: StoredVideo) -> np.ndarray:
+def _has_audio(video: StoredVideo, which: str) -> np.ndarray:
     """bool [frames]: whether the recording's audio lasts to the frame's time."""
     steps = 0 if video.audio is None else len(video.audio)
     return step_at(video.frames.time) < steps
 
 
-def _has_crop(video: StoredVideo) -> np.ndarray:
+def _has_waveform(video: StoredVideo, which: str) -> np.ndarray:
+    """bool [frames]: the same of its samples."""
+    samples = 0 if video.waveform is None else len(video.waveform)
+    return np.rint(video.frames.time * SAMPLE_RATE) < samples
+
+
+def _has_crop(video: StoredVideo, which: str) -> np.ndarray:
     """bool [frames]: whether the frame has a face crop."""
     return video.frames.has_crop
 
 
-HAS: dict[str, Callable[[StoredVideo], np.ndarray]] = {"audio": _has_audio, "visual": _has_crop}
-"""Which frames of a video have a modality, bool [frames]; a new modality is entered here and in `MODALITIES`."""
+def _has_embedding(video: StoredVideo, which: str) -> np.ndarray:
+    """bool [frames]: whether the frame has an embedding of that name."""
+    has = np.zeros(len(video.frames), bool)
+    rows = video.embedding(which)
+    has[: len(rows)] = ~np.isnan(rows[:, 0])
+    return has
+
+
+HAS: dict[str, Callable[[StoredVideo, str], np.ndarray]] = {
+    "audio": _has_audio,
+    "visual": _has_crop,
+    "waveform": _has_waveform,
+    "embedding": _has_embedding,
+}
+"""Which frames of a video have a modality, bool [frames]; a new modality is entered here and in `MODALITIES`. Of one
+that there are several of, such as `embedding:faces`, the second argument is what is behind the colon."""

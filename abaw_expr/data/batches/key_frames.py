@@ -49,7 +49,11 @@ def changes(entropy: np.ndarray) -> np.ndarray:
     return change
 
 
-ACTIVITY: dict[str, Callable[[StoredVideo], np.ndarray]] = {"audio": voice_activity, "visual": entropy_change}
+ACTIVITY: dict[str, Callable[[StoredVideo], np.ndarray]] = {
+    "audio": voice_activity,
+    "waveform": voice_activity,
+    "visual": entropy_change,
+}
 """The activity of a modality around each frame of a video, float32 [T] in [0, 1]; a modality without one always has
 1."""
 

@@ -12,24 +12,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from abaw_expr.data.batches.audio import Audio
+from abaw_expr.data.batches.audio import Audio, Waveform
 from abaw_expr.data.batches.audio_chunks import Cut
 from abaw_expr.data.batches.augment import Augment
+from abaw_expr.data.batches.embedding import Embedding
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.modality import Modality, Part
 from abaw_expr.data.batches.visual import Visual
 from abaw_expr.settings import DataSettings
 
-MODALITIES: dict[str, Callable[[DataSettings, Cut | None], Modality]] = {
-    "audio": lambda data, cut: Audio(_given(cut)),
-    "visual": lambda data, cut: Visual(data),
+Cuts = Mapping[str, Cut]
+"""How audio is divided into chunks, by the name of a modality that reads it in windows."""
+MODALITIES: dict[str, Callable[[str, DataSettings, Cuts], Modality]] = {
+    "audio": lambda name, data, cuts: Audio(cuts[name]),
+    "visual": lambda name, data, cuts: Visual(data),
+    "waveform": lambda name, data, cuts: Waveform(cuts[name]),
+    "embedding": lambda name, data, cuts: Embedding(name.partition(":")[2]),
 }
-"""The registry of modalities by name; a new one is entered here and in `HAS`."""
+"""The registry of modalities by name, as far as the colon; a new one is entered here and in `HAS`."""
 
 
-def modalities(names: Sequence[str], data: DataSettings, cut: Cut | None) -> dict[str, Modality]:
-    """The modalities that a network reads; `cut` divides audio into chunks, None for a network that reads none."""
-    return {name: MODALITIES[name](data, cut) for name in names}
+def modalities(names: Sequence[str], data: DataSettings, cuts: Cuts) -> dict[str, Modality]:
+    """The modalities that a network reads."""
+    return {name: MODALITIES[name.partition(":")[0]](name, data, cuts) for name in names}
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,3 @@ class Windows(Dataset):
         """int64 [k], the stretch of its recording that each frame is read from at prediction; None: each by itself."""
         found = (modality.segments(self._frame_index, indices) for modality in self._modalities.values())
         return next((segments for segments in found if segments is not None), None)
-
-
-def _given(cut: Cut | None) -> Cut:
-    assert cut is not None, "a network that reads audio says its window"
-    return cut

@@ -16,6 +16,7 @@ from typing import Any
 
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.reader import Recording, Release, Video, read_release
+from abaw_expr.data.store.embeddings import EMBEDDINGS
 from abaw_expr.data.store.recording import prepare_recording
 from abaw_expr.data.store.store import (
     MANIFEST,
@@ -113,7 +114,7 @@ def _check_store(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise StoreError("is not a folder", path=root, expected="a new folder, or a store to continue")
     names = {entry.name for entry in root.iterdir()} if root.exists() else set()
-    strangers = sorted(name for name in names - {MANIFEST, REPORT, RECORDINGS} if not is_passing(name))
+    strangers = sorted(name for name in names - {MANIFEST, REPORT, RECORDINGS, EMBEDDINGS} if not is_passing(name))
     if strangers:
         remedy = "Name a new folder, or a store to continue."
         raise StoreError("is not a store", path=root, found=shorten(strangers), remedy=remedy)

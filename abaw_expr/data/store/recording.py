@@ -18,6 +18,7 @@ from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.entropy import Entropies
 from abaw_expr.data.media.sources import MediaSource, fingerprint_media, media_type, read_faces, read_source
 from abaw_expr.data.media.voice import voice_probabilities
+from abaw_expr.data.media.waveform import to_int16
 from abaw_expr.data.problems import READ_RIGHT, Problem
 from abaw_expr.data.release.crops import CropReport, Crops, crop_problems, is_usable, list_crops, read_crops
 from abaw_expr.data.release.frame_times import seconds_of
@@ -27,6 +28,7 @@ from abaw_expr.data.store.store import (
     RECORDING_FILE,
     STORE_FORMAT,
     VOICE_FILE,
+    WAVEFORM_FILE,
     check_replaceable_recording,
     entropy_file,
     pack,
@@ -39,7 +41,7 @@ from abaw_expr.version import VERSION
 
 _LINES_OFF = range(-1, 3)
 """Label lines minus frames of the video, as they occur everywhere in the real release."""
-_READING = 4
+_READING = 5
 """Increased when the same files are read differently: recordings prepared before are then prepared again."""
 _MOST_BEYOND = 1_000
 """Frames by which crop numbers may exceed twice a video's label lines or frames; larger numbers name no frame."""
@@ -119,6 +121,7 @@ def _write_audio(name: str, read: MediaSource, folder: Path, problems: list[Prob
         return None
     voice = voice_probabilities(audio.samples)
     np.save(folder / VOICE_FILE, voice)
+    np.save(folder / WAVEFORM_FILE, to_int16(audio.samples))
     check = check_audio(audio.samples, voice)
     problems += audio_check_problems(name, check)
     mel = log_mel(audio.samples)

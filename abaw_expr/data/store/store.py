@@ -2,10 +2,12 @@
 
 manifest.json                       written last: its presence means complete; the challenges with the digest of each
 report.json                         the integrity report
+embeddings/<name>/                  rows of every frame that an encoder made once (`embeddings`)
 recordings/<recording>/
     recording.json                  content, origin and digests of the other files
     sound.npy                       log-mel float16 [steps, 64], time 0 = first frame (missing: no audio)
     voice.npy                       probability of a voice float16 [v], step j: 32 j to 32 j + 32 ms (missing: no audio)
+    waveform.npy                    samples at 16 kHz, mono, int16 [n], sample 0 at the first frame (missing: no audio)
     <video>.tar                     the crops' JPEG files as released, under the organisers' names
     <video>.entropy.npy             entropy of its crops float32 [e], of one in each 0.4 s, NaN where there is none
     <video>.parquet                 a row a frame: frame, time, offset and size of its crop in the tar
@@ -35,6 +37,7 @@ from abaw_expr.data.labels import Labels, no_labels
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.release.frame_times import seconds_of
 from abaw_expr.data.store.arrays import read_array
+from abaw_expr.data.store.embeddings import read_rows
 from abaw_expr.data.store.schema import ManifestEntry, RecordingEntry
 from abaw_expr.data.store.tables import (
     REMAKE,
@@ -54,6 +57,7 @@ RECORDINGS = "recordings"
 RECORDING_FILE = "recording.json"
 AUDIO_FILE = "sound.npy"
 VOICE_FILE = "voice.npy"
+WAVEFORM_FILE = "waveform.npy"
 _ENTROPY = ".entropy.npy"
 """Ending of the file of a video's entropy."""
 MAPPED_BYTES = 2**30
@@ -146,7 +150,7 @@ class StoredVideo:
         """
         if self.audio_mean is None:
             return None
-        return self._activity(VOICE_FILE, np.float16)
+        return self._added(VOICE_FILE, np.float16)
 
     @cached_property
     def entropy(self) -> np.ndarray | None:
@@ -156,13 +160,32 @@ class StoredVideo:
         """
         if not self.frames.has_crop.any():
             return None
-        return self._activity(entropy_file(self.name), np.float32)
+        return self._added(entropy_file(self.name), np.float32)
 
-    def _activity(self, name: str, dtype: type) -> np.ndarray:
+    @cached_property
+    def waveform(self) -> np.ndarray | None:
+        """Its samples at 16 kHz, int16 [n], mapped from disk; None without audio. Raises StoreError as `voice` does."""
+        return None if self.audio_mean is None else self._added(WAVEFORM_FILE, np.int16)
+
+    def embedding(self, name: str) -> np.ndarray:
+        """Its embeddings of that name, float16 [t, D], mapped from disk; rows of NaN, and later frames, have none.
+
+        Raises StoreError where there are none, or they are damaged.
+        """
+        if name not in self._embeddings:
+            self._embeddings[name] = read_rows(self.folder, self.name, name)
+        return self._embeddings[name]
+
+    @cached_property
+    def _embeddings(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _added(self, name: str, dtype: type) -> np.ndarray:
+        """An array that earlier stores do not have."""
         path = self.folder / name
         if name not in self.files and not path.exists():
             remedy = "Run `prepare` again: it adds it, and keeps the digests that runs know."
-            raise StoreError("was not made: the store is from before key-frame weights", path=path, remedy=remedy)
+            raise StoreError("was not made: the store is of an earlier version", path=path, remedy=remedy)
         return read_array(path, self.files.get(name), dtype)
 
     @cached_property
@@ -361,7 +384,9 @@ def check_replaceable_recording(folder: Path) -> None:
         made = {RECORDING_FILE, *read_recording(folder)["files"]} if names else names
     except StoreError:
         made = {
-            name for name in names if name in (AUDIO_FILE, VOICE_FILE) or name.endswith((".parquet", ".tar", _ENTROPY))
+            name
+            for name in names
+            if name in (AUDIO_FILE, VOICE_FILE, WAVEFORM_FILE) or name.endswith((".parquet", ".tar", _ENTROPY))
         } | {RECORDING_FILE}
     if names and (RECORDING_FILE not in names or names - made):
         found = shorten(sorted(names - made)) or f"no {RECORDING_FILE}"

@@ -20,6 +20,7 @@ from abaw_expr.data.store.store import (
     RECORDING_FILE,
     RECORDINGS,
     VOICE_FILE,
+    WAVEFORM_FILE,
     StoredVideo,
     agrees,
     entropy_file,
@@ -120,8 +121,12 @@ def _damaged_labels(folder: Path, video: str, counts: dict[str, Any]) -> Iterato
 def _damaged_audio(folder: Path, seconds: float) -> Iterator[str]:
     samples = round(seconds * SAMPLE_RATE)
     yield from _other_array(folder / AUDIO_FILE, (1 + samples // HOP, MEL_BANDS), np.float16)
-    if (folder / VOICE_FILE).exists():  # stores of before have none
-        yield from _other_array(folder / VOICE_FILE, (-(-samples // VOICE_SAMPLES),), np.float16)
+    for name, length, dtype in (
+        (VOICE_FILE, -(-samples // VOICE_SAMPLES), np.float16),
+        (WAVEFORM_FILE, samples, np.int16),
+    ):
+        if (folder / name).exists():  # stores of before have none
+            yield from _other_array(folder / name, (length,), dtype)
 
 
 def _damaged_entropy(path: Path, time: np.ndarray) -> Iterator[str]:

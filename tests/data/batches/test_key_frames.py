@@ -206,7 +206,7 @@ def test_prepare_completes_a_store_of_before_and_keeps_what_runs_know(tmp_path: 
     whole = contents(root / "store")
     for folder in (root / "store/recordings").iterdir():
         entry = json.loads((folder / "recording.json").read_bytes())
-        for path in [folder / "voice.npy", *folder.glob("*.entropy.npy")]:
+        for path in [folder / "voice.npy", folder / "waveform.npy", *folder.glob("*.entropy.npy")]:
             path.unlink()
             del entry["files"][path.name], entry["bytes"][path.name]
         (folder / "recording.json").write_text(json.dumps(entry | {"source": "of an earlier reading"}))

@@ -19,7 +19,6 @@ from PIL import Image
 
 from abaw_expr.data.batches.audio import fill_audio
 from abaw_expr.data.batches.audio_chunks import (
-    SEGMENT,
     Chunks,
     Cut,
     cut_for_prediction,
@@ -190,7 +189,7 @@ def audio_of(video: StoredVideo, first: int, steps: int = AUDIO_WINDOW.steps) ->
 def test_window_is_centred_on_its_time_and_zero_outside(tmp_path: Path, time: float) -> None:
     steps = 501  # 8 s
     index = FrameIndex([stored(tmp_path, [0, time], audio=ramp(steps) + 1)], EXPR)
-    (start,) = index.window_start(np.array([1]), AUDIO_WINDOW.steps)
+    (start,) = AUDIO_WINDOW.start(index.time[np.array([1])])
     window = audio_of(index.videos[0], start)
     centre = round(time / 0.016)
     expected = [step + 1 if 0 <= step < steps else 0 for step in range(centre - 92, centre + 92)]
@@ -225,7 +224,7 @@ def reading(
     names: Sequence[str] = ("audio", "visual"),
 ) -> Windows:
     """The samples of an index with these modalities."""
-    return Windows(index, modalities(names, data or DataSettings(), cut), augment)
+    return Windows(index, modalities(names, data or DataSettings(), {"audio": cut}), augment)
 
 
 STARTS = st.lists(st.tuples(st.integers(0, 3), st.integers(-92, 6000)), max_size=40)
@@ -289,7 +288,7 @@ def test_the_segment_of_a_window_does_not_depend_on_the_others(windows: list[tup
     video, start = arrays_of(windows)
     cut = SEGMENTS(video, start)
     check_chunks(cut, video, start, AUDIO_WINDOW.context)
-    assert len(cut.first) == len({(v, s // SEGMENT) for v, s in windows})
+    assert len(cut.first) == len({(v, s // AUDIO_WINDOW.segment) for v, s in windows})
     for i in range(len(start)):
         alone = SEGMENTS(video[i : i + 1], start[i : i + 1])
         assert alone.first[0] == cut.first[cut.chunk[i]]
@@ -311,14 +310,14 @@ def test_sequences_fraction_a_chunk_and_only_they_are_predicted_in_segments() ->
     assert cut_for_prediction(alone, AUDIO_WINDOW)(video, start).steps == AUDIO_WINDOW.steps
     assert (
         cut_for_prediction(together, AUDIO_WINDOW)(video, start).steps
-        == SEGMENT + AUDIO_WINDOW.steps + 2 * AUDIO_WINDOW.context
+        == AUDIO_WINDOW.segment + AUDIO_WINDOW.steps + 2 * AUDIO_WINDOW.context
     )
 
 
 @pytest.mark.slow
 def test_segments_give_the_features_of_one_pass_over_the_recording() -> None:
     """What the network computes of a window depends on nothing beyond the context of its segment."""
-    steps = 3 * SEGMENT
+    steps = 3 * AUDIO_WINDOW.segment
     audio = np.random.default_rng(0).normal(size=(steps, MEL_BANDS))
     times = 0.016 * np.array([0, 3, 500, 1010, 1023 + 92, 1024 + 92, 1700, 2100, steps - 1])
     index = FrameIndex([in_memory(times, audio)], EXPR)
@@ -351,7 +350,7 @@ def test_batches_of_prediction_never_cut_a_segment(videos: list[tuple[int, int]]
     assert np.concatenate([batch.indices for batch in batches]).tolist() == indices.tolist()
     assert all(batch.noise is None for batch in batches)
     keys = [
-        [(index.video[p], index.window_start(p, AUDIO_WINDOW.steps) // SEGMENT) for p in batch.indices]
+        [(index.video[p], AUDIO_WINDOW.start(index.time[p]) // AUDIO_WINDOW.segment) for p in batch.indices]
         for batch in batches
     ]
     for before, after in pairwise(keys):

@@ -132,7 +132,8 @@ def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[DatasetKind,
     store = opened(stores, layout)
     index = FrameIndex(store.videos, EXPR)
     assert len(index) == sum(map(len, layout.labels.values()))
-    assert {name for name, has in index.has.items() if has.any()} == set(layout.branches)
+    assert {name for name in ("audio", "visual") if index.has[name].any()} == set(layout.branches)
+    assert index.has["waveform"].tolist() == index.has["audio"].tolist()
     for place in np.flatnonzero(index.has["visual"]):
         assert index.videos[index.video[place]].jpeg(int(index.row[place]))
 

@@ -255,7 +255,7 @@ def test_crop_that_only_decoding_finds_broken_is_a_missing_one(tiny: Path, tmp_p
     run(tiny, tmp_path / "store")
     video = stored(tmp_path / "store", "a")
     assert video.jpeg(2) is not None
-    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), None))[Samples(np.arange(5))]
+    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), {}))[Samples(np.arange(5))]
     assert batch.present(["visual"]).tolist() == [True, True, False, False, False]
 
 
@@ -322,7 +322,7 @@ def test_crops_of_any_colour_and_size_are_learned_from(tiny: Path, tmp_path: Pat
         "crops in other colours": "2 are grey or CMYK: 00003.jpg, 00004.jpg",
     }
     video = stored(tmp_path / "store", "a")
-    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), None))[Samples(np.arange(10))]
+    batch = Windows(FrameIndex([video], EXPR), modalities(["visual"], DataSettings(), {}))[Samples(np.arange(10))]
     assert batch.present(["visual"]).tolist() == [True] * 5 + [False] * 5
     assert batch.inputs["visual"].shape == (5, 1, 3, 112, 112)
 
