@@ -6,7 +6,7 @@ S marks a value that the paper states, D our default where it is silent.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
@@ -113,9 +113,24 @@ class StreamSettings(_Strict):
     attention: str = ""
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
-    """File of weights that the encoder starts from; empty: drawn from the seed."""
+    """File of weights that the encoder starts from, package:NAME/FILE inside an installed package, or default, which
+    its library downloads; empty: drawn from the seed."""
+    embedding_width: int = 0
+    """Features of an embedding; 0: as many as the store has."""
+    unit_norm: bool = False
+    """Divide the encoder's features by their length."""
+    projection: int = 0
+    """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"
     """Temporal model behind it, over stretches of `data.sequence` frames: none, lstm or tcn."""
+
+    def __post_init__(self) -> None:
+        _require(self.projection >= 0, "branches.projection", self.projection, "a count, 0 or more")
+        _require(self.embedding_width >= 0, "branches.embedding-width", self.embedding_width, "a count, 0 or more")
+
+
+_PLAIN = StreamSettings("")
+"""A stream with nothing set."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,14 @@ class BranchSettings(_Strict):
     attention: str = ""
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
-    """File of weights that the encoder starts from; empty: drawn from the seed."""
+    """File of weights that the encoder starts from, package:NAME/FILE inside an installed package, or default, which
+    its library downloads; empty: drawn from the seed."""
+    embedding_width: int = 0
+    """Features of an embedding; 0: as many as the store has."""
+    unit_norm: bool = False
+    """Divide the encoder's features by their length."""
+    projection: int = 0
+    """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"
     """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
@@ -142,9 +164,9 @@ class BranchSettings(_Strict):
     def __post_init__(self) -> None:
         one = bool(self.encoder) != bool(self.streams)
         _require(one, "branches: a branch", self.encoder or "nothing", "an encoder or streams, one of the two")
-        _require(not (self.streams and self.weights), "branches.weights", self.weights, "the weights of each stream")
-        own = not (self.streams and self.attention)
-        _require(own, "branches.attention", self.attention, "the attention of each stream")
+        for name, value in vars(self.own_stream).items():
+            given = self.streams and name not in ("encoder", "temporal") and value != getattr(_PLAIN, name)
+            _require(not given, f"branches.{name.replace('_', '-')}", value, "that of each stream")
         _require(1 <= self.weight <= 5, "branches.weight", self.weight, "an integer from 1 to 5")
 
     @property
@@ -152,9 +174,15 @@ class BranchSettings(_Strict):
         """Whether it has a temporal model."""
         return any(temporal != "none" for temporal in (self.temporal, *(one.temporal for one in self.streams.values())))
 
+    @property
+    def own_stream(self) -> StreamSettings:
+        """The only stream; its temporal model is the branch's."""
+        named = [one.name for one in fields(StreamSettings) if one.name != "temporal"]
+        return StreamSettings(**{name: getattr(self, name) for name in named})
+
     def streams_of(self, name: str) -> dict[str, StreamSettings]:
         """The streams by name; the only one is called as the branch `name`, whose temporal model is the branch's."""
-        return self.streams or {name: StreamSettings(self.encoder, self.attention, self.weights)}
+        return self.streams or {name: self.own_stream}
 
 
 @dataclass(frozen=True)

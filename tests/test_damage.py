@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read_store(store: Path) -> object:
     videos = open_store(store, EXPR).videos
-    return [(video.frames.label.tolist(), video.audio, video.voice, video.entropy) for video in videos]
+    return [(video.frames.label.tolist(), video.audio, video.voice, video.waveform, video.entropy) for video in videos]
 
 
 def write_formats(store: Path, root: Path) -> dict[str, Format]:

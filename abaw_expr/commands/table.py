@@ -10,6 +10,7 @@ from abaw_expr.commands.compare import compare
 from abaw_expr.commands.convert import convert
 from abaw_expr.commands.demo import demo_command
 from abaw_expr.commands.describe import describe
+from abaw_expr.commands.embed import embed
 from abaw_expr.commands.faces import faces
 from abaw_expr.commands.importing import import_outputs
 from abaw_expr.commands.infer import infer
@@ -81,6 +82,9 @@ WAY = {
 }
 """The commands from a release to a checked submission, in the order of use."""
 MORE = {
+    "embed": Command(
+        "store and pretrained encoder -> embeddings in the store", _always(embed), "STORE --encoder NAME", STORE
+    ),
     "faces": Command(
         "finds, follows and aligns the faces of videos that have no crops",
         _always(faces),
@@ -181,7 +185,7 @@ Looking for
   cross-validation    the nested estimate of `tune`; training in folds: not yet
   EMA of weights      `train --optimiser.ema-decay`
   sweep               `penalties`; over other settings: not yet
-  embeddings          not yet; `import` takes outputs of any model
+  pretrained, CLIP    `embed`, or `weights` of a branch
   SLURM, torchrun     abaw_expr/training/README.md
   notebook, Python    abaw_expr/README.md
 

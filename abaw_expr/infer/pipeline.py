@@ -15,7 +15,7 @@ from abaw_expr.data.release.reader import Annotation, Recording, Video
 from abaw_expr.data.store.recording import prepare_recording
 from abaw_expr.data.store.store import Store, read_recording, stored_videos
 from abaw_expr.data.workers import OnProgress
-from abaw_expr.errors import VideoError
+from abaw_expr.errors import RunError, VideoError, shorten
 from abaw_expr.faces.extract import Faces, extract_faces
 from abaw_expr.files import atomic
 from abaw_expr.tasks.task import Task
@@ -122,9 +122,13 @@ def _check(prepared: dict[str, Any], video: Path, run: RunFolder) -> None:
     from abaw_expr.models.network import outline
 
     has = {"audio": prepared["sound"] is not None, "visual": any(v["crops"] for v in prepared["videos"].values())}
+    has["waveform"] = has["audio"]
     read = outline(run.load_settings()).reads
+    if embedded := [name for name in read if name not in has]:
+        remedy = "Prepare the video as a release, embed it, and predict."
+        raise RunError("reads embeddings, which a video has not", path=run.root, found=shorten(embedded), remedy=remedy)
     if not any(has[name] for name in read):
-        lacking = {"audio": "audio", "visual": "face"}
-        missing = " and no ".join(lacking[name] for name in read)
+        lacking = {"audio": "audio", "waveform": "audio", "visual": "face"}
+        missing = " and no ".join(dict.fromkeys(lacking[name] for name in read))
         remedy = "A face must be at least a tenth of the frame's shorter side high; audio must be a stream of the file."
         raise VideoError(f"has no {missing} to predict from", path=video, remedy=remedy)

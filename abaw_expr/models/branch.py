@@ -33,6 +33,10 @@ class Inputs:
         self.valid = valid
         """bool [B], false for what lies beyond the end of a video."""
 
+    def like(self, modality: str) -> Tensor:
+        """A tensor of the type and on the device of what is read of a modality."""
+        return self._inputs[modality]
+
     def rows(self, modality: str) -> Tensor:
         """int64 [k], the samples that have the modality."""
         return self._rows[modality]
@@ -65,22 +69,35 @@ class Inputs:
 
 def in_graph(module: nn.Module) -> Tensor:
     """A zero [] that gives all parameters a gradient of 0, where nothing else does: backward() fails without any."""
-    return 0 * torch.stack([parameter.sum() for parameter in module.parameters()]).sum()
+    parameters = [parameter.sum() for parameter in module.parameters()]
+    return 0 * torch.stack(parameters).sum() if parameters else torch.zeros(())
 
 
 class Stream(nn.Module):
     """An encoder over one modality, and a temporal model behind it."""
 
-    def __init__(self, encoder: Encoder, temporal: str, dropout: float) -> None:
+    def __init__(self, encoder: Encoder, settings: StreamSettings, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.temporal = build_temporal(temporal, encoder.width, dropout)
-        self.width = encoder.width if self.temporal is None else self.temporal.width
+        self._unit_norm = settings.unit_norm
+        self.projection = nn.Linear(encoder.width, settings.projection) if settings.projection else None
+        self._features = settings.projection or encoder.width
+        self.temporal = build_temporal(settings.temporal, self._features, dropout)
+        self.width = self._features if self.temporal is None else self.temporal.width
 
     def forward(self, batch: Inputs, sequence: int) -> Tensor:
         """Features [B, D] of all samples, the mean over views; 0 before the temporal model where a sample has none."""
-        features = self._nothing(batch) if self._absent(batch) else self._all(batch, batch.features(self.encoder))
+        if self._absent(batch):
+            features = self._nothing(batch, self._features)
+        else:
+            features = self._all(batch, self.features(batch))
         return over_time(self.temporal, features, batch.valid, sequence)
+
+    def features(self, batch: Inputs) -> Tensor:
+        """The features of the samples that have the modality, [k, V, D], before the temporal model."""
+        own = batch.features(self.encoder)
+        own = nn.functional.normalize(own, dim=-1) if self._unit_norm else own
+        return own if self.projection is None else self.projection(own)
 
     def maps(self, batch: Inputs) -> Tensor:
         """Feature maps [B, D, H, W] of all samples, the mean over views, 0 where a sample has none.
@@ -88,17 +105,18 @@ class Stream(nn.Module):
         They are [B, D, 1, 1] if no sample has any.
         """
         if self._absent(batch):
-            return self._nothing(batch)[..., None, None]
+            return self._nothing(batch, self.encoder.width)[..., None, None]
         return self._all(batch, batch.maps(self.encoder))
 
     def _absent(self, batch: Inputs) -> bool:
         return batch.nothing(self.encoder.modality)
 
-    def _nothing(self, batch: Inputs) -> Tensor:
-        """Zeros [B, D]."""
-        like = next(self.encoder.parameters())
-        features = torch.zeros(len(batch.valid), self.encoder.width, dtype=like.dtype, device=like.device)
-        return features + in_graph(self.encoder)
+    def _nothing(self, batch: Inputs, width: int) -> Tensor:
+        """Zeros [B, `width`]."""
+        parts = [self.encoder] if self.projection is None else [self.encoder, self.projection]
+        like = next((p for part in parts for p in part.parameters()), batch.like(self.encoder.modality))
+        features = torch.zeros(len(batch.valid), width, dtype=like.dtype, device=like.device)
+        return features + sum(in_graph(part).to(features) for part in parts)
 
     def _all(self, batch: Inputs, own: Tensor) -> Tensor:
         """The means over views of the samples that have the modality, [k, V, ...], among all, [B, ...]."""
@@ -127,7 +145,7 @@ class Branch(nn.Module):
         """The votes of a batch; a sample has one if it has the modality of any stream."""
         present = torch.stack([batch.present(modality) for modality in self.modalities]).any(0)
         if self.of_frames is not None:
-            return Votes(self._of_frames(self.of_frames, batch), present)
+            return Votes(self._votes_of_frames(self.of_frames, batch), present)
         x = over_time(self.temporal, self._joined(batch), batch.valid, self._sequence)
         return Votes(self._link.votes(self.head(x).unsqueeze(1)), present)
 
@@ -152,11 +170,11 @@ class Branch(nn.Module):
         return list(dict.fromkeys(stream.encoder.modality for stream in self.own_streams()))
 
     @property
-    def of_frames(self) -> Encoder | None:
-        """The encoder of a branch that has one stream and no temporal model; None of another."""
+    def of_frames(self) -> Stream | None:
+        """The stream of a branch that has one and no temporal model; None of another."""
         streams = self.own_streams()
         plain = len(streams) == 1 and streams[0].temporal is None and self.temporal is None
-        return streams[0].encoder if plain else None
+        return streams[0] if plain else None
 
     def _joined(self, batch: Inputs) -> Tensor:
         """The features [B, D] of the streams as one."""
@@ -171,15 +189,15 @@ class Branch(nn.Module):
             return self.join({name: stream.maps(batch) for name, stream in streams.items()}, weights)
         return self.join({name: stream(batch, self._sequence) for name, stream in streams.items()}, weights)
 
-    def _of_frames(self, encoder: Encoder, batch: Inputs) -> Tensor:
+    def _votes_of_frames(self, stream: Stream, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
         neutral = self._link.votes(self.linear.weight.new_zeros(len(batch.valid), 1, self.linear.out_features))
-        if batch.nothing(encoder.modality):
+        if batch.nothing(stream.encoder.modality):
             return neutral + in_graph(self)
-        features = batch.features(encoder)
+        features = stream.features(batch)
         logits = self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])  # [k, V, C]
         votes = self._link.votes(logits)
-        return neutral.to(votes.dtype).index_copy(0, batch.rows(encoder.modality), votes)
+        return neutral.to(votes.dtype).index_copy(0, batch.rows(stream.encoder.modality), votes)
 
 
 def over_time(temporal: Temporal | None, x: Tensor, valid: Tensor, sequence: int) -> Tensor:
@@ -207,6 +225,10 @@ def build_join(settings: BranchSettings, widths: Sequence[int], model: ModelSett
         remedy = "Set the temporal model of the branch, which is behind the join."
         found = f"temporal {settings.streams[over_time[0]].temporal} of {over_time[0]}"
         raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="none", remedy=remedy)
+    changed = [name for name, stream in settings.streams.items() if stream.projection or stream.unit_norm]
+    if join.of_maps and changed:
+        found = f"projection or unit-norm of {changed[0]}"
+        raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="neither of them")
     return join
 
 
@@ -219,4 +241,4 @@ def _check_key_frames(settings: BranchSettings, join: Join | None) -> None:
 
 
 def _stream(settings: StreamSettings, model: Settings) -> Stream:
-    return Stream(build_encoder(settings, model.model), settings.temporal, model.model.dropout)
+    return Stream(build_encoder(settings, model.model), settings, model.model.dropout)

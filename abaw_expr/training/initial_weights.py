@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from abaw_expr.errors import RunError
-from abaw_expr.models.encoders.weights import fit, key_map, read_tensors
+from abaw_expr.models.encoders.weights import read_tensors
 from abaw_expr.models.network import Network, build_network
 from abaw_expr.settings import Settings
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_tensors
@@ -25,11 +25,15 @@ def load_weights_files(network: Network, settings: Settings) -> None:
     Raises RunError where a file cannot be read, would run code, or does not fit its encoder as a whole; the keys are
     named.
     """
-    branches = network.own_branches()
-    for name, path in weights_files(settings).items():
-        branch, stream = name.split(".")
-        encoder = dict(zip(branches[branch].streams, branches[branch].own_streams(), strict=True))[stream].encoder
-        fit(encoder, read_tensors(path), path, [*map(key_map, encoder.keys)], f"branches.{name}")
+    files = weights_files(settings)
+    for name, branch in network.own_branches().items():
+        named = settings.branches[name].streams_of(name)
+        for (one, stream), own in zip(named.items(), branch.own_streams(), strict=True):
+            path = files.get(f"{name}.{one}")
+            if path is not None:
+                own.encoder.load(read_tensors(path), path, f"branches.{name}.{one}")
+            elif stream.weights:
+                own.encoder.download()
 
 
 def keep_initial_weights(run: RunFolder, sources: Sequence[Path], settings: Settings) -> None:

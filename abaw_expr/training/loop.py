@@ -35,6 +35,7 @@ from abaw_expr.settings import Settings
 from abaw_expr.tasks.names import frame_name, recording_of
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from abaw_expr.training.embeddings import embedding_digests, with_embedding_widths
 from abaw_expr.training.evaluation import (
     branch_numbers,
     build_fabric,
@@ -104,11 +105,12 @@ def train(
     """
     check_accelerator(settings)
     check_balance(settings)
+    settings = with_embedding_widths(settings, store)
     outline(settings)  # before anything is written: an encoder may be unknown
     settings = replace(settings, precision=native_precision(settings))
     with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
-            run.start(settings, store.digest, resume)
+            run.start(settings, store.digest, resume, embedding_digests(settings, store))
             if initial_weights:
                 keep_initial_weights(run, initial_weights, settings)
         training = Training(store, run, settings, stop, on_progress)

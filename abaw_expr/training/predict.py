@@ -22,6 +22,7 @@ from abaw_expr.settings import Settings
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint
+from abaw_expr.training.embeddings import check_embeddings
 from abaw_expr.training.evaluation import branch_numbers, build_fabric
 from abaw_expr.training.initial_weights import trained_weights
 from abaw_expr.training.run import RunFolder
@@ -100,6 +101,7 @@ def predict(
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
     run.check(settings, trained, path)
+    check_embeddings(settings, store, run.weights_digests())
     settings, task = replace(settings, compute=replace(settings.compute, accelerator=accelerator)), settings.task_of
     stride = stride_of(settings, stride)
     fabric = build_fabric(settings)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, FiniteFloat
 
 from abaw_expr.errors import RunError, shorten, unreadable
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
-from abaw_expr.models.encoders.weights_path import weights_path
+from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path
 from abaw_expr.outputs.colours import FUSED
 from abaw_expr.settings import Settings
 from abaw_expr.settings_file import load_settings, save_settings
@@ -90,13 +90,14 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
 
 
 def weights_files(settings: Settings) -> dict[str, Path]:
-    """The files of weights that encoders start from, by `branch.stream`."""
+    """The files of weights that encoders start from, by `branch.stream`; without those that a library downloads."""
     streams = {
         f"{name}.{one}": stream
         for name, branch in settings.branches.items()
         for one, stream in branch.streams_of(name).items()
     }
-    return {name: weights_path(stream.weights) for name, stream in streams.items() if stream.weights}
+    named = {name: stream.weights for name, stream in streams.items() if stream.weights not in ("", DEFAULT)}
+    return {name: weights_path(weights) for name, weights in named.items()}
 
 
 class Summary(BaseModel):
@@ -199,10 +200,11 @@ class RunFolder:
                 remedy="Put back the settings.yaml that it was trained with, or train again.",
             )
 
-    def start(self, settings: Settings, data: str, resume: bool) -> None:
+    def start(self, settings: Settings, data: str, resume: bool, embeddings: Mapping[str, str] | None = None) -> None:
         """Makes the folder, or checks that the run in it has these settings; a run without checkpoint is started again.
 
-        `data` is the store's digest. Raises RunError where the folder has a run and `resume` is false, where that run
+        `data` is the store's digest, `embeddings` are those of the embeddings in it that the settings read, by
+        `branch.stream`. Raises RunError where the folder has a run and `resume` is false, where that run
         has other settings or lacks its last checkpoint, and where the folder has other files.
         """
         if not self.last.exists():
@@ -210,7 +212,7 @@ class RunFolder:
             if not resume:
                 self.initial_weights.unlink(missing_ok=True)
             save_settings(settings, self.settings)
-            self._keep_weights_digests(settings)
+            self._keep_weights_digests(settings, embeddings or {})
             return
         if not resume:
             raise RunError(
@@ -219,11 +221,19 @@ class RunFolder:
                 remedy="Resume it with --resume, or name another folder.",
             )
         self.check_settings(settings)
+        for name, known in (embeddings or {}).items():
+            if known != self.weights_digests().get(name):
+                remedy = "Train a new run."
+                problem = f"was trained on other embeddings than the store has for branches.{name} now"
+                raise RunError(problem, path=self.root, remedy=remedy)
         clean(self.last.parent)
 
-    def _keep_weights_digests(self, settings: Settings) -> None:
-        """Writes the digests of the files of weights that the settings name. Raises RunError where one is missing."""
-        digests = {}
+    def _keep_weights_digests(self, settings: Settings, embeddings: Mapping[str, str]) -> None:
+        """Writes the digests of the files of weights that the settings name, and of embeddings.
+
+        Raises RunError where a file is missing.
+        """
+        digests = {**embeddings}
         for name, path in weights_files(settings).items():
             try:
                 digests[name] = file_digest(path)

@@ -4,12 +4,16 @@ Shapes: B samples, V views of a sample (images evenly spaced in time; audio has 
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
+from abaw_expr.errors import RunError
 from abaw_expr.models.encoders.attention import Attention
+from abaw_expr.models.encoders.weights import fit, key_map
 
 
 class Encoder(nn.Module):
@@ -20,7 +24,7 @@ class Encoder(nn.Module):
     by recording; what else a network wants (another side, mean and standard deviation) it makes of these.
     """
 
-    modality: ClassVar[str]
+    modality: str
     """What it reads: a name of `MODALITIES`."""
     width: int
     """Features of a sample, D."""
@@ -30,6 +34,8 @@ class Encoder(nn.Module):
     """The stretch of audio around a frame that it reads; None for images."""
     keys: ClassVar[tuple[str, ...]] = ()
     """Names of the key maps of official files that can be its weights (`weights.key_map`)."""
+    front_end: Mapping[str, object] = MappingProxyType({})
+    """What it makes of images or of sound before its first layer; embeddings say it."""
     places: ClassVar[Mapping[str, int]] = {}
     """Channels of the feature maps that attention can be put on, by place, of which `forward` calls `attended`."""
 
@@ -58,6 +64,15 @@ class Encoder(nn.Module):
 
     def initialise(self) -> None:
         """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""
+
+    def load(self, found: Mapping[str, Tensor], path: Path, what: str = "") -> None:
+        """Loads the tensors of a file as a whole; `what` names the setting. Raises RunError as `weights.fit`."""
+        fit(self, found, path, [*map(key_map, self.keys)], what)
+
+    def download(self) -> None:
+        """Loads the weights that its library downloads. Raises RunError where there are none, or no network is."""
+        remedy = "Name a file of weights."
+        raise RunError(f"the encoder {type(self).__name__} has no weights to download", remedy=remedy)
 
     def stages(self) -> list[nn.Module]:
         """Its parts from input to output, in which a frozen encoder is released; by default its children."""

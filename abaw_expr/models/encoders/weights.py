@@ -6,7 +6,7 @@ Shapes: tensors have the shapes of the parameters and buffers of their encoder.
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -85,6 +85,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return _tensors(values, path)
 
 
+def download(get: Callable[[], nn.Module], name: str) -> nn.Module:
+    """A network as its library gives it, with the weights that it downloads or has downloaded before.
+
+    Raises RunError where it cannot be had.
+    """
+    try:
+        return get()
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # libraries of downloads raise many types of error
+        remedy = "Name a file of weights, or try it where there is a network: the library keeps what it downloads."
+        found = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".split("\n")[0]
+        raise RunError(f"the default weights of {name} cannot be downloaded", found=found, remedy=remedy) from error
+
+
 def fit(
     encoder: nn.Module, found: Mapping[str, Tensor], path: Path, maps: Sequence[KeyMap] = (), what: str = ""
 ) -> None:
@@ -93,10 +108,7 @@ def fit(
     `what` names the setting. Raises RunError, with the keys, where a tensor is missing, unknown or of another shape.
     """
     own = encoder.state_dict()
-    namings = [KeyMap({}), *maps]
-    chosen = max(namings, key=lambda naming: len(found.keys() & {naming.official(key) for key in own}))
-    named = {chosen.official(key): key for key in own}
-    problems = [*_misfits({official: own[key] for official, key in named.items()}, found, chosen)]
+    problems, named = min((_fitted(own, found, naming) for naming in (KeyMap({}), *maps)), key=lambda one: len(one[0]))
     if problems:
         expected = f"the {len(own)} tensors of {type(encoder).__name__}, each of its shape"
         raise RunError(
@@ -106,6 +118,12 @@ def fit(
             expected=expected,
         )
     encoder.load_state_dict({key: found[official] for official, key in named.items()})
+
+
+def _fitted(own: Mapping[str, Tensor], found: Mapping[str, Tensor], naming: KeyMap) -> tuple[list[str], dict[str, str]]:
+    """What does not fit if a file has that naming, and our names by those of the file."""
+    named = {naming.official(key): key for key in own}
+    return [*_misfits({official: own[key] for official, key in named.items()}, found, naming)], named
 
 
 def _misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor], naming: KeyMap) -> Iterable[str]:
@@ -125,7 +143,10 @@ def _is_torch(data: bytes) -> bool:
 def _read_torch(data: bytes, path: Path) -> Any:
     if data.startswith(_ZIP):
         with ZipFile(io.BytesIO(data)) as file:  # torch does not compare the checksums
-            damaged = file.testzip()
+            damaged, scripted = file.testzip(), any(name.endswith("constants.pkl") for name in file.namelist())
+        if scripted:
+            remedy = "Save the state_dict of its network, or take the same weights as safetensors."
+            raise RunError("is a TorchScript archive, which is code", path=path, remedy=remedy)
         if damaged is not None:
             raise RunError("is damaged", path=path, found=damaged, remedy=_REMEDY)
     stubs = dict[str, type[_Stub]]()
