@@ -56,6 +56,10 @@ class Encoder(nn.Module):
         assert windows is None
         return self(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
+    def penalty(self) -> Tensor | None:
+        """A loss of its own that training adds, [], of the last forward pass; None where there is none."""
+        return None
+
     def initialise(self) -> None:
         """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""
 

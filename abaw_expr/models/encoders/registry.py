@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.attention import Attention
+from abaw_expr.models.encoders.ddamfn import DDAMFN
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mcnn import MCNN
@@ -14,6 +15,7 @@ from abaw_expr.settings import ModelSettings, StreamSettings, known_entry
 ENCODERS: dict[str, Callable[[ModelSettings], Encoder]] = {
     "mcnn": lambda settings: MCNN(),
     "rhcnn": lambda settings: RHCNN(settings.mixing_groups),
+    "ddamfn": lambda settings: DDAMFN(),
 }
 """A new encoder is added here."""
 ATTENTIONS: dict[str, Callable[[int, ModelSettings], Attention]] = {
