@@ -157,6 +157,8 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "augment.crop": [0, 0.05, 1.01],
     "augment.jitter": [-0.1, 1],
     "branches.weight": [0, 6],
+    "branches.embedding_width": [-1],
+    "branches.projection": [-1],
     "model.attention_groups": [0, 2, 8],
     "model.dilations": [[], [0, 1], [1, -1]],
     "model.mixing_groups": [0, 2],
@@ -183,7 +185,10 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 UNRANGED = {
     "task",
     "precision",
-    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "temporal", "streams", "join", "key_frames")),
+    *(
+        f"branches.{name}"
+        for name in ("encoder", "attention", "weights", "unit_norm", "temporal", "streams", "join", "key_frames")
+    ),
     "augment.flip",
     "model.attention",
     "model.attention_place",
@@ -236,7 +241,10 @@ TWO = {"face": {"encoder": "rhcnn"}, "scene": {"encoder": "rhcnn", "temporal": "
         ({"a": {"streams": {"x.y": {"encoder": "mcnn"}}}}, "the name cannot be used; found 'x.y'; expected letters"),
         ({"a": {}}, "a branch cannot be used; found 'nothing'; expected an encoder or streams, one of the two"),
         ({"a": {"encoder": "mcnn", "streams": TWO}}, "a branch cannot be used; found 'mcnn'; expected an encoder or"),
-        ({"a": {"weights": "w.pt", "streams": TWO}}, "branches.weights cannot be used; found 'w.pt'; expected the w"),
+        (
+            {"a": {"weights": "w.pt", "streams": TWO}},
+            "branches.weights cannot be used; found 'w.pt'; expected that of each",
+        ),
         ({"a": {"streams": TWO}}, "data.sequence cannot be used; found 1; expected 2 frames or more, for the temporal"),
         ({"a": {"encoder": "mcnn", "temporal": "lstm"}}, "data.sequence cannot be used; found 1; expected 2 frames"),
     ],
@@ -314,6 +322,7 @@ CHANGES: dict[str, Any] = {
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
     "branches.key_frames": True,
+    "branches.unit_norm": True,
     "model.attention": False,
     "model.attention_place": "middle",
     "model.attention_groups": 4,

@@ -46,7 +46,7 @@ def _by_encoder(branches: Mapping[str, Branch]) -> dict[str, Branch]:
 
 
 def _name(encoder: Encoder) -> str:
-    return type(encoder).__name__.lower()
+    return encoder.entry.rpartition(":")[2]
 
 
 def _layers(branch: Branch) -> list[dict[str, Any]]:
@@ -87,11 +87,16 @@ def _measured(layers: Mapping[str, nn.Module], whole: nn.Module, inputs: tuple[A
     """Rows of layers of a module, measured while it runs on the inputs of one sample."""
     outputs: dict[str, list[int]] = {}
     for name, layer in layers.items():
-        layer.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: list(output.shape)}))
+        layer.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: _shape(output)}))
     with FlopCounterMode(display=False) as counter:
         whole(*inputs)
     counts = counter.get_flop_counts()
     return [_row(name, layer, outputs[name][1:], _flops(counts, whole, layer) // 2) for name, layer in layers.items()]
+
+
+def _shape(output: torch.Tensor | tuple[torch.Tensor, ...]) -> list[int]:
+    """The shape of what a layer gives; of an LSTM without its state."""
+    return list(output.shape if isinstance(output, torch.Tensor) else output[0].shape)
 
 
 def _flops(counts: Mapping[str, Mapping[Any, int]], whole: nn.Module, layer: nn.Module) -> int:

@@ -41,6 +41,8 @@ from abaw_expr.settings import DataSettings
 from abaw_expr.tasks.task import EXPR, TASKS
 from abaw_expr.training.embedding_source import Source
 
+_IMAGES = 16
+"""Images in a pass of an encoder: more need more memory, and are slower on a CPU."""
 _DATA = DataSettings(sequence=2)
 """Neighbouring frames share a pass over their sound, with context around it."""
 
@@ -138,9 +140,12 @@ def _rows(
     windows = Windows(index, modalities([encoder.modality], _DATA, cuts))
     for raw in load(windows, split_segments(windows, index, indices), 0):
         part = windows.on(fabric.device, raw).parts[encoder.modality]
-        if len(part.rows):  # not all of them were damaged
-            rows = encoder.features(part.x, part.windows).mean(1)
-            yield raw.index[part.rows.cpu()].numpy(), rows.float().cpu().numpy()
+        known = raw.index[part.rows.cpu()].numpy()  # without those that are damaged
+        size = len(known) if part.windows is not None else _IMAGES
+        for start in range(0, len(known), max(size, 1)):
+            some = slice(start, start + size)
+            x = part.x[some] if part.windows is None else part.x
+            yield known[some], encoder.features(x, part.windows).mean(1).float().cpu().numpy()
 
 
 def _repeat(out: np.ndarray, time: np.ndarray, frames: np.ndarray, seen: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from abaw_expr.commands.main import main
 from abaw_expr.data.store.store import MANIFEST
+from abaw_expr.models.encoders.registry import ENCODERS
 from abaw_expr.outputs.table import read_outputs
 from abaw_expr.settings_file import load_settings
 from abaw_expr.tasks.task import VA
@@ -28,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (
             ("--branches.audio.encoder", "mcn"),
-            "the encoder is unknown; found mcn; expected mcnn or rhcnn. Did you mean mcnn?",
+            f"the encoder is unknown; found mcn; expected {' or '.join(ENCODERS)}. Did you mean mcnn?",
         ),
         (("--branches.audio.temporal", "lstn", "--data.sequence", "4"), "the temporal model is unknown; found lstn"),
         (("--branches.audio.temporal", "lstm"), "data.sequence cannot be used; found 1; expected 2 frames or more"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,12 @@ from tests.helpers.paths import ROOT
 
 LATE = "late fusion"
 SEQUENCE = 4
+QUICK = ("mcnn", "rhcnn")
+"""Encoders that take small inputs, and so are tested in every combination."""
+HUGE = ("vggish", "vgg-logmel")
+"""Encoders of 72 million parameters, which are not trained here."""
+LARGE = [name for name in ENCODERS if name not in (*QUICK, *HUGE)]
+"""Encoders that need inputs of their full size: tested alone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,15 @@ class Combination:
 
     def __str__(self) -> str:
         return f"{self.task}, {self.branches}, {self.temporal}"
+
+    @property
+    def views(self) -> dict[str, tuple[int, int, int]]:
+        """Shapes of one view, [C, H, W] by modality: small ones where the encoder takes them."""
+        if self.branches not in LARGE:
+            return {"audio": (1, 32, 32), "visual": (3, 32, 32)}
+        with torch.device("meta"):
+            encoder = ENCODERS[self.branches](ModelSettings())
+        return {encoder.modality: encoder.input_shape}
 
     def settings(self, precision: Literal["32-true", "64-true"] = "32-true") -> Settings:
         """Small and quick settings, without attention and dropout."""
@@ -65,23 +81,26 @@ class Combination:
         )
 
     def _branches(self) -> dict[str, BranchSettings]:
-        encoders = {name: BranchSettings(name, temporal=self.temporal) for name in ENCODERS}
-        if self.branches == LATE:
-            return encoders
         if self.branches in JOINS:
-            streams = {name: StreamSettings(name) for name in ENCODERS}
+            streams = {name: StreamSettings(name) for name in QUICK}
             return {"joint": BranchSettings(streams=streams, join=self.branches, temporal=self.temporal)}
-        return {self.branches: encoders[self.branches]}
+        names = QUICK if self.branches == LATE else [self.branches]
+        return {name: BranchSettings(name, temporal=self.temporal) for name in names}
 
 
 def combinations() -> list[Combination]:
-    """All of them."""
+    """All of them, but for large encoders."""
     return [
         Combination(task, branches, temporal)
-        for branches in (*ENCODERS, LATE, *JOINS)
+        for branches in (*QUICK, LATE, *JOINS)
         for temporal in (NO_TEMPORAL, *TEMPORALS)
         for task in TASKS
     ]
+
+
+def large() -> list[Combination]:
+    """Each large encoder alone, without a temporal model, with one of the tasks in turn."""
+    return [Combination(task, name, NO_TEMPORAL) for name, task in zip(LARGE, cycle(TASKS), strict=False)]
 
 
 def some() -> list[Combination]:

@@ -1,5 +1,6 @@
 """What is asked of every encoder, over the registry: another encoder is tested by being in it."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Literal
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from abaw_expr.errors import SettingsError
+from abaw_expr.models.describe import describe
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mecs import MECS
@@ -23,6 +25,16 @@ from tests.helpers.networks import PLAIN, batch, encoder, everywhere, network, p
 LOSS = build_objective(Settings(), [1 / 8] * 8)
 
 
+def takes_attention(name: str) -> bool:
+    """Whether attention can be put on an encoder of the registry."""
+    with torch.device("meta"):
+        return bool(ENCODERS[name](PLAIN.model).places)
+
+
+ATTENDED = [*filter(takes_attention, ENCODERS)]
+NOT_ATTENDED = [name for name in ENCODERS if name not in ATTENDED]
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("views", [1, 2])
 def test_features_of_full_size(name: str, views: int) -> None:
@@ -30,9 +42,36 @@ def test_features_of_full_size(name: str, views: int) -> None:
     assert net.features(torch.randn(2, views, *net.input_shape)).shape == (2, views, net.width)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_stages_are_all_of_it_once(name: str) -> None:
+    net = encoder(name, attention=NO_ATTENTION)
+    own = [id(p) for stage in net.stages() for p in stage.parameters()]
+    assert len(own) == len({*own})
+    assert {*own} == {id(p) for p in net.parameters()}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_copy_after_a_training_pass_has_its_weights(name: str) -> None:
+    """As the EMA copies a network."""
+    net = encoder(name)
+    net.features(torch.randn(2, 1, *net.input_shape))
+    twin = copy.deepcopy(net)
+    assert twin.state_dict().keys() == net.state_dict().keys()
+    assert all(tensor.equal(net.state_dict()[key]) for key, tensor in twin.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_is_described(name: str) -> None:
+    described = describe(Settings(branches={"one": BranchSettings(name)}))
+    (total,) = described["parameters"].values()
+    assert total == parameters(build_network(Settings(branches={"one": BranchSettings(name)})))
+    assert sum(row["parameters"] for row in described["layers"][name]) == total
+    assert all(row["multiply_adds"] for row in described["layers"][name])
+
+
 @pytest.mark.parametrize("place", ["last", "middle"])
 @pytest.mark.parametrize("attention", [*ATTENTIONS, NO_ATTENTION])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ATTENDED)
 def test_every_attention_is_where_it_is_wanted(name: str, attention: str, place: Literal["last", "middle"]) -> None:
     model = replace(PLAIN.model, attention_place=place)
     net, plain = encoder(name, model, attention), encoder(name, model, NO_ATTENTION)
@@ -46,6 +85,13 @@ def test_every_attention_is_where_it_is_wanted(name: str, attention: str, place:
     assert sum(p.numel() for p in own) == parameters(ATTENTIONS[attention](net.places[at], model))
     net.features(torch.randn(2, 1, *net.input_shape)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", NOT_ATTENDED)
+def test_an_encoder_that_takes_no_attention_has_none(name: str) -> None:
+    assert not [*encoder(name, ModelSettings(attention=True)).attention_parameters()]
+    with pytest.raises(SettingsError, match=f"the encoder {name} takes no attention; found 'gcsa'"):
+        encoder(name, attention="gcsa")
 
 
 def test_an_attention_may_differ_from_branch_to_branch() -> None:

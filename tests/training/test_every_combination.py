@@ -21,16 +21,16 @@ from tests.helpers.combinations import (
     check_processes,
     check_resume,
     combinations,
+    large,
     made_up_target,
     some,
 )
 
 SAMPLES = 2 * SEQUENCE
-SMALL = {"audio": (1, 32, 32), "visual": (3, 32, 32)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", combinations(), ids=str)
+@pytest.mark.parametrize("one", [*combinations(), *large()], ids=str)
 def test_it_overfits_one_batch_and_gradients_reach_every_parameter(one: Combination) -> None:
     settings = one.settings()
     torch.manual_seed(0)
@@ -38,9 +38,9 @@ def test_it_overfits_one_batch_and_gradients_reach_every_parameter(one: Combinat
     target, fractions = made_up_target(settings.task_of, SAMPLES)
     objective = build_objective(settings, fractions)
     # The last frame lies beyond the end of its video, and the last but one has no image.
-    rows = {"audio": torch.arange(SAMPLES - 1), "visual": torch.arange(SAMPLES - 2)}
+    rows = {name: torch.arange(SAMPLES - (2 if name == "visual" else 1)) for name in one.views}
     generator = torch.Generator().manual_seed(2)
-    inputs = {name: torch.randn(len(own), 1, *SMALL[name], generator=generator) for name, own in rows.items()}
+    inputs = {name: torch.randn(len(own), 1, *one.views[name], generator=generator) for name, own in rows.items()}
     valid = torch.arange(SAMPLES) < SAMPLES - 1
     rate = 1e-3 if settings.task_of.kind == "values" else 4e-3  # tanh saturates at the larger one
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate)
@@ -74,7 +74,7 @@ class Told(torch.autograd.Function):
         return gradient, None, None
 
 
-@pytest.mark.parametrize("one", combinations(), ids=str)
+@pytest.mark.parametrize("one", [*combinations(), *large()], ids=str)
 def test_a_process_without_samples_meets_the_others_in_every_sum(
     one: Combination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,8 +95,8 @@ def test_a_process_without_samples_meets_the_others_in_every_sum(
     expected: list[str] = []
     for samples, audio, visual in ((SAMPLES, 2, 3), (SAMPLES, 0, 3), (SAMPLES, 2, 0), (SAMPLES, 0, 0), (0, 0, 0)):
         target, fractions = made_up_target(settings.task_of, SAMPLES)
-        rows = {"audio": torch.arange(audio), "visual": torch.arange(visual)}
-        inputs = {modality: torch.randn(len(own), 1, *SMALL[modality]) for modality, own in rows.items()}
+        rows = {name: torch.arange(visual if name == "visual" else audio) for name in one.views}
+        inputs = {modality: torch.randn(len(own), 1, *one.views[modality]) for modality, own in rows.items()}
         votes = network(inputs, rows, {}, torch.ones(samples, dtype=torch.bool))
         build_objective(settings, fractions)(votes, target[:samples]).backward()
         expected = expected or told.copy()

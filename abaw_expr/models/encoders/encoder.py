@@ -41,6 +41,8 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.entry = type(self).__name__.lower()
+        """Its name in the registry."""
         self.attention: Attention | None = None
         self._place = ""
 
@@ -61,6 +63,10 @@ class Encoder(nn.Module):
         """The feature maps [B, V, D, H', W'] of the same samples."""
         assert windows is None
         return self(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def penalty(self) -> Tensor | None:
+        """A loss of its own that training adds, [], of the last forward pass; None where there is none."""
+        return None
 
     def initialise(self) -> None:
         """Draws initial weights from torch's global seed; by default the weights stay as they were built or loaded."""

@@ -41,8 +41,7 @@ class VGGishFrontEnd(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         with _exact(samples):
-            frames = samples.unfold(-1, _WINDOW, ROW) * self.window.to(samples.dtype)
-            magnitude = torch.fft.rfft(frames, 512).abs()
+            magnitude = _spectrum(samples, self.window, 512).abs()
             return torch.log(magnitude @ self.mel.to(samples.dtype) + 0.01)
 
 
@@ -71,14 +70,21 @@ class SpeakerFrontEnd(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         padded = nn.functional.pad(samples, (_WINDOW // 2, _WINDOW // 2))
         with _exact(samples):
-            frames = padded.unfold(-1, _WINDOW, ROW) * self.window.to(samples.dtype)
-            return torch.fft.rfft(frames).abs().square() @ self.mel.to(samples.dtype)
+            return _spectrum(padded, self.window, _WINDOW).abs().square() @ self.mel.to(samples.dtype)
 
 
 def _keep(module: nn.Module, window: Tensor, mel: Tensor) -> None:
     """Gives a front end its window and its mel matrix, which no file of weights has."""
     for name, tensor in (("window", window), ("mel", mel)):
         module.register_buffer(name, tensor.to(torch.get_default_device()), persistent=False)
+
+
+def _spectrum(samples: Tensor, window: Tensor, fft: int) -> Tensor:
+    """The Fourier transform of each row, complex [..., t, f]."""
+    frames = samples.unfold(-1, _WINDOW, ROW) * window.to(samples.dtype)
+    if not frames.numel():  # which some transforms refuse
+        return torch.zeros(*frames.shape[:-1], fft // 2 + 1, dtype=frames.dtype.to_complex(), device=frames.device)
+    return torch.fft.rfft(frames, fft)
 
 
 def _exact(x: Tensor) -> AbstractContextManager[object]:

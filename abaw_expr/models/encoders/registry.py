@@ -5,6 +5,7 @@ from types import ModuleType
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.attention import Attention
+from abaw_expr.models.encoders.ddamfn import DDAMFN
 from abaw_expr.models.encoders.embedded import Embedded
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.gcsa import GCSA
@@ -18,6 +19,7 @@ from abaw_expr.settings import ModelSettings, StreamSettings, known_entry
 ENCODERS: dict[str, Callable[[ModelSettings], Encoder]] = {
     "mcnn": lambda settings: MCNN(),
     "rhcnn": lambda settings: RHCNN(settings.mixing_groups),
+    "ddamfn": lambda settings: DDAMFN(),
     "vggish": lambda settings: VGGish(),
     "vgg-logmel": lambda settings: VGGish(),
     "ge2e": lambda settings: GE2E(),
@@ -44,6 +46,7 @@ def build_encoder(stream: StreamSettings, settings: ModelSettings) -> Encoder:
     Raises SettingsError for an unknown encoder or attention, and for an attention on an encoder that takes none.
     """
     encoder = _build(stream, settings)
+    encoder.entry = stream.encoder
     name = stream.attention or ("gcsa" if settings.attention and encoder.places else NO_ATTENTION)
     if name == NO_ATTENTION:
         return encoder
