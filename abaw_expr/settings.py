@@ -156,6 +156,8 @@ class BranchSettings(_Strict):
     """Several streams by name, each with encoder, attention, weights and temporal."""
     join: str = "concatenation"
     """How streams become one: concatenation of their features, or dilated fusion of their feature maps."""
+    head: str = "linear"
+    """From features to the vote: linear, or cosine with the texts of the classes (`model.prompts`)."""
     key_frames: bool = False
     """Weigh the streams of a dilated fusion by key frames, voice activity and entropy change; else equally."""
     weight: int = 1
@@ -203,6 +205,12 @@ class ModelSettings(_Strict):
     """Dilations of the 3x3 convolutions of the dilated fusion, whose maps are 7 x 7 (D; S in version 1: 6, 12, 18)."""
     squared_gate: bool = True
     """Whether the dilated fusion multiplies the gated maps with the maps again, as public code does."""
+    prompts: tuple[str, ...] = ()
+    """Texts of the classes, in their order, that a cosine head compares with (D: a photo of a person who looks ...)."""
+    text_encoder: str = "ViT-B-32-quickgelu"
+    """CLIP's text encoder of a cosine head, by open_clip's name; quickgelu belongs to OpenAI's weights."""
+    text_weights: str = ""
+    """File of weights of CLIP, image and text side, package:NAME/FILE, or default, which open_clip downloads."""
     dropout: float = 0.2
     """Dropout before the last linear layer (S), and in a TCN."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.registry import build_encoder
+from abaw_expr.models.head import HEADS
 from abaw_expr.models.join import JOINS, Join, equal_weights, key_frame_weights
 from abaw_expr.models.links import Link, Votes
 from abaw_expr.models.temporal import NO_TEMPORAL, TEMPORALS, Temporal
@@ -136,7 +137,9 @@ class Branch(nn.Module):
         width = widths[0] if self.join is None else self.join.width
         self.temporal = build_temporal(settings.temporal, width, model.model.dropout)
         width = width if self.temporal is None else self.temporal.width
-        self.head = nn.Sequential(nn.Dropout(model.model.dropout), nn.Linear(width, link.task.n_columns))
+        last = known_entry(HEADS, settings.head, "the head")(width, link.task.n_columns, model.model)
+        self.head = nn.Sequential(nn.Dropout(model.model.dropout), last)
+        self.head_width = width
         self.key_frames = settings.key_frames
         _check_key_frames(settings, self.join)
         self._link, self._sequence = link, model.data.sequence
@@ -159,9 +162,10 @@ class Branch(nn.Module):
 
     @property
     def linear(self) -> nn.Linear:
-        """The linear layer of the head."""
+        """The linear layer of the head. Raises SettingsError where it is another."""
         layer = self.head[-1]
-        assert isinstance(layer, nn.Linear)
+        if not isinstance(layer, nn.Linear):
+            raise SettingsError("heads are trained again where they are linear", found=type(layer).__name__)
         return layer
 
     @property
@@ -191,7 +195,8 @@ class Branch(nn.Module):
 
     def _votes_of_frames(self, stream: Stream, batch: Inputs) -> Tensor:
         """The votes [B, ...] of a branch that sees frame by frame: only samples with its modality are computed."""
-        neutral = self._link.votes(self.linear.weight.new_zeros(len(batch.valid), 1, self.linear.out_features))
+        like = next(self.head.parameters())
+        neutral = self._link.votes(like.new_zeros(len(batch.valid), 1, self._link.task.n_columns))
         if batch.nothing(stream.encoder.modality):
             return neutral + in_graph(self)
         features = stream.features(batch)

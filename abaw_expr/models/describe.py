@@ -61,7 +61,7 @@ def _layers(branch: Branch) -> list[dict[str, Any]]:
     if branch.join is not None:
         rows += _measured({"join": branch.join}, branch.join, _for_join(branch.join, branch))
     rows += _over_time("temporal", branch.temporal)
-    return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, branch.linear.in_features),))
+    return rows + _measured({"head": branch.head}, branch.head, (torch.empty(1, branch.head_width),))
 
 
 def _for_join(join: Join, branch: Branch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

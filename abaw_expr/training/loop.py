@@ -31,6 +31,7 @@ from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
 from abaw_expr.models.network import build_network, outline
 from abaw_expr.models.objectives import ANY, build_objective
+from abaw_expr.models.texts import load_texts
 from abaw_expr.settings import Settings
 from abaw_expr.tasks.names import frame_name, recording_of
 from abaw_expr.tasks.registry import metric_of
@@ -158,6 +159,7 @@ class Training:
         self._network = build_network(settings)
         if not run.last.exists():
             load_weights_files(self._network, settings)
+            load_texts(self._network, settings)
         if run.initial_weights.exists() and not run.last.exists():
             load_initial_weights(self._network, run.initial_weights)
         if self._fabric.world_size > 1:

@@ -90,14 +90,24 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
 
 
 def weights_files(settings: Settings) -> dict[str, Path]:
-    """The files of weights that encoders start from, by `branch.stream`; without those that a library downloads."""
+    """The files of weights that encoders start from, by `branch.stream`, and `text` of the texts of cosine heads.
+
+    Those that a library downloads are not among them.
+    """
     streams = {
         f"{name}.{one}": stream
         for name, branch in settings.branches.items()
         for one, stream in branch.streams_of(name).items()
     }
-    named = {name: stream.weights for name, stream in streams.items() if stream.weights not in ("", DEFAULT)}
-    return {name: weights_path(weights) for name, weights in named.items()}
+    named = {name: stream.weights for name, stream in streams.items()}
+    if any(branch.head == "cosine" for branch in settings.branches.values()):
+        named["text"] = settings.model.text_weights
+    return {name: weights_path(weights) for name, weights in named.items() if weights not in ("", DEFAULT)}
+
+
+def _setting(name: str) -> str:
+    """The setting that a file of weights is of."""
+    return "model.text-weights" if name == "text" else f"branches.{name}"
 
 
 class Summary(BaseModel):
@@ -238,7 +248,7 @@ class RunFolder:
             try:
                 digests[name] = file_digest(path)
             except OSError as error:
-                raise unreadable(RunError, path, error, f"It is the weights of branches.{name}.") from error
+                raise unreadable(RunError, path, error, f"It is the weights of {_setting(name)}.") from error
         self.weights.unlink(missing_ok=True)
         if digests:
             write_json(self.weights, digests)
@@ -262,7 +272,7 @@ class RunFolder:
         for name, path in weights_files(settings).items():
             if path.exists() and file_digest(path) != self.weights_digests().get(name):
                 remedy = "Put that file back, or train a new run."
-                raise RunError(f"is another file of weights than branches.{name} began with", path=path, remedy=remedy)
+                raise RunError(f"is another file of weights than {_setting(name)} began with", path=path, remedy=remedy)
 
     def _check_new(self, resume: bool) -> None:
         """Raises RunError for a folder with other files, and for a run that lacks last.pt but not its later files."""

@@ -35,6 +35,9 @@ FROZEN: Mapping[str, Any] = {
     "model.dilations": [1, 2, 3],
     "model.squared_gate": True,
     "model.mixing_groups": 1,
+    "model.prompts": [],
+    "model.text_encoder": "ViT-B-32-quickgelu",
+    "model.text_weights": "",
     "model.dropout": 0.2,
     "loss.mu12": 0.5,
     "loss.mu13": 0.75,
@@ -71,6 +74,7 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "temporal": "none",
     "streams": {},
     "join": "concatenation",
+    "head": "linear",
     "key_frames": False,
     "weight": 1,
 }
