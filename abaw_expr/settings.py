@@ -133,7 +133,8 @@ class BranchSettings(_Strict):
     streams: dict[str, StreamSettings] = field(default_factory=dict)
     """Several streams by name, each with encoder, attention, weights and temporal."""
     join: str = "concatenation"
-    """How streams become one: concatenation of their features, or dilated fusion of their feature maps."""
+    """How streams become one: concatenation of their features, cross-attention between them, or dilated fusion of their
+    feature maps."""
     key_frames: bool = False
     """Weigh the streams of a dilated fusion by key frames, voice activity and entropy change; else equally."""
     weight: int = 1
@@ -176,7 +177,7 @@ class ModelSettings(_Strict):
     squared_gate: bool = True
     """Whether the dilated fusion multiplies the gated maps with the maps again, as public code does."""
     dropout: float = 0.2
-    """Dropout before the last linear layer (S), and in a TCN."""
+    """Dropout before the last linear layer (S), in a TCN, and in the join cross-attention."""
 
     def __post_init__(self) -> None:
         _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")

@@ -22,8 +22,11 @@ def cases_of(file: str) -> dict[str, Any]:
     return found
 
 
-def output(module: nn.Module, case: dict[str, Any], filling: str, public: Callable[[str], str]) -> Tensor:
-    """What a module in evaluation gives for the inputs of a case; `public` gives the public name of our tensor."""
+def output(module: nn.Module, case: dict[str, Any], filling: str, public: Callable[[str], str]) -> Any:
+    """What a module in evaluation gives for the inputs of a case: a tensor, or several by name.
+
+    `public` gives the public name of our tensor.
+    """
     module.double().eval()
     fill(module, case["tensors"], filling == "by_key", public)
     inputs = [
@@ -31,8 +34,7 @@ def output(module: nn.Module, case: dict[str, Any], filling: str, public: Callab
         for number, shape in enumerate(case["inputs"])
     ]
     with torch.inference_mode():
-        found: Tensor = module(*inputs)
-    return found
+        return module(*inputs)
 
 
 def summary(y: Tensor, stride: int) -> dict[str, Any]:
