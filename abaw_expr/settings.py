@@ -215,6 +215,8 @@ class LossSettings(_Strict):
     """Fraction of the target that is spread evenly over all classes."""
     branch_weight: float = 0.0
     """Weight of the branches' own losses, without costs, beside the fused loss (S: 0)."""
+    per_stretch: bool = False
+    """CCC of values over each stretch of `data.sequence` frames, and the mean over stretches; else over the batch."""
 
     def __post_init__(self) -> None:
         for (j, k), mu in zip(QUADRANT_PAIRS, self.mu, strict=True):
@@ -340,6 +342,10 @@ class Settings(_Strict):
             _require(name != "fused", "branches: the name", name, "another one: it is that of their fusion")
         over_time = self.over_time and self.data.sequence == 1
         _require(not over_time, "data.sequence", 1, "2 frames or more, for the temporal model")
+        stretches = self.data.sequence > 1 and self.task_of.kind == "values"
+        found = f"{self.loss.per_stretch}, of {self.task} with data.sequence {self.data.sequence}"
+        expected = "false, or values (task va) and a data.sequence of 2 frames or more"
+        _require(stretches or not self.loss.per_stretch, "loss.per-stretch", found, expected)
         _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         whole = self.optimiser.batch_size % self.data.sequence == 0
         _require(whole, "data.sequence", self.data.sequence, "a divisor of optimiser.batch-size")

@@ -167,6 +167,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "loss.class_weight": [-0.1, 1.1, float("nan")],
     "loss.label_smoothing": [-0.1, 1],
     "loss.branch_weight": [-1, float("inf")],
+    "loss.per_stretch": [True],
     "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
     "optimiser.branch_learning_rate": [0, float("inf")],
     "optimiser.momentum": [-0.1, 1],
@@ -322,6 +323,7 @@ CHANGES: dict[str, Any] = {
     "model.squared_gate": False,
     "model.mixing_groups": 4,
     "loss.quadrants": [1, 2, 2, 2, 1, 3, 1, 0],
+    "loss.per_stretch": True,
     "optimiser.name": "adamw",
     "optimiser.schedule": "one-cycle",
     "augment.crop": 0.9,
@@ -329,7 +331,8 @@ CHANGES: dict[str, Any] = {
 
 
 STRETCHES = {"data": {"sequence": 2}}
-"""What a temporal model needs."""
+NEEDED: dict[str, dict[str, Any]] = {"branches.temporal": STRETCHES, "loss.per_stretch": {"task": "va", **STRETCHES}}
+"""What a setting needs beside it."""
 
 
 def changed(key: str) -> Settings:
@@ -338,12 +341,12 @@ def changed(key: str) -> Settings:
     above: Any = getattr(Settings(), group) if group else Settings()
     default = getattr(above["audio"] if group == "branches" else above, name)
     other = default + 1 if type(default) is int else default / 2 + 0.01 if type(default) is float else None
-    return settings_from((STRETCHES if key == "branches.temporal" else {}) | nested(key, CHANGES.get(key, other)))
+    return settings_from(NEEDED.get(key, {}) | nested(key, CHANGES.get(key, other)))
 
 
 @pytest.mark.parametrize("key", [key for key in keys() if not key.startswith("compute.")])
 def test_signature_changes_with_every_setting(key: str) -> None:
-    before = settings_from(STRETCHES) if key == "branches.temporal" else Settings()
+    before = settings_from(NEEDED.get(key, {}))
     assert changed(key) != before
     assert signature(changed(key), "data") != signature(before, "data")
 

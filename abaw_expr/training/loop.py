@@ -384,7 +384,8 @@ class Training:
     def _validate(self) -> tuple[float, dict[str, float], dict[str, float]]:
         """The loss on the validation frames, the score of each branch and of their fusion, and that of each column."""
         index, indices, task = self._validation.frame_index, self._validated, self._settings.task_of
-        p, loss = branch_numbers(self._fabric, self._evaluated, index, indices, self._settings, self._criterion)
+        criterion = self._criterion.of_any_samples
+        p, loss = branch_numbers(self._fabric, self._evaluated, index, indices, self._settings, criterion)
         return loss, *scores_of(task, self._settings.weights, p, index.label[indices])
 
     def _checkpoint(self) -> Checkpoint:

@@ -47,6 +47,7 @@ FROZEN: Mapping[str, Any] = {
     "loss.quadrants": [],
     "loss.label_smoothing": 0.0,
     "loss.branch_weight": 0.0,
+    "loss.per_stretch": False,
     "optimiser.name": "sgd",
     "optimiser.learning_rate": 0.0001,
     "optimiser.branch_learning_rate": 0.001,

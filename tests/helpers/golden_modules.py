@@ -29,12 +29,14 @@ def output(module: nn.Module, case: dict[str, Any], filling: str, public: Callab
     """
     module.double().eval()
     fill(module, case["tensors"], filling == "by_key", public)
-    inputs = [
-        2 * unit(torch.Size(shape).numel(), 1000003 * number, INPUT_FACTOR).reshape(shape) - 1
-        for number, shape in enumerate(case["inputs"])
-    ]
+    inputs = [input_field(number, shape) for number, shape in enumerate(case["inputs"])]
     with torch.inference_mode():
         return module(*inputs)
+
+
+def input_field(number: int, shape: Sequence[int]) -> Tensor:
+    """An input of a case, float64 in [-1, 1)."""
+    return 2 * unit(torch.Size(shape).numel(), 1000003 * number, INPUT_FACTOR).reshape(shape) - 1
 
 
 def summary(y: Tensor, stride: int) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from abaw_expr.data.batches.sampling import sample_epoch, usable_frames
+from abaw_expr.data.store.store import open_store
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.network import build_network
-from abaw_expr.settings import ComputeSettings, OptimiserSettings, Settings
+from abaw_expr.settings import ComputeSettings, LossSettings, OptimiserSettings, Settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.optimiser import EMA, build_optimiser, one_cycle, set_learning_rates
@@ -113,23 +114,33 @@ def _frozen(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
 
 
+@pytest.mark.parametrize(("task", "sequence", "per_stretch"), [("expr", 2, False), ("va", 8, True)])
 def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, sequence: int, per_stretch: bool, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nn.BatchNorm2d, "forward", _frozen)  # its statistics are those of a part
     settings = replace(
         AUDIO,
+        task=task,
         model=replace(AUDIO.model, dropout=0.0),
-        data=replace(AUDIO.data, stride=0.3, sequence=2),  # groups overlap, and some are drawn twice
+        data=replace(AUDIO.data, stride=0.3, sequence=sequence),  # groups overlap, and some are drawn twice
+        loss=LossSettings(per_stretch=per_stretch),
         optimiser=OptimiserSettings("sgd", 1e-3, 1e-3, epochs=1, batch_size=16),
     )
-    whole = fit(opened(store), tmp_path / "whole", settings)
-    parts = fit(opened(store), tmp_path / "parts", replace(settings, compute=ComputeSettings("cpu", micro_batch=4)))
+    whole = fit(open_store(store, settings.task_of), tmp_path / "whole", settings)
+    parts = fit(
+        open_store(store, settings.task_of),
+        tmp_path / "parts",
+        replace(settings, compute=ComputeSettings("cpu", micro_batch=max(4, sequence))),
+    )
     expected = [loss for _, loss in scalars(whole)]
     assert len(expected) == 4
     assert [loss for _, loss in scalars(parts)] == pytest.approx(expected, rel=1e-5)
     torch.manual_seed(settings.seed)
     one, other = load_checkpoint(whole.last).network, load_checkpoint(parts.last).network
+    largest = 0.0
     for name, before in build_network(settings).state_dict().items():
         moved, apart = (one[name] - before).float().norm(), (one[name] - other[name]).float().norm()
         assert apart <= 1e-3 * moved + 1e-7, name
+        largest = max(largest, float(moved))
+    assert largest > 1e-4
