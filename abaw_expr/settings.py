@@ -243,8 +243,8 @@ class LossSettings(_Strict):
 class OptimiserSettings(_Strict):
     """The optimiser and its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Stochastic gradient descent with momentum (S), or AdamW."""
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum (S), Adam with L2 weight decay, or AdamW."""
     learning_rate: float = 1e-4
     """Learning rate of attention and heads (S: 1e-4)."""
     branch_learning_rate: float = 1e-3
@@ -253,8 +253,9 @@ class OptimiserSettings(_Strict):
     """Momentum of SGD (S)."""
     weight_decay: float = 0.0
     """Weight decay of weight matrices; biases and normalisation have none."""
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    """Learning-rate schedule: constant (S), or one-cycle: up over the first 30 %, then down to almost 0."""
+    schedule: Literal["constant", "one-cycle", "plateau"] = "constant"
+    """Learning-rate schedule: constant (S); one-cycle: up over the first 30 %, then down to almost 0; or plateau: up
+    over 5 epochs, then to a tenth each time the validation score has not improved for more than 5 epochs."""
     epochs: int = 300
     """Passes over the training frames (S: 300 rounds)."""
     batch_size: int = 16

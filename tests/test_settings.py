@@ -125,7 +125,7 @@ def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
         ("branches: {audio: {encoder: mcnn, weight: heavy}}", "branches.audio.weight"),
         ("branches: {audio: {streams: [mcnn]}}", "branches.audio.streams"),
         ("loss: {quadrants: [a, 2, 2, 2, 1, 3, 1, 0]}", "loss.quadrants.0"),
-        ("optimiser: {name: adam}", "optimiser.name"),
+        ("optimiser: {name: adagrad}", "optimiser.name"),
         ("optimiser: {epochs: some}", "optimiser.epochs"),
         ("compute: {accelerator: tpu}", "compute.accelerator"),
     ],

@@ -237,6 +237,7 @@ class Training:
         steps = split_steps(draws, self._settings, fabric.global_rank, fabric.world_size)
         self._sampler.batches = flatten(steps[now.step :])
         stream, pending = iter(self._loader), None
+        scores = [epoch.score for epoch in self.history]
         self._module.train()  # validation left it in eval mode
         began = time.perf_counter() - now.seconds
         saved = time.perf_counter()
@@ -252,7 +253,7 @@ class Training:
             if stopping:
                 raise StoppedError(self._run.root, self._stop.signal)
             torch.manual_seed(_seed(self._settings.seed, number, step, fabric.global_rank))
-            set_learning_rates(self._optimiser, settings, (number - 1 + step / len(steps)) / settings.epochs)
+            set_learning_rates(self._optimiser, settings, number - 1 + step / len(steps), scores)
             samples = min(settings.batch_size, len(draws) - step * settings.batch_size)
             pending = Pending(step, samples, micro_batches, self._step(micro_batches, counts))
             self._on_progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
