@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from tyro.conf import arg
@@ -114,8 +115,22 @@ class StreamSettings(_Strict):
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
     """File of weights that the encoder starts from; empty: drawn from the seed."""
+    freeze: bool = False
+    """Keep the encoder's weights as they are loaded; its BN statistics stand still, and it has no dropout."""
+    release: tuple[int, ...] = ()
+    """Epochs, counted from 1, at which the frozen encoder's parts begin to train, the last part first; the last epoch
+    releases all that remain."""
     temporal: str = "none"
     """Temporal model behind it, over stretches of `data.sequence` frames: none, lstm or tcn."""
+
+    def __post_init__(self) -> None:
+        _require_release(self.freeze, self.release)
+
+
+def _require_release(freeze: bool, release: Sequence[int]) -> None:
+    ascending = all(before < after for before, after in pairwise((0, *release)))
+    _require(ascending, "branches.release", release, "epochs from 1 on, each later than the one before")
+    _require(freeze or not release, "branches.release", release, "none without freeze: true")
 
 
 @dataclass(frozen=True)
@@ -128,10 +143,15 @@ class BranchSettings(_Strict):
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
     """File of weights that the encoder starts from; empty: drawn from the seed."""
+    freeze: bool = False
+    """Keep the encoder's weights as they are loaded; its BN statistics stand still, and it has no dropout."""
+    release: tuple[int, ...] = ()
+    """Epochs, counted from 1, at which the frozen encoder's parts begin to train, the last part first; the last epoch
+    releases all that remain."""
     temporal: str = "none"
     """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
-    """Several streams by name, each with encoder, attention, weights and temporal."""
+    """Several streams by name, each with encoder, attention, weights, freeze, release and temporal."""
     join: str = "concatenation"
     """How streams become one: concatenation of their features, cross-attention between them, or dilated fusion of their
     feature maps."""
@@ -146,6 +166,9 @@ class BranchSettings(_Strict):
         _require(not (self.streams and self.weights), "branches.weights", self.weights, "the weights of each stream")
         own = not (self.streams and self.attention)
         _require(own, "branches.attention", self.attention, "the attention of each stream")
+        of_streams = self.streams and (self.freeze or self.release)
+        _require(not of_streams, "branches.freeze", self.freeze, "freeze and release of each stream")
+        _require_release(self.freeze, self.release)
         _require(1 <= self.weight <= 5, "branches.weight", self.weight, "an integer from 1 to 5")
 
     @property
@@ -155,7 +178,8 @@ class BranchSettings(_Strict):
 
     def streams_of(self, name: str) -> dict[str, StreamSettings]:
         """The streams by name; the only one is called as the branch `name`, whose temporal model is the branch's."""
-        return self.streams or {name: StreamSettings(self.encoder, self.attention, self.weights)}
+        own = StreamSettings(self.encoder, self.attention, self.weights, freeze=self.freeze, release=self.release)
+        return self.streams or {name: own}
 
 
 @dataclass(frozen=True)
@@ -249,6 +273,8 @@ class OptimiserSettings(_Strict):
     """Learning rate of attention and heads (S: 1e-4)."""
     branch_learning_rate: float = 1e-3
     """Learning rate of the branches' weights, all but attention and heads (S: 1e-3; D: which they are)."""
+    pretrained_learning_rate: float = 0.0
+    """Learning rate of encoders that begin with weights of a file, all but attention; 0: that of the branches."""
     momentum: float = 0.9
     """Momentum of SGD (S)."""
     weight_decay: float = 0.0
@@ -271,6 +297,8 @@ class OptimiserSettings(_Strict):
             self.branch_learning_rate,
             "a number above 0",
         )
+        pretrained = self.pretrained_learning_rate
+        _require(0 <= pretrained < math.inf, "optimiser.pretrained-learning-rate", pretrained, "a number, 0 or more")
         _require(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "a number in [0, 1)")
         _require(0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
         _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")

@@ -157,6 +157,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "augment.crop": [0, 0.05, 1.01],
     "augment.jitter": [-0.1, 1],
     "branches.weight": [0, 6],
+    "branches.release": [[0], [-1, 2], [2, 2], [3, 2]],
     "model.attention_groups": [0, 2, 8],
     "model.dilations": [[], [0, 1], [1, -1]],
     "model.mixing_groups": [0, 2],
@@ -170,6 +171,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "loss.per_stretch": [True],
     "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
     "optimiser.branch_learning_rate": [0, float("inf")],
+    "optimiser.pretrained_learning_rate": [-1e-3, float("inf"), float("nan")],
     "optimiser.momentum": [-0.1, 1],
     "optimiser.weight_decay": [-1, float("inf")],
     "optimiser.epochs": [0],
@@ -185,6 +187,7 @@ UNRANGED = {
     "task",
     "precision",
     *(f"branches.{name}" for name in ("encoder", "attention", "weights", "temporal", "streams", "join", "key_frames")),
+    "branches.freeze",
     "augment.flip",
     "model.attention",
     "model.attention_place",
@@ -201,7 +204,8 @@ def nested(key: str, value: object) -> dict[str, Any]:
     """A file that says one setting; `branches.` stands for the audio branch."""
     group, _, name = key.rpartition(".")
     if group == "branches":
-        encoder = {} if name == "streams" else {"encoder": "mcnn"}
+        encoder: dict[str, Any] = {} if name == "streams" else {"encoder": "mcnn"}
+        encoder |= {"freeze": True} if name == "release" else {}
         return {"branches": {"audio": encoder | {name: value}, "visual": {"encoder": "rhcnn"}}}
     return {group: {name: value}} if group else {name: value}
 
@@ -238,6 +242,15 @@ TWO = {"face": {"encoder": "rhcnn"}, "scene": {"encoder": "rhcnn", "temporal": "
         ({"a": {}}, "a branch cannot be used; found 'nothing'; expected an encoder or streams, one of the two"),
         ({"a": {"encoder": "mcnn", "streams": TWO}}, "a branch cannot be used; found 'mcnn'; expected an encoder or"),
         ({"a": {"weights": "w.pt", "streams": TWO}}, "branches.weights cannot be used; found 'w.pt'; expected the w"),
+        (
+            {"a": {"freeze": True, "streams": TWO}},
+            "branches.freeze cannot be used; found True; expected freeze and",
+        ),
+        (
+            {"a": {"encoder": "mcnn", "release": [3]}},
+            "branches.release cannot be used; found (3,); expected none with",
+        ),
+        ({"a": {"streams": {"b": {"encoder": "mcnn", "release": [3]}}}}, "branches.release cannot be used; found (3,)"),
         ({"a": {"streams": TWO}}, "data.sequence cannot be used; found 1; expected 2 frames or more, for the temporal"),
         ({"a": {"encoder": "mcnn", "temporal": "lstm"}}, "data.sequence cannot be used; found 1; expected 2 frames"),
     ],
@@ -311,6 +324,8 @@ CHANGES: dict[str, Any] = {
     "branches.encoder": "rhcnn",
     "branches.attention": "mecs",
     "branches.weights": "weights.pt",
+    "branches.freeze": True,
+    "branches.release": [3, 5],
     "branches.temporal": "lstm",
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
@@ -331,7 +346,11 @@ CHANGES: dict[str, Any] = {
 
 
 STRETCHES = {"data": {"sequence": 2}}
-NEEDED: dict[str, dict[str, Any]] = {"branches.temporal": STRETCHES, "loss.per_stretch": {"task": "va", **STRETCHES}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "branches.temporal": STRETCHES,
+    "branches.release": nested("branches.freeze", True),
+    "loss.per_stretch": {"task": "va", **STRETCHES},
+}
 """What a setting needs beside it."""
 
 

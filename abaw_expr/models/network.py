@@ -50,8 +50,13 @@ class Network(nn.Module):
 
     def encoders(self) -> Iterator[Encoder]:
         """The encoders of all branches, in their order."""
-        for branch in self.own_branches().values():
-            yield from (stream.encoder for stream in branch.own_streams())
+        yield from (encoder for *_, encoder in self.encoders_of_streams())
+
+    def encoders_of_streams(self) -> Iterator[tuple[str, str, Encoder]]:
+        """The same with the names of their branches and streams."""
+        for name, branch in self.own_branches().items():
+            for stream, one in zip(branch.streams, branch.own_streams(), strict=True):
+                yield name, stream, one.encoder
 
     def modalities(self) -> dict[str, list[str]]:
         """The names of the modalities that each branch reads."""

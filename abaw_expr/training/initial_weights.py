@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from abaw_expr.errors import RunError
+from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.weights import fit, key_map, read_tensors
 from abaw_expr.models.network import Network, build_network
 from abaw_expr.settings import Settings
@@ -25,11 +26,17 @@ def load_weights_files(network: Network, settings: Settings) -> None:
     Raises RunError where a file cannot be read, would run code, or does not fit its encoder as a whole; the keys are
     named.
     """
-    branches = network.own_branches()
-    for name, path in weights_files(settings).items():
-        branch, stream = name.split(".")
-        encoder = dict(zip(branches[branch].streams, branches[branch].own_streams(), strict=True))[stream].encoder
-        fit(encoder, read_tensors(path), path, [*map(key_map, encoder.keys)], f"branches.{name}")
+    files = weights_files(settings)
+    for branch, stream, encoder in network.encoders_of_streams():
+        if (path := files.get(f"{branch}.{stream}")) is not None:
+            maps = [*map(key_map, encoder.keys)]
+            fit(encoder, read_tensors(path), path, maps, f"branches.{branch}.{stream}")
+
+
+def pretrained_encoders(network: Network, settings: Settings) -> list[Encoder]:
+    """The encoders that begin with weights of a file."""
+    files = weights_files(settings)
+    return [encoder for branch, stream, encoder in network.encoders_of_streams() if f"{branch}.{stream}" in files]
 
 
 def keep_initial_weights(run: RunFolder, sources: Sequence[Path], settings: Settings) -> None:
@@ -73,6 +80,11 @@ def load_initial_weights(network: Network, path: Path) -> None:
 def seen_by_initial_weights(run: RunFolder) -> tuple[str, ...]:
     """The videos that the initial weights of a run were trained on."""
     return _stored(run.initial_weights)[1] if run.initial_weights.exists() else ()
+
+
+def branches_with_initial_weights(run: RunFolder) -> set[str]:
+    """The branches whose encoders begin with the weights of other runs."""
+    return {_branch(key) for key in _stored(run.initial_weights)[0]} if run.initial_weights.exists() else set()
 
 
 def trained_weights(checkpoint: Checkpoint) -> dict[str, Any]:

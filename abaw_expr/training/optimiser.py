@@ -5,12 +5,13 @@ Shapes: parameters have the shapes of their layers; matrices have two dimensions
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.network import Network
 from abaw_expr.settings import OptimiserSettings
 
@@ -23,17 +24,23 @@ WARM_UP_EPOCHS, PATIENCE, REDUCTION = 5, 5, 0.1
 that leave it as it is, and the factor by which one more lowers it."""
 
 
-def build_optimiser(network: Network, settings: OptimiserSettings) -> Optimizer:
-    """The optimiser over four groups: attention, heads and what is between encoders and heads, or the rest of the
-    encoders; weight matrices, or biases and BN."""
-    encoders = [*network.encoders()]
-    fast = {id(p) for encoder in encoders for p in encoder.parameters()}
-    fast -= {id(p) for encoder in encoders for p in encoder.attention_parameters()}
+def build_optimiser(network: Network, settings: OptimiserSettings, pretrained: Collection[Encoder] = ()) -> Optimizer:
+    """The optimiser over groups by learning rate, and of weight matrices, or biases and BN.
+
+    Attention, heads and what is between encoders and heads have one learning rate, the rest of the encoders another;
+    those that are `pretrained` a third, if the settings have one for them.
+    """
+    rates = [settings.branch_learning_rate, settings.learning_rate, settings.pretrained_learning_rate]
+    kind_of = dict.fromkeys(map(id, network.parameters()), 1)
+    for encoder in network.encoders():
+        kind = 2 if settings.pretrained_learning_rate and encoder in pretrained else 0
+        kind_of |= dict.fromkeys(map(id, encoder.parameters()), kind)
+        kind_of |= dict.fromkeys(map(id, encoder.attention_parameters()), 1)
     groups = [
         {"params": params, "peak": peak, "lr": peak, "weight_decay": decay}
-        for is_slow, peak in ((False, settings.branch_learning_rate), (True, settings.learning_rate))
+        for kind, peak in enumerate(rates)
         for is_matrix, decay in ((True, settings.weight_decay), (False, 0.0))
-        if (params := [p for p in network.parameters() if (id(p) not in fast, p.ndim > 1) == (is_slow, is_matrix)])
+        if (params := [p for p in network.parameters() if (kind_of[id(p)], p.ndim > 1) == (kind, is_matrix)])
     ]
     if settings.name == "sgd":
         return SGD(groups, momentum=settings.momentum)
