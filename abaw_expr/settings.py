@@ -157,6 +157,8 @@ class BranchSettings(_Strict):
     feature maps."""
     key_frames: bool = False
     """Weigh the streams of a dilated fusion by key frames, voice activity and entropy change; else equally."""
+    networks: Literal["one", "each"] = "one"
+    """One network for all columns of the task, or one for each value or action unit, without anything in common."""
     weight: int = 1
     """Weight of the branch's vote in the fusion that the loss trains through, 1 to 5 (S: m of audio, n of visual)."""
 
@@ -368,6 +370,8 @@ class Settings(_Strict):
         for name, branch in self.branches.items():
             for one in (name, *branch.streams):
                 _require(_NAME.fullmatch(one), "branches: the name", one, "letters, digits and hyphens, a letter first")
+            together = branch.networks == "one" or not self.task_of.one_class
+            _require(together, "branches.networks", branch.networks, f"one, as the classes of {self.task} are one vote")
             _require(name != "fused", "branches: the name", name, "another one: it is that of their fusion")
         over_time = self.over_time and self.data.sequence == 1
         _require(not over_time, "data.sequence", 1, "2 frames or more, for the temporal model")

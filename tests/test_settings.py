@@ -188,6 +188,7 @@ UNRANGED = {
     "precision",
     *(f"branches.{name}" for name in ("encoder", "attention", "weights", "temporal", "streams", "join", "key_frames")),
     "branches.freeze",
+    "branches.networks",
     "augment.flip",
     "model.attention",
     "model.attention_place",
@@ -251,6 +252,10 @@ TWO = {"face": {"encoder": "rhcnn"}, "scene": {"encoder": "rhcnn", "temporal": "
             "branches.release cannot be used; found (3,); expected none with",
         ),
         ({"a": {"streams": {"b": {"encoder": "mcnn", "release": [3]}}}}, "branches.release cannot be used; found (3,)"),
+        (
+            {"a": {"encoder": "mcnn", "networks": "each"}},
+            "branches.networks cannot be used; found 'each'; expected one",
+        ),
         ({"a": {"streams": TWO}}, "data.sequence cannot be used; found 1; expected 2 frames or more, for the temporal"),
         ({"a": {"encoder": "mcnn", "temporal": "lstm"}}, "data.sequence cannot be used; found 1; expected 2 frames"),
     ],
@@ -330,6 +335,7 @@ CHANGES: dict[str, Any] = {
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
     "branches.key_frames": True,
+    "branches.networks": "each",
     "model.attention": False,
     "model.attention_place": "middle",
     "model.attention_groups": 4,
@@ -348,6 +354,7 @@ CHANGES: dict[str, Any] = {
 STRETCHES = {"data": {"sequence": 2}}
 NEEDED: dict[str, dict[str, Any]] = {
     "branches.temporal": STRETCHES,
+    "branches.networks": {"task": "va"},
     "branches.release": nested("branches.freeze", True),
     "loss.per_stretch": {"task": "va", **STRETCHES},
 }

@@ -73,6 +73,7 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "streams": {},
     "join": "concatenation",
     "key_frames": False,
+    "networks": "one",
     "weight": 1,
 }
 """The same of a branch, and as far as they go of a stream."""
