@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from tyro.conf import arg
@@ -115,6 +116,11 @@ class StreamSettings(_Strict):
     weights: str = ""
     """File of weights that the encoder starts from, package:NAME/FILE inside an installed package, or default, which
     its library downloads; empty: drawn from the seed."""
+    freeze: bool = False
+    """Keep the encoder's weights as they are loaded; its BN statistics stand still, and it has no dropout."""
+    release: tuple[int, ...] = ()
+    """Epochs, counted from 1, at which the frozen encoder's parts begin to train, the last part first; the last epoch
+    releases all that remain."""
     embedding_width: int = 0
     """Features of an embedding; 0: as many as the store has."""
     unit_norm: bool = False
@@ -127,6 +133,9 @@ class StreamSettings(_Strict):
     def __post_init__(self) -> None:
         _require(self.projection >= 0, "branches.projection", self.projection, "a count, 0 or more")
         _require(self.embedding_width >= 0, "branches.embedding-width", self.embedding_width, "a count, 0 or more")
+        ascending = all(before < after for before, after in pairwise((0, *self.release)))
+        _require(ascending, "branches.release", self.release, "epochs from 1 on, each later than the one before")
+        _require(self.freeze or not self.release, "branches.release", self.release, "none without freeze: true")
 
 
 _PLAIN = StreamSettings("")
@@ -144,6 +153,11 @@ class BranchSettings(_Strict):
     weights: str = ""
     """File of weights that the encoder starts from, package:NAME/FILE inside an installed package, or default, which
     its library downloads; empty: drawn from the seed."""
+    freeze: bool = False
+    """Keep the encoder's weights as they are loaded; its BN statistics stand still, and it has no dropout."""
+    release: tuple[int, ...] = ()
+    """Epochs, counted from 1, at which the frozen encoder's parts begin to train, the last part first; the last epoch
+    releases all that remain."""
     embedding_width: int = 0
     """Features of an embedding; 0: as many as the store has."""
     unit_norm: bool = False
@@ -153,13 +167,16 @@ class BranchSettings(_Strict):
     temporal: str = "none"
     """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
-    """Several streams by name, each with encoder, attention, weights and temporal."""
+    """Several streams by name, each with encoder, attention, weights, freeze, release and temporal."""
     join: str = "concatenation"
-    """How streams become one: concatenation of their features, or dilated fusion of their feature maps."""
+    """How streams become one: concatenation of their features, cross-attention between them, or dilated fusion of their
+    feature maps."""
     head: str = "linear"
     """From features to the vote: linear, or cosine with the texts of the classes (`model.prompts`)."""
     key_frames: bool = False
     """Weigh the streams of a dilated fusion by key frames, voice activity and entropy change; else equally."""
+    networks: Literal["one", "each"] = "one"
+    """One network for all columns of the task, or one for each value or action unit, without anything in common."""
     weight: int = 1
     """Weight of the branch's vote in the fusion that the loss trains through, 1 to 5 (S: m of audio, n of visual)."""
 
@@ -212,7 +229,7 @@ class ModelSettings(_Strict):
     text_weights: str = ""
     """File of weights of CLIP, image and text side, package:NAME/FILE, or default, which open_clip downloads."""
     dropout: float = 0.2
-    """Dropout before the last linear layer (S), and in a TCN."""
+    """Dropout before the last linear layer (S), in a TCN, and in the join cross-attention."""
 
     def __post_init__(self) -> None:
         _require(self.attention_groups in (1, 4), "model.attention-groups", self.attention_groups, "1 or 4")
@@ -250,6 +267,8 @@ class LossSettings(_Strict):
     """Fraction of the target that is spread evenly over all classes."""
     branch_weight: float = 0.0
     """Weight of the branches' own losses, without costs, beside the fused loss (S: 0)."""
+    per_stretch: bool = False
+    """CCC of values over each stretch of `data.sequence` frames, and the mean over stretches; else over the batch."""
 
     def __post_init__(self) -> None:
         for (j, k), mu in zip(QUADRANT_PAIRS, self.mu, strict=True):
@@ -276,18 +295,21 @@ class LossSettings(_Strict):
 class OptimiserSettings(_Strict):
     """The optimiser and its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Stochastic gradient descent with momentum (S), or AdamW."""
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum (S), Adam with L2 weight decay, or AdamW."""
     learning_rate: float = 1e-4
     """Learning rate of attention and heads (S: 1e-4)."""
     branch_learning_rate: float = 1e-3
     """Learning rate of the branches' weights, all but attention and heads (S: 1e-3; D: which they are)."""
+    pretrained_learning_rate: float = 0.0
+    """Learning rate of encoders that begin with weights of a file, all but attention; 0: that of the branches."""
     momentum: float = 0.9
     """Momentum of SGD (S)."""
     weight_decay: float = 0.0
     """Weight decay of weight matrices; biases and normalisation have none."""
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    """Learning-rate schedule: constant (S), or one-cycle: up over the first 30 %, then down to almost 0."""
+    schedule: Literal["constant", "one-cycle", "plateau"] = "constant"
+    """Learning-rate schedule: constant (S); one-cycle: up over the first 30 %, then down to almost 0; or plateau: up
+    over 5 epochs, then to a tenth each time the validation score has not improved for more than 5 epochs."""
     epochs: int = 300
     """Passes over the training frames (S: 300 rounds)."""
     batch_size: int = 16
@@ -303,6 +325,8 @@ class OptimiserSettings(_Strict):
             self.branch_learning_rate,
             "a number above 0",
         )
+        pretrained = self.pretrained_learning_rate
+        _require(0 <= pretrained < math.inf, "optimiser.pretrained-learning-rate", pretrained, "a number, 0 or more")
         _require(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "a number in [0, 1)")
         _require(0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
         _require(self.epochs >= 1, "optimiser.epochs", self.epochs, "a count of at least 1")
@@ -372,9 +396,15 @@ class Settings(_Strict):
         for name, branch in self.branches.items():
             for one in (name, *branch.streams):
                 _require(_NAME.fullmatch(one), "branches: the name", one, "letters, digits and hyphens, a letter first")
+            together = branch.networks == "one" or not self.task_of.one_class
+            _require(together, "branches.networks", branch.networks, f"one, as the classes of {self.task} are one vote")
             _require(name != "fused", "branches: the name", name, "another one: it is that of their fusion")
         over_time = self.over_time and self.data.sequence == 1
         _require(not over_time, "data.sequence", 1, "2 frames or more, for the temporal model")
+        stretches = self.data.sequence > 1 and self.task_of.kind == "values"
+        found = f"{self.loss.per_stretch}, of {self.task} with data.sequence {self.data.sequence}"
+        expected = "false, or values (task va) and a data.sequence of 2 frames or more"
+        _require(stretches or not self.loss.per_stretch, "loss.per-stretch", found, expected)
         _require(0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
         whole = self.optimiser.batch_size % self.data.sequence == 0
         _require(whole, "data.sequence", self.data.sequence, "a divisor of optimiser.batch-size")

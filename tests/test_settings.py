@@ -125,7 +125,7 @@ def test_unknown_key_is_refused(tmp_path: Path, text: str, key: str) -> None:
         ("branches: {audio: {encoder: mcnn, weight: heavy}}", "branches.audio.weight"),
         ("branches: {audio: {streams: [mcnn]}}", "branches.audio.streams"),
         ("loss: {quadrants: [a, 2, 2, 2, 1, 3, 1, 0]}", "loss.quadrants.0"),
-        ("optimiser: {name: adam}", "optimiser.name"),
+        ("optimiser: {name: adagrad}", "optimiser.name"),
         ("optimiser: {epochs: some}", "optimiser.epochs"),
         ("compute: {accelerator: tpu}", "compute.accelerator"),
     ],
@@ -159,6 +159,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "branches.weight": [0, 6],
     "branches.embedding_width": [-1],
     "branches.projection": [-1],
+    "branches.release": [[0], [-1, 2], [2, 2], [3, 2]],
     "model.attention_groups": [0, 2, 8],
     "model.dilations": [[], [0, 1], [1, -1]],
     "model.mixing_groups": [0, 2],
@@ -169,8 +170,10 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "loss.class_weight": [-0.1, 1.1, float("nan")],
     "loss.label_smoothing": [-0.1, 1],
     "loss.branch_weight": [-1, float("inf")],
+    "loss.per_stretch": [True],
     "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
     "optimiser.branch_learning_rate": [0, float("inf")],
+    "optimiser.pretrained_learning_rate": [-1e-3, float("inf"), float("nan")],
     "optimiser.momentum": [-0.1, 1],
     "optimiser.weight_decay": [-1, float("inf")],
     "optimiser.epochs": [0],
@@ -185,10 +188,9 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 UNRANGED = {
     "task",
     "precision",
-    *(
-        f"branches.{name}"
-        for name in ("encoder", "attention", "weights", "unit_norm", "temporal", "streams", "join", "key_frames")
-    ),
+    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "unit_norm", "temporal", "streams")),
+    *(f"branches.{name}" for name in ("join", "head", "key_frames", "freeze", "networks")),
+    *(f"model.{name}" for name in ("prompts", "text_encoder", "text_weights")),
     "augment.flip",
     "model.attention",
     "model.attention_place",
@@ -205,7 +207,8 @@ def nested(key: str, value: object) -> dict[str, Any]:
     """A file that says one setting; `branches.` stands for the audio branch."""
     group, _, name = key.rpartition(".")
     if group == "branches":
-        encoder = {} if name == "streams" else {"encoder": "mcnn"}
+        encoder: dict[str, Any] = {} if name == "streams" else {"encoder": "mcnn"}
+        encoder |= {"freeze": True} if name == "release" else {}
         return {"branches": {"audio": encoder | {name: value}, "visual": {"encoder": "rhcnn"}}}
     return {group: {name: value}} if group else {name: value}
 
@@ -244,6 +247,19 @@ TWO = {"face": {"encoder": "rhcnn"}, "scene": {"encoder": "rhcnn", "temporal": "
         (
             {"a": {"weights": "w.pt", "streams": TWO}},
             "branches.weights cannot be used; found 'w.pt'; expected that of each",
+        ),
+        (
+            {"a": {"freeze": True, "streams": TWO}},
+            "branches.freeze cannot be used; found True; expected that of each",
+        ),
+        (
+            {"a": {"encoder": "mcnn", "release": [3]}},
+            "branches.release cannot be used; found (3,); expected none with",
+        ),
+        ({"a": {"streams": {"b": {"encoder": "mcnn", "release": [3]}}}}, "branches.release cannot be used; found (3,)"),
+        (
+            {"a": {"encoder": "mcnn", "networks": "each"}},
+            "branches.networks cannot be used; found 'each'; expected one",
         ),
         ({"a": {"streams": TWO}}, "data.sequence cannot be used; found 1; expected 2 frames or more, for the temporal"),
         ({"a": {"encoder": "mcnn", "temporal": "lstm"}}, "data.sequence cannot be used; found 1; expected 2 frames"),
@@ -318,11 +334,18 @@ CHANGES: dict[str, Any] = {
     "branches.encoder": "rhcnn",
     "branches.attention": "mecs",
     "branches.weights": "weights.pt",
+    "branches.freeze": True,
+    "branches.release": [3, 5],
     "branches.temporal": "lstm",
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
     "branches.key_frames": True,
     "branches.unit_norm": True,
+    "branches.networks": "each",
+    "branches.head": "cosine",
+    "model.prompts": ["a", "b", "c", "d", "e", "f", "g", "h"],
+    "model.text_encoder": "ViT-B-32",
+    "model.text_weights": "clip.safetensors",
     "model.attention": False,
     "model.attention_place": "middle",
     "model.attention_groups": 4,
@@ -331,6 +354,7 @@ CHANGES: dict[str, Any] = {
     "model.squared_gate": False,
     "model.mixing_groups": 4,
     "loss.quadrants": [1, 2, 2, 2, 1, 3, 1, 0],
+    "loss.per_stretch": True,
     "optimiser.name": "adamw",
     "optimiser.schedule": "one-cycle",
     "augment.crop": 0.9,
@@ -338,7 +362,13 @@ CHANGES: dict[str, Any] = {
 
 
 STRETCHES = {"data": {"sequence": 2}}
-"""What a temporal model needs."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "branches.temporal": STRETCHES,
+    "branches.networks": {"task": "va"},
+    "branches.release": nested("branches.freeze", True),
+    "loss.per_stretch": {"task": "va", **STRETCHES},
+}
+"""What a setting needs beside it."""
 
 
 def changed(key: str) -> Settings:
@@ -347,12 +377,12 @@ def changed(key: str) -> Settings:
     above: Any = getattr(Settings(), group) if group else Settings()
     default = getattr(above["audio"] if group == "branches" else above, name)
     other = default + 1 if type(default) is int else default / 2 + 0.01 if type(default) is float else None
-    return settings_from((STRETCHES if key == "branches.temporal" else {}) | nested(key, CHANGES.get(key, other)))
+    return settings_from(NEEDED.get(key, {}) | nested(key, CHANGES.get(key, other)))
 
 
 @pytest.mark.parametrize("key", [key for key in keys() if not key.startswith("compute.")])
 def test_signature_changes_with_every_setting(key: str) -> None:
-    before = settings_from(STRETCHES) if key == "branches.temporal" else Settings()
+    before = settings_from(NEEDED.get(key, {}))
     assert changed(key) != before
     assert signature(changed(key), "data") != signature(before, "data")
 

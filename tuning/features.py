@@ -87,7 +87,8 @@ def cached_features(
     """The features of one frame every `stride` seconds (0: every frame), read from the file or computed and saved.
 
     They are computed with the run's last weights, as the best ones were chosen on validation. Raises RunError where the
-    run is not complete, was trained on another store, or has a temporal model, whose heads are trained with it only.
+    run is not complete, was trained on another store, has a network for each column, or a temporal model, whose heads
+    are trained with it only.
     """
     settings = run.load_settings()
     if settings.over_time:
@@ -95,6 +96,9 @@ def cached_features(
         raise RunError(
             "has a temporal model, so its heads cannot be trained by themselves", path=run.root, remedy=remedy
         )
+    if several := [name for name, branch in settings.branches.items() if branch.networks == "each"]:
+        problem, found = "has a network for each column, so its heads cannot be trained by themselves", several[0]
+        raise RunError(problem, path=run.root, found=found, remedy="Train a run with networks: one.")
     if run.last.exists() and not run.complete:
         raise RunError("is not complete", path=run.root, remedy="Train it to its end first.")
     trained = load_checkpoint(run.last)

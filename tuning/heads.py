@@ -59,7 +59,7 @@ def repeat_heads(trained: Mapping[str, Mapping[str, Tensor]], trials: int) -> He
 
 def objective_of(features: Features, settings: Settings, mus: Sequence[Sequence[float]]) -> Objective:
     """The objective of all trials at once, [Q], of classes each with the costs of one of `mus`; others have none."""
-    objective = build_objective(settings, features.fractions)
+    objective = build_objective(settings, features.fractions).of_any_samples
     if isinstance(objective, CoarseFine):
         objective.with_costs([settings.loss.with_mu(mu) for mu in mus], features.fractions)
     return objective

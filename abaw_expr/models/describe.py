@@ -25,11 +25,11 @@ def describe(settings: Settings) -> dict[str, Any]:
     Ready for JSON: `parameters` and `multiply_adds` by the branch's encoder, or by its name where it has several
     streams or another branch has the encoder too, and `layers`, a list for each of `name`, `kind`, `output` ([C, H, W],
     without the batch), `parameters` and `multiply_adds`. Nothing is computed: the networks are on the meta device. A
-    temporal model is counted for one frame.
+    temporal model is counted for one frame. Where each column has a network, names of layers begin with the column's.
     """
-    branches = outline(settings).eval().own_branches()
+    networks = outline(settings).eval().own_networks()
     with torch.device("meta"):
-        layers = {name: _layers(branch) for name, branch in _by_encoder(branches).items()}
+        layers = {name: _layers_of(own) for name, own in _by_encoder(networks).items()}
     totals = {
         key: {name: sum(row[key] for row in rows) for name, rows in layers.items()}
         for key in ("parameters", "multiply_adds")
@@ -37,8 +37,9 @@ def describe(settings: Settings) -> dict[str, Any]:
     return {**totals, "layers": layers}
 
 
-def _by_encoder(branches: Mapping[str, Branch]) -> dict[str, Branch]:
-    encoders = {name: [_name(stream.encoder) for stream in one.own_streams()] for name, one in branches.items()}
+def _by_encoder(branches: Mapping[str, Mapping[str, Branch]]) -> dict[str, Mapping[str, Branch]]:
+    first = {name: next(iter(networks.values())) for name, networks in branches.items()}
+    encoders = {name: [_name(stream.encoder) for stream in one.own_streams()] for name, one in first.items()}
     alone = [own[0] for own in encoders.values() if len(own) == 1]
     return {
         own[0] if len(own) == 1 and alone.count(own[0]) == 1 else name: branches[name] for name, own in encoders.items()
@@ -47,6 +48,15 @@ def _by_encoder(branches: Mapping[str, Branch]) -> dict[str, Branch]:
 
 def _name(encoder: Encoder) -> str:
     return encoder.entry.rpartition(":")[2]
+
+
+def _layers_of(networks: Mapping[str, Branch]) -> list[dict[str, Any]]:
+    """The layers of the networks of a branch."""
+    return [
+        row | {"name": f"{column}.{row['name']}" if column else row["name"]}
+        for column, network in networks.items()
+        for row in _layers(network)
+    ]
 
 
 def _layers(branch: Branch) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from abaw_expr.models.cross_modal_attention import CrossModalAttention
 from abaw_expr.models.dilated_fusion import DilatedFusion
 from abaw_expr.settings import ModelSettings
 
@@ -45,6 +46,19 @@ class Concatenation(Join):
 
     def forward(self, streams: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         return torch.cat([*streams.values()], dim=-1)
+
+
+class CrossAttention(Join):
+    """The features of the first stream, and beside them the attention between all streams (arXiv 2503.10523)."""
+
+    def __init__(self, widths: Sequence[int], settings: ModelSettings) -> None:
+        super().__init__()
+        self.attention = CrossModalAttention(widths, settings.dropout)
+        self.width = widths[0] + self.attention.width
+
+    def forward(self, streams: Mapping[str, Tensor], weights: Tensor) -> Tensor:
+        features = [*streams.values()]
+        return torch.cat([features[0], self.attention(features, weights > 0)], dim=-1)
 
 
 class Dilated(Join):
@@ -93,6 +107,7 @@ def key_frame_weights(activity: Tensor, present: Tensor) -> Tensor:
 
 JOINS: dict[str, Callable[[Sequence[int], ModelSettings], Join]] = {
     "concatenation": lambda widths, settings: Concatenation(widths),
+    "cross-attention": CrossAttention,
     "dilated": Dilated,
 }
 """By name: from the widths of the streams to the join; a new one is added here."""

@@ -69,8 +69,7 @@ def coarse_fine(log_p: Tensor, target: Tensor, weights: Tensor, label_smoothing:
 def value_moments(values: Tensor, target: Tensor, kept: Tensor) -> Tensor:
     """Count and sums of x, y, x^2, y^2, xy of truth x and prediction y over kept samples: [..., N, F] to [..., F, 6].
 
-    `target` and `kept` are [N, F].
-    In float64, since a small batch has small variances.
+    `target` and `kept` are [N, F], or as `values` are. In float64, since a small batch has small variances.
     """
     x, y = (torch.where(kept, one, 0).double() for one in (target, values))
     return torch.stack(torch.broadcast_tensors(kept.double(), x, y, x * x, y * y, x * y), dim=-1).sum(-3)

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.branch import Branch, Inputs
+from abaw_expr.models.column_networks import ColumnNetworks, build_branch, networks_of
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.links import Link, Votes, link_of
 from abaw_expr.settings import Settings
@@ -21,7 +22,7 @@ from abaw_expr.settings import Settings
 class Network(nn.Module):
     """Branches in parallel, each on the samples that have its modalities; their votes are fused outside."""
 
-    def __init__(self, branches: Mapping[str, Branch], link: Link) -> None:
+    def __init__(self, branches: Mapping[str, Branch | ColumnNetworks], link: Link) -> None:
         super().__init__()
         self.branches = nn.ModuleDict(branches)
         self.link = link
@@ -44,14 +45,24 @@ class Network(nn.Module):
         batch = Inputs(inputs, rows, windows, valid, activity or {})
         return {name: branch(batch) for name, branch in self.branches.items()}
 
+    def own_networks(self) -> dict[str, dict[str, Branch]]:
+        """The networks of every branch by the column that they vote on; the one that votes on all is called ``."""
+        return networks_of(dict(self.branches.items()))
+
     def own_branches(self) -> dict[str, Branch]:
-        """The branches by name."""
-        return {name: branch for name, branch in self.branches.items() if isinstance(branch, Branch)}
+        """The branches by name; of one with a network for each column the first network, as which all are built."""
+        return {name: next(iter(networks.values())) for name, networks in self.own_networks().items()}
 
     def encoders(self) -> Iterator[Encoder]:
         """The encoders of all branches, in their order."""
-        for branch in self.own_branches().values():
-            yield from (stream.encoder for stream in branch.own_streams())
+        yield from (encoder for *_, encoder in self.encoders_of_streams())
+
+    def encoders_of_streams(self) -> Iterator[tuple[str, str, Encoder]]:
+        """The same with the names of their branches and streams, which the networks of a branch have in common."""
+        for name, networks in self.own_networks().items():
+            for branch in networks.values():
+                for stream, one in zip(branch.streams, branch.own_streams(), strict=True):
+                    yield name, stream, one.encoder
 
     def modalities(self) -> dict[str, list[str]]:
         """The names of the modalities that each branch reads."""
@@ -90,7 +101,8 @@ def build_network(settings: Settings) -> Network:
     """
     link = link_of(settings.task_of)
     try:
-        network = Network({name: Branch(name, one, settings, link) for name, one in settings.branches.items()}, link)
+        branches = {name: build_branch(name, one, settings, link) for name, one in settings.branches.items()}
+        network = Network(branches, link)
     except KeyError as error:  # of torch, for a name that its dictionary of modules has as an attribute
         raise SettingsError(
             "a branch or stream has a reserved name", found=error.args[0], remedy="Name it otherwise."

@@ -3,8 +3,8 @@
 Every loss is that of the fused votes, plus `loss.branch_weight` times the mean of the branches' own losses where there
 are several. A vote that is absent, and a label that is not annotated, have no part in it.
 
-Shapes: N samples, K classes, F fields (values or units), k branches. Votes may have dimensions before N, of networks
-that are trained on the same samples at once; losses then have these dimensions.
+Shapes: N samples, S stretches of T samples, K classes, F fields (values or units), k branches. Votes may have more
+dimensions before N, of networks that are trained on the same samples at once; losses then have these dimensions.
 """
 
 from abc import ABC, abstractmethod
@@ -73,6 +73,11 @@ class Objective(nn.Module, ABC):
         """The loss from the sums of all parts."""
         return float(sums)
 
+    @property
+    def of_any_samples(self) -> "Objective":
+        """The objective of samples that are no stretches, such as the validation frames of a run."""
+        return self
+
     @abstractmethod
     def known(self, target: Tensor) -> Tensor:
         """Which labels are annotated, bool, of the shape of the target."""
@@ -83,25 +88,29 @@ class Objective(nn.Module, ABC):
 
 
 class MeanObjective(Objective):
-    """A loss that is a mean over labels."""
+    """A loss that is a mean, of parts of a batch by the counts of the whole."""
 
     def sums(self, votes: Mapping[str, Votes], target: Tensor, counts: SampleCounts | None = None) -> Tensor:
         counts = self.counts({name: vote.present for name, vote in votes.items()}, target) if counts is None else counts
         if len(votes) == 1:
             ((name, only),) = votes.items()
-            return self._mean(self._fused(only.value, target), only.present, target, counts[name])
+            return self._mean(only, target, counts[name])
         weighed = votes if self.settings.branch_weight else {}
-        own = [
-            self._mean(self._own(vote.value, target), vote.present, target, counts[name])
-            for name, vote in weighed.items()
-        ]
-        fused = self.link.fuse(votes, self.weights)
-        loss = self._mean(self._fused(fused.value, target), fused.present, target, counts[ANY])
+        own = [self._mean(vote, target, counts[name], own=True) for name, vote in weighed.items()]
+        loss = self._mean(self.link.fuse(votes, self.weights), target, counts[ANY])
         return loss + self.settings.branch_weight * torch.stack(own).mean(0) if own else loss
 
-    def _mean(self, losses: Tensor, has: Tensor, target: Tensor, count: Tensor) -> Tensor:
-        """The mean of losses [..., *target.shape] over the annotated labels of the samples `has` [N], [...]."""
-        kept = self.known(target) & has.reshape(-1, *[1] * (target.ndim - 1))
+    @abstractmethod
+    def _mean(self, vote: Votes, target: Tensor, count: Tensor, own: bool = False) -> Tensor:
+        """The sum of this part's losses over the count of all parts, [...]: of the fused votes, or a branch's own."""
+
+
+class LabelObjective(MeanObjective):
+    """A loss that is a mean over labels."""
+
+    def _mean(self, vote: Votes, target: Tensor, count: Tensor, own: bool = False) -> Tensor:
+        losses = (self._own if own else self._fused)(vote.value, target)  # [..., *target.shape]
+        kept = self.known(target) & vote.present.reshape(-1, *[1] * (target.ndim - 1))
         return losses.masked_fill(~kept, 0.0).flatten(-target.ndim).sum(-1) / count.clamp(min=1)
 
     @abstractmethod
@@ -113,7 +122,7 @@ class MeanObjective(Objective):
         """The loss of each label for a branch's own votes."""
 
 
-class CoarseFine(MeanObjective):
+class CoarseFine(LabelObjective):
     """Classes: the coarse-fine granularity loss; of the branches' own votes cross-entropy. `target` is int64 [N]."""
 
     table: Tensor
@@ -143,7 +152,7 @@ class CoarseFine(MeanObjective):
         return cross_entropy(votes, target.clamp(min=0), self.settings.label_smoothing)
 
 
-class UnitEntropy(MeanObjective):
+class UnitEntropy(LabelObjective):
     """Action units: binary cross-entropy, a mean over all annotated labels, active ones weighed by their rarity.
 
     `target` is float [N, F]: 0, 1, or NaN where not annotated.
@@ -218,10 +227,52 @@ class Concordance(Objective):
         return losses[-1] + (self.settings.branch_weight * losses[:-1].mean(0) if len(losses) > 1 else 0.0)
 
 
+class StretchConcordance(MeanObjective):
+    """Values: 1 - CCC over each stretch of `data.sequence` samples, a mean over the stretches of all fields.
+
+    A stretch has no part in a field of which fewer than two of its samples are annotated. `target` is float [S T, F],
+    NaN where not annotated.
+    """
+
+    def __init__(self, settings: Settings, fractions: Sequence[float]) -> None:
+        super().__init__(settings, fractions)
+        self._whole, self._length = Concordance(settings, fractions), settings.data.sequence
+
+    @property
+    def of_any_samples(self) -> Objective:
+        return self._whole
+
+    def counts(self, present: Present, target: Tensor) -> dict[str, Tensor]:
+        """The counts of stretches of all fields."""
+        voted = {**present, ANY: torch.stack([*present.values()]).any(0)}
+        kept = {name: self._stretches(self.known(target) & has[:, None]) for name, has in voted.items()}
+        return {name: (one.sum(1) >= _LEAST_ANNOTATED).sum() for name, one in kept.items()}
+
+    def known(self, target: Tensor) -> Tensor:
+        return self._whole.known(target)
+
+    def _prior(self, fractions: Sequence[float]) -> list[float]:
+        return [*fractions]
+
+    def _mean(self, vote: Votes, target: Tensor, count: Tensor, own: bool = False) -> Tensor:
+        kept = self.known(target) & vote.present[:, None]
+        moments = value_moments(*map(self._stretches, (vote.value, target, kept)))  # [..., S, F, 6]
+        losses = (1 - concordance(moments)[0]).masked_fill(moments[..., 0] < _LEAST_ANNOTATED, 0.0)
+        return losses.flatten(-2).sum(-1) / count.clamp(min=1)
+
+    def _stretches(self, x: Tensor) -> Tensor:
+        """[..., S T, F] to [..., S, T, F]."""
+        return x.unflatten(-2, (-1, self._length))
+
+
+_LEAST_ANNOTATED = 2
+"""A single sample has no variance, so its CCC is 0 whatever the prediction."""
+
 OBJECTIVES: dict[str, type[Objective]] = {"classes": CoarseFine, "values": Concordance, "units": UnitEntropy}
 """By `Task.kind`."""
 
 
 def build_objective(settings: Settings, fractions: Sequence[float]) -> Objective:
     """The objective of the settings' task; `fractions` is the mean label of the samples by column."""
-    return OBJECTIVES[settings.task_of.kind](settings, fractions)
+    kind = StretchConcordance if settings.loss.per_stretch else OBJECTIVES[settings.task_of.kind]
+    return kind(settings, fractions)

@@ -11,14 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow, Cut, cut_for_prediction
 from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.loading import load, split_segments
+from abaw_expr.data.batches.sampling import UsableFrames
 from abaw_expr.data.batches.stretches import cut_stretches, time_grid
 from abaw_expr.data.batches.windows import Batch, Windows, modalities
-from abaw_expr.errors import SettingsError
+from abaw_expr.data.store.store import Store
+from abaw_expr.errors import SettingsError, StoreError
 from abaw_expr.models.links import Votes
 from abaw_expr.models.network import Network
 from abaw_expr.models.objectives import Objective
@@ -67,6 +70,18 @@ def reader(
     """The data set of the samples that a network reads; `cut` divides the audio, if it reads any."""
     cuts = {name: cut(data, window) for name, window in network.windows.items()}
     return Windows(index, modalities(network.reads, data, cuts), augment, network.key_frames)
+
+
+def validation_frames(store: Store, frames: UsableFrames, settings: Settings) -> NDArray[np.intp]:
+    """Indices [n] of the frames that an epoch is validated on; of a temporal model those on its clock."""
+    index, usable, data = frames.frame_index, frames.usable, settings.data
+    if not settings.over_time:
+        return index.at_stride(usable, data.val_stride)
+    grid = time_grid(index, data.stride)
+    if not usable[grid].any():
+        remedy = "Lower data.stride."
+        raise StoreError("has no usable val frame on the clock of the temporal model", path=store.root, remedy=remedy)
+    return grid[usable[grid]]
 
 
 Numbers = dict[str, np.ndarray]

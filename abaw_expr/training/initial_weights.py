@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from abaw_expr.errors import RunError
+from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.weights import read_tensors
+from abaw_expr.models.encoders.weights_path import DEFAULT
 from abaw_expr.models.network import Network, build_network
 from abaw_expr.settings import Settings
 from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_tensors
@@ -26,14 +28,20 @@ def load_weights_files(network: Network, settings: Settings) -> None:
     named.
     """
     files = weights_files(settings)
-    for name, branch in network.own_branches().items():
-        named = settings.branches[name].streams_of(name)
-        for (one, stream), own in zip(named.items(), branch.own_streams(), strict=True):
-            path = files.get(f"{name}.{one}")
-            if path is not None:
-                own.encoder.load(read_tensors(path), path, f"branches.{name}.{one}")
-            elif stream.weights:
-                own.encoder.download()
+    for name, stream, encoder in network.encoders_of_streams():
+        if (path := files.get(f"{name}.{stream}")) is not None:
+            encoder.load(read_tensors(path), path, f"branches.{name}.{stream}")
+        elif settings.branches[name].streams_of(name)[stream].weights == DEFAULT:
+            encoder.download()
+
+
+def pretrained_encoders(network: Network, settings: Settings) -> list[Encoder]:
+    """The encoders that begin with weights of a file, or with those that their library downloads."""
+    return [
+        encoder
+        for name, stream, encoder in network.encoders_of_streams()
+        if settings.branches[name].streams_of(name)[stream].weights
+    ]
 
 
 def keep_initial_weights(run: RunFolder, sources: Sequence[Path], settings: Settings) -> None:
@@ -77,6 +85,11 @@ def load_initial_weights(network: Network, path: Path) -> None:
 def seen_by_initial_weights(run: RunFolder) -> tuple[str, ...]:
     """The videos that the initial weights of a run were trained on."""
     return _stored(run.initial_weights)[1] if run.initial_weights.exists() else ()
+
+
+def branches_with_initial_weights(run: RunFolder) -> set[str]:
+    """The branches whose encoders begin with the weights of other runs."""
+    return {_branch(key) for key in _stored(run.initial_weights)[0]} if run.initial_weights.exists() else set()
 
 
 def trained_weights(checkpoint: Checkpoint) -> dict[str, Any]:

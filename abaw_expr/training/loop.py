@@ -6,6 +6,7 @@ and process, so a run that is resumed after any step ends exactly as an uninterr
 Shapes: B samples of a step, n validation frames, C columns of the task.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,17 +17,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from abaw_expr.data.batches.audio_chunks import cut_for_training
 from abaw_expr.data.batches.augment import Augment, check_masks
 from abaw_expr.data.batches.loading import BatchSampler, build_loader
 from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
-from abaw_expr.data.batches.stretches import time_grid
 from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.store import Store
-from abaw_expr.errors import RunError, StoppedError, StoreError, shorten
+from abaw_expr.errors import RunError, StoppedError, shorten
 from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
 from abaw_expr.models.network import build_network, outline
@@ -43,11 +42,14 @@ from abaw_expr.training.evaluation import (
     check_accelerator,
     native_precision,
     reader,
+    validation_frames,
 )
+from abaw_expr.training.freezing import check_frozen, set_trained
 from abaw_expr.training.initial_weights import (
     keep_initial_weights,
     load_initial_weights,
     load_weights_files,
+    pretrained_encoders,
     seen_by_initial_weights,
 )
 from abaw_expr.training.launch import is_first
@@ -114,6 +116,7 @@ def train(
             run.start(settings, store.digest, resume, embedding_digests(settings, store))
             if initial_weights:
                 keep_initial_weights(run, initial_weights, settings)
+            check_frozen(run, settings)
         training = Training(store, run, settings, stop, on_progress)
         if not run.complete:
             on_start(training.start)
@@ -140,7 +143,7 @@ class Training:
         self._training, self._validation = (
             usable_frames(store, name, settings.task_of, self._network.reads) for name in ("train", "val")
         )
-        self._validated = self._validation_frames()
+        self._validated = validation_frames(store, self._validation, settings)
         self._criterion = build_objective(settings, self._training.mean_label(settings)).to(self._fabric.device)
         self._augment, self._sampler = Augment(settings.augment), BatchSampler()
         self._read = self._windows()
@@ -166,7 +169,8 @@ class Training:
             share_batch_norm(self._network, self._fabric.device)
         if settings.compute.compile:
             self._network.compile_encoders()
-        optimiser = build_optimiser(self._network, settings.optimiser)
+        set_trained(self._network, settings, epoch=1)
+        optimiser = build_optimiser(self._network, settings.optimiser, pretrained_encoders(self._network, settings))
         self._module, self._optimiser = self._fabric.setup(self._network, optimiser)
         decay = settings.optimiser.ema_decay
         self._ema = EMA(self._network, decay) if decay else None
@@ -220,18 +224,12 @@ class Training:
         """Finished steps of all epochs."""
         return sum(epoch.steps for epoch in self.history) + self._now.step
 
-    def _validation_frames(self) -> NDArray[np.intp]:
-        """Indices [n] of the validation frames; of a temporal model those on its clock."""
-        index, usable, data = self._validation.frame_index, self._validation.usable, self._settings.data
-        if not self._settings.over_time:
-            return index.at_stride(usable, data.val_stride)
-        grid = time_grid(index, data.stride)
-        if not usable[grid].any():
-            remedy = "Lower data.stride."
-            raise StoreError(
-                "has no usable val frame on the clock of the temporal model", path=self._store.root, remedy=remedy
-            )
-        return grid[usable[grid]]
+    def _freeze(self, epoch: int) -> None:
+        """Freezes and releases encoders as an epoch has them; the processes then share the gradients of others."""
+        if set_trained(self._network, self._settings, epoch):
+            del self._module
+            gc.collect()  # it is in circles, and its hooks would go on sharing
+            self._module = self._fabric.setup_module(self._network)
 
     def _train_epoch(self) -> None:
         """One pass over the sampled frames, from the current step."""
@@ -241,7 +239,9 @@ class Training:
         steps = split_steps(draws, self._settings, fabric.global_rank, fabric.world_size)
         self._sampler.batches = flatten(steps[now.step :])
         stream, pending = iter(self._loader), None
+        scores = [epoch.score for epoch in self.history]
         self._module.train()  # validation left it in eval mode
+        self._freeze(number)
         began = time.perf_counter() - now.seconds
         saved = time.perf_counter()
         for step in range(now.step, len(steps)):
@@ -256,7 +256,7 @@ class Training:
             if stopping:
                 raise StoppedError(self._run.root, self._stop.signal)
             torch.manual_seed(_seed(self._settings.seed, number, step, fabric.global_rank))
-            set_learning_rates(self._optimiser, settings, (number - 1 + step / len(steps)) / settings.epochs)
+            set_learning_rates(self._optimiser, settings, number - 1 + step / len(steps), scores)
             samples = min(settings.batch_size, len(draws) - step * settings.batch_size)
             pending = Pending(step, samples, micro_batches, self._step(micro_batches, counts))
             self._on_progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
@@ -388,7 +388,8 @@ class Training:
     def _validate(self) -> tuple[float, dict[str, float], dict[str, float]]:
         """The loss on the validation frames, the score of each branch and of their fusion, and that of each column."""
         index, indices, task = self._validation.frame_index, self._validated, self._settings.task_of
-        p, loss = branch_numbers(self._fabric, self._evaluated, index, indices, self._settings, self._criterion)
+        criterion = self._criterion.of_any_samples
+        p, loss = branch_numbers(self._fabric, self._evaluated, index, indices, self._settings, criterion)
         return loss, *scores_of(task, self._settings.weights, p, index.label[indices])
 
     def _checkpoint(self) -> Checkpoint:

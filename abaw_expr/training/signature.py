@@ -50,9 +50,11 @@ FROZEN: Mapping[str, Any] = {
     "loss.quadrants": [],
     "loss.label_smoothing": 0.0,
     "loss.branch_weight": 0.0,
+    "loss.per_stretch": False,
     "optimiser.name": "sgd",
     "optimiser.learning_rate": 0.0001,
     "optimiser.branch_learning_rate": 0.001,
+    "optimiser.pretrained_learning_rate": 0.0,
     "optimiser.momentum": 0.9,
     "optimiser.weight_decay": 0.0,
     "optimiser.schedule": "constant",
@@ -68,6 +70,8 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "encoder": "",
     "attention": "",
     "weights": "",
+    "freeze": False,
+    "release": [],
     "embedding_width": 0,
     "unit_norm": False,
     "projection": 0,
@@ -76,6 +80,7 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "join": "concatenation",
     "head": "linear",
     "key_frames": False,
+    "networks": "one",
     "weight": 1,
 }
 """The same of a branch, and as far as they go of a stream."""

@@ -33,10 +33,10 @@ def output(module: nn.Module, case: dict[str, Any], filling: str, public: Callab
     module.double().eval()
     fill(module, case["tensors"], filling == "by_key", public)
     with torch.inference_mode():
-        return module(*(field(shape, number) for number, shape in enumerate(case["inputs"])))
+        return module(*(input_field(shape, number) for number, shape in enumerate(case["inputs"])))
 
 
-def field(shape: Sequence[int], number: int) -> Tensor:
+def input_field(shape: Sequence[int], number: int) -> Tensor:
     """Input of a module, in [-1, 1), counted from 0."""
     return 2 * unit(torch.Size(shape).numel(), 1000003 * number, INPUT_FACTOR).reshape(shape) - 1
 

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor, nn
 
+from abaw_expr.models.cross_modal_attention import CrossModalAttention
 from abaw_expr.models.dilated_fusion import DilatedFusion
 from abaw_expr.models.encoders.ddamfn import DDAMFN, Bottleneck, DualDirectionHead
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mecs import MECS
 from abaw_expr.models.encoders.weights import key_map
-from abaw_expr.models.temporal import TCNBlock, tcn_stack
+from abaw_expr.models.join import JOINS
+from abaw_expr.models.temporal import TCN, TCNBlock, tcn_stack
+from abaw_expr.settings import ModelSettings
 from tests.helpers.golden_modules import FILLINGS, cases_of, left_over, output, summary
 from tests.helpers.networks import parameters
 
@@ -80,16 +84,50 @@ PARTS: dict[str, Callable[[], nn.Module]] = {
 }
 """Layers of DDAMFN."""
 
+
+class Attention(nn.Module):
+    """The attention on features [B, T, D], and what it does on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = CrossModalAttention([128, 32, 32], 0.1)
+
+    def forward(self, *streams: Tensor) -> dict[str, Tensor]:
+        rows, present = [x.flatten(0, 1) for x in streams], torch.ones(streams[0].shape[:2].numel(), 3).bool()
+        mixed: list[Tensor] = []
+        self.attention.mix.register_forward_hook(lambda layer, inputs, y: mixed.append(y))
+        attended, (weights, _) = self.attention(rows, present), self.attention.attend(rows, present)
+        found = {"after_o_proj": mixed[0], "after_layernorm": attended, "attention": weights}
+        over_time = {name: y.unflatten(0, streams[0].shape[:2]) for name, y in found.items()}
+        return over_time | {"attention": over_time["attention"].transpose(1, 2)}
+
+
+class Head(nn.Module):
+    """All behind the encoders of the leader-follower network, on features [B, T, D]: one value a frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temporal = nn.ModuleList(TCN(width, 0.1) for width in (512, 128, 128))
+        self.join = JOINS["cross-attention"]([128, 32, 32], ModelSettings())
+        self.linear = nn.Linear(self.join.width, 1)
+
+    def forward(self, *streams: Tensor) -> Tensor:
+        valid = torch.ones(streams[0].shape[:2], dtype=torch.bool)
+        features = [temporal(x, valid).flatten(0, 1) for temporal, x in zip(self.temporal, streams, strict=True)]
+        joined = self.join(dict(zip(STREAMS, features, strict=True)), torch.full((valid.numel(), 3), 1 / 3))
+        return self.linear(joined).tanh().unflatten(0, valid.shape)
+
+
+TCN_NAMES = {
+    r"parametrizations\.weight\.original0": "weight_g",
+    r"parametrizations\.weight\.original1": "weight_v",
+    "shortcut": "downsample",
+}
+STREAMS = ("video", "vggish", "logmel")
+"""The streams of the leader-follower network."""
+
 PUBLIC = {
-    "tcn": Public(
-        tcn,
-        {
-            r"parametrizations\.weight\.original0": "weight_g",
-            r"parametrizations\.weight\.original1": "weight_v",
-            "shortcut": "downsample",
-            r"^(\d)": r"network.\1",
-        },
-    ),
+    "tcn": Public(tcn, TCN_NAMES | {r"^(\d)": r"network.\1"}),
     "gcsa": Public(
         lambda name: GCSA(numbers(name)[0]), {r"^channel\.": "channel_attention.", r"^spatial\.": "spatial_attention."}
     ),
@@ -125,6 +163,20 @@ PUBLIC = {
         lambda name: PARTS[name](),
         {r"^(?=rows|columns|squeeze|along)": "CoordAtt.", **key_map("ddamfn").rename},
         unused=(r"conv_dw\.(bn|prelu)\..*", r"CoordAtt\.Linear\..*"),
+    ),
+    "cross_modal_attention": Public(
+        lambda name: Head() if name.startswith("whole") else Attention(),
+        {
+            **TCN_NAMES,
+            r"^attention\.": "layers.",
+            r"^join\.attention\.": "fusion.layers.",
+            r"^linear\.": "regressor.",
+            r"mix\.": "self_attn.o_proj.",
+            r"layers\.norm\.": "layers.norm1.",
+            **{rf"project\.{n}\.": f"self_attn.qkv_proj.{name}." for n, name in enumerate(STREAMS)},
+            **{rf"^temporal\.{n}\.norm\.": f"bn.{name}." for n, name in enumerate(STREAMS)},
+            **{rf"^temporal\.{n}\.stack\.": f"temporal.{name}.network." for n, name in enumerate(STREAMS)},
+        },
     ),
 }
 CASES = [(file, case) for file, public in PUBLIC.items() for case in cases_of(file) if not case.endswith(public.other)]

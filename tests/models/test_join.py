@@ -1,4 +1,4 @@
-"""Joins of feature maps: weights, samples that lack a stream, and what is refused."""
+"""Joins of features and of feature maps: weights, samples that lack a stream, and what is refused."""
 
 import copy
 
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from abaw_expr.errors import SettingsError
+from abaw_expr.models.cross_modal_attention import CrossModalAttention
 from abaw_expr.models.describe import describe
-from abaw_expr.models.join import JOINS, Dilated, equal_weights, key_frame_weights
+from abaw_expr.models.join import JOINS, CrossAttention, Dilated, equal_weights, key_frame_weights
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import BranchSettings, DataSettings, ModelSettings, Settings, StreamSettings
 
@@ -87,6 +88,71 @@ def test_the_maps_are_narrowed_pooled_weighed_and_fused() -> None:
     torch.testing.assert_close(net(given, EQUAL[[0, 4]]), expected)
     alone = net.fusion(torch.cat([0 * pooled, face], 1)).mean((2, 3))
     torch.testing.assert_close(net(given, EQUAL[[2, 2]]), alone)
+
+
+# Cross-modal attention
+
+
+def cross_attention(dropout: float = 0.0) -> CrossAttention:
+    torch.manual_seed(0)
+    return CrossAttention([6, 4], ModelSettings(dropout=dropout)).double()
+
+
+def features(samples: int, present: Tensor) -> dict[str, Tensor]:
+    """Features [B, D] by stream, 0 where a sample lacks it."""
+    means = {name: x.mean((2, 3)) for name, x in maps(samples).items()}
+    return {name: x * has[:, None] for (name, x), has in zip(means.items(), present.T, strict=True)}
+
+
+def attended_by_hand(net: CrossModalAttention, x: list[Tensor], present: list[bool]) -> Tensor:
+    """The attention of one sample, whose streams have the features x, by its formula: head by head, query by query."""
+    projected = [linear(one).reshape(2, 3, 16) for linear, one in zip(net.project, x, strict=True)]
+    rows = []
+    for head in range(2):
+        (queries, keys, values) = ([one[head, part] for one in projected] for part in range(3))
+        values = [value * has for value, has in zip(values, present, strict=True)]
+        for query, own in zip(queries, values, strict=True):
+            scores = [
+                (query @ key / 4).exp() if has else torch.tensor(0.0) for key, has in zip(keys, present, strict=True)
+            ]
+            whole = sum(scores) if any(present) else torch.tensor(1.0)
+            rows.append(sum(score / whole * value for score, value in zip(scores, values, strict=True)) + own)
+    return net.norm(net.mix(torch.cat(rows)))
+
+
+def test_streams_attend_to_the_streams_that_a_sample_has() -> None:
+    net = cross_attention()
+    given = features(5, PRESENT)
+    y = net(given, EQUAL)
+    assert y.shape == (5, net.width) == (5, 6 + 64)
+    assert torch.equal(y[:, :6], given["sound"])
+    for sample, present in enumerate(PRESENT.tolist()):
+        expected = attended_by_hand(net.attention, [x[sample] for x in given.values()], present)
+        torch.testing.assert_close(y[sample, 6:], expected, rtol=0, atol=1e-12)
+
+
+def test_what_stands_for_an_absent_stream_is_neither_key_nor_value() -> None:
+    net, present = cross_attention().attention, PRESENT
+    x = [*features(5, torch.ones_like(PRESENT)).values()]
+    wild = [torch.where(has[:, None], one, 100.0) for one, has in zip(x, present.T, strict=True)]
+    (attention, value), (other, of_wild) = net.attend(x, present), net.attend(wild, present)
+    assert torch.equal(value, of_wild)
+    assert not value[3].any()
+    queries = present[:, None, :, None].expand_as(attention)
+    torch.testing.assert_close(attention[queries], other[queries], rtol=0, atol=0)
+    assert not attention[1, :, :, 1].any()
+    assert not attention[2, :, :, 0].any()
+
+
+def test_the_gradient_of_the_attention_is_finite_whatever_is_absent() -> None:
+    net = cross_attention(dropout=0.3)
+    given = {name: x.requires_grad_() for name, x in features(5, PRESENT).items()}
+    net(given, EQUAL).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in given.values())
 
 
 @pytest.mark.parametrize("name", JOINS)

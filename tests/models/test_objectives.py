@@ -1,5 +1,6 @@
 """The losses of all tasks for any number of branches, against torch's own and against their formulas."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,8 +16,10 @@ from torchmetrics.regression import ConcordanceCorrCoef
 from abaw_expr.models.links import Votes
 from abaw_expr.models.objectives import Objective, build_objective
 from abaw_expr.outputs.fusion import fuse
-from abaw_expr.settings import BranchSettings, LossSettings, Settings
+from abaw_expr.settings import BranchSettings, DataSettings, LossSettings, OptimiserSettings, Settings
 from abaw_expr.tasks.task import TASKS
+from tests.helpers.golden_modules import input_field
+from tests.helpers.paths import GOLDEN
 
 NAMES = ("first", "second", "third")
 WEIGHTS = (2, 5, 1)
@@ -31,11 +34,14 @@ each_task = pytest.mark.parametrize("task", TASKS)
 any_number = pytest.mark.parametrize("branches", [1, 2, 3])
 
 
+def named_branches(count: int) -> dict[str, BranchSettings]:
+    return {name: BranchSettings("rhcnn", weight=weight) for name, weight in zip(NAMES[:count], WEIGHTS, strict=False)}
+
+
 def objective(task: str, branches: int, **loss: Any) -> Objective:
-    named = {
-        name: BranchSettings("rhcnn", weight=weight) for name, weight in zip(NAMES[:branches], WEIGHTS, strict=False)
-    }
-    return build_objective(Settings(task, branches=named, loss=LossSettings(**loss)), FRACTIONS[task]).double()
+    return build_objective(
+        Settings(task, branches=named_branches(branches), loss=LossSettings(**loss)), FRACTIONS[task]
+    ).double()
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,101 @@ def test_the_gradient_of_ccc_is_that_of_its_formula(weight: float) -> None:
         return found
 
     assert torch.autograd.gradcheck(value, inputs)
+
+
+# CCC of stretches
+
+LENGTH = 6
+"""Samples of a stretch: 24 are four stretches."""
+
+
+def of_stretches(branches: int, length: int = LENGTH, **loss: Any) -> Objective:
+    settings = Settings(
+        "va",
+        branches=named_branches(branches),
+        data=DataSettings(sequence=length),
+        loss=LossSettings(per_stretch=True, **loss),
+        optimiser=OptimiserSettings(batch_size=2 * length),
+    )
+    return build_objective(settings, FRACTIONS["va"]).double()
+
+
+@pytest.mark.parametrize("length", [300, 7])
+def test_ccc_has_the_golden_values(length: int) -> None:
+    """Of one field; the other is not annotated."""
+    case = json.loads((GOLDEN / "losses.json").read_text())["ccc"][f"T{length}"]
+    first, second = (input_field((2, length, 1), number) for number in range(2))
+    truth = 0.7 * first
+    values = (0.5 * truth + 0.3 * second + 0.1).expand(-1, -1, 2).flatten(0, 1)
+    target = torch.cat([truth, torch.full_like(truth, torch.nan)], -1).flatten(0, 1)
+    votes = {"first": Votes(values, torch.ones(2 * length, dtype=torch.bool))}
+    loss = of_stretches(1, length)
+    assert loss(votes, target).item() == pytest.approx(case["loss_population"], abs=1e-12)
+    concatenated = loss.of_any_samples(votes, target)
+    assert concatenated.item() == pytest.approx(1 - case["ccc_concatenated_population"], abs=1e-12)
+    each = [
+        loss({"first": Votes(values[rows], votes["first"].present[rows])}, target[rows]).item()
+        for rows in torch.arange(2 * length).split(length)
+    ]
+    assert each == pytest.approx([1 - ccc for ccc in case["ccc_a_window_population"]], abs=1e-12)
+
+
+@any_number
+@pytest.mark.parametrize("weight", [0.0, 0.6])
+def test_stretches_have_the_mean_of_their_own_losses(branches: int, weight: float) -> None:
+    """Of those with two annotated samples or more, by numpy."""
+    loss, given = of_stretches(branches, branch_weight=weight), samples("va", branches)
+    given.target[6:11, 0] = torch.nan  # of the second stretch one valence at most
+    rows = [fused(given, loss)]
+    rows += [loss.link.numbers(v.value).masked_fill(~v.present[:, None], torch.nan) for v in given.votes(loss).values()]
+    losses, truth = [], given.target.double().numpy()
+    for one in (row.detach().numpy() for row in rows):
+        kept = ~np.isnan(one) & ~np.isnan(truth)
+        found = [
+            1 - lin(truth[own, field], one[own, field])
+            for start in range(0, 24, LENGTH)
+            for field in range(2)
+            if len(own := start + np.flatnonzero(kept[start : start + LENGTH, field])) >= 2
+        ]
+        assert 4 <= len(found) < 8
+        losses.append(np.mean(found))
+    expected = losses[0] + (weight * np.mean(losses[1:]) if branches > 1 else 0.0)
+    assert loss(given.votes(loss), given.target).item() == pytest.approx(expected, abs=1e-12)
+
+
+@any_number
+@pytest.mark.parametrize("cuts", [(0,), (6,), (18,), (24,), (6, 6, 12)])
+def test_parts_of_whole_stretches_add_up_to_the_batch(branches: int, cuts: tuple[int, ...]) -> None:
+    """An empty part, and one without a label, too; by the counts alone, without another pass for sums."""
+    loss, given = of_stretches(branches, branch_weight=0.4), samples("va", branches)
+    given.target[18:] = torch.nan
+    assert loss.additive
+    parts = [given.part(slice(*pair)) for pair in pairwise([0, *cuts, 24])]
+    whole = loss(given.votes(loss), given.target)
+    assert whole.item() > 0.1
+    assert_same(in_parts(loss, parts), whole, given, 1e-14)
+
+
+def test_stretches_without_two_annotated_samples_have_no_loss_and_no_gradient() -> None:
+    loss, given = of_stretches(2, branch_weight=0.4), samples("va", 2)
+    given.target[:] = torch.nan
+    given.target[::LENGTH] = 0.5
+    for rows in (slice(0, 0), slice(None)):
+        part = given.part(rows)
+        found = loss(part.votes(loss), part.target)
+        assert found.item() == 0
+        assert not any(gradient.any() for gradient in gradients(found, given))
+
+
+def test_the_gradient_of_the_ccc_of_stretches_is_that_of_its_formula() -> None:
+    loss, given = of_stretches(2, branch_weight=0.6), samples("va", 2)
+
+    def value(*logits: Tensor) -> Tensor:
+        moved = Samples(dict(zip(given.logits, logits, strict=True)), given.present, given.target)
+        found: Tensor = loss(moved.votes(loss), moved.target)
+        return found
+
+    assert torch.autograd.gradcheck(value, [*given.logits.values()])
 
 
 # Absence

@@ -22,7 +22,7 @@ from abaw_expr.models.network import Network, build_network, fold_batch_norm
 from abaw_expr.models.objectives import build_objective
 from abaw_expr.settings import BranchSettings, Settings, StreamSettings
 from abaw_expr.training.initial_weights import load_weights_files
-from tests.helpers.golden_modules import cases_of, field, left_over
+from tests.helpers.golden_modules import cases_of, input_field, left_over
 from tests.helpers.networks import PLAIN, everywhere, parameters, run
 from tests.helpers.paths import GOLDEN
 
@@ -212,7 +212,7 @@ def test_folding_batch_norm_changes_nothing() -> None:
 
 
 def golden_heads(count: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    return [((field((4, 512, 7, 7), number) + 1) / 2).to(dtype) for number in range(count)]
+    return [((input_field((4, 512, 7, 7), number) + 1) / 2).to(dtype) for number in range(count)]
 
 
 @pytest.mark.parametrize(("count", "name"), [(1, "one_head"), (2, "two_heads"), (3, "three_heads")])
