@@ -265,6 +265,8 @@ class LossSettings(_Strict):
     """Each class's quadrant 1..4, 0 for none, in the order of the classes; empty: those of the task (D)."""
     label_smoothing: float = 0.0
     """Fraction of the target that is spread evenly over all classes."""
+    diversity: float = 0.1
+    """Weight of the attention diversity loss of the encoder ddamfn (S: 0.1)."""
     branch_weight: float = 0.0
     """Weight of the branches' own losses, without costs, beside the fused loss (S: 0)."""
     per_stretch: bool = False
@@ -278,6 +280,7 @@ class LossSettings(_Strict):
         known = set(self.quadrants) <= {0, 1, 2, 3, 4}
         _require(known, "loss.quadrants", self.quadrants, "integers from 0 to 4")
         _require(0 <= self.label_smoothing < 1, "loss.label-smoothing", self.label_smoothing, "a fraction in [0, 1)")
+        _require(0 <= self.diversity < math.inf, "loss.diversity", self.diversity, "a number, 0 or more")
         _require(0 <= self.branch_weight < math.inf, "loss.branch-weight", self.branch_weight, "a number, 0 or more")
 
     @property

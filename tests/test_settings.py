@@ -170,6 +170,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "loss.class_weight": [-0.1, 1.1, float("nan")],
     "loss.label_smoothing": [-0.1, 1],
     "loss.branch_weight": [-1, float("inf")],
+    "loss.diversity": [-1, float("inf"), float("nan")],
     "loss.per_stretch": [True],
     "optimiser.learning_rate": [0, -1e-3, float("inf"), float("nan")],
     "optimiser.branch_learning_rate": [0, float("inf")],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def import_outputs(
     source: Source,
     name: str,
-    out: Path | None = None,
+    out: Path,
     like: Path | None = None,
     annotations: Path | None = None,
     template: Path | None = None,
@@ -25,31 +25,25 @@ def import_outputs(
     logits: Flag = False,
     incomplete: Flag = False,
     prior: tuple[float, ...] | None = None,
-    embeddings: Flag = False,
-    store: Path | None = None,
 ) -> int:
-    """Turns another model's outputs into an outputs table, or its embeddings into a store, checked row by row.
+    """Turns another model's outputs into an outputs table, checked row by row.
 
     `tune`, `score` and `submit` take the table alone, or beside others as an ensemble. The rows and the task come from
-    --like, --annotations or --template. With --embeddings the rows become embeddings in a store, on which training
-    reads them: `encoder: embedding:NAME`.
+    --like, --annotations or --template. `import --embeddings --help` is about embeddings.
 
         abaw-expr import clip_val.csv --name clip --like val.parquet \\
             --out clip_val.parquet
         abaw-expr import va_val.csv --name clip --annotations Validation_Set \\
             --videos release --out va_val.parquet
         abaw-expr tune val.parquet clip_val.parquet --out decision.json
-        abaw-expr import features --embeddings --store store --name clip
 
     Args:
         source: A CSV or Parquet file with the columns video and frame (or image_location) and one a class, under the
             classes' names; or a folder of VIDEO.npz with probabilities or logits, classes and, if not 1 to the end,
             frame. For action units a column a unit (AU1) with its probability; for valence and arousal their values, in
             an NPZ under `values`.
-            With --embeddings a folder of VIDEO.npy (a row a frame), .npz (embedding, and frame or time), .parquet or
-            .csv; or one table with a column video.
-        name: The name of the branch, or of the embeddings.
-        out: The Parquet file to write; none with --embeddings.
+        name: The name of the branch.
+        out: The Parquet file to write.
         like: The outputs table beside which it will vote: it gives rows, times and labels.
         annotations: Without --like: the folder of annotation files, whose lines give rows and labels.
         template: Without --like: the organisers' template, which gives the rows.
@@ -57,19 +51,13 @@ def import_outputs(
         videos: Without --like: the folder of the video files, at any depth, for each frame's time.
         rate: Without --like and --videos: frames a second of all videos. Smoothing is in seconds.
         logits: The numbers are logits, not probabilities.
-        incomplete: Whole videos may be missing; the branch has no vote in them, or they have no embedding.
+        incomplete: Whole videos may be missing; the branch has no vote in them.
         prior: The model's training prior: the fraction of each class in the task's order (without it uniform, and no
             prior correction), or of each unit's active frames, or mean valence and arousal.
-        embeddings: The rows are embeddings.
-        store: With --embeddings: the prepared store to put them into.
     """
-    if embeddings or store is not None:
-        return _import_embeddings(source, name, store if embeddings else None, incomplete, out)
     from abaw_expr.outputs.importing import import_branch
     from abaw_expr.outputs.table import read_outputs, write_outputs
 
-    if out is None:
-        raise UserError("import needs --out, the Parquet file to write")
     check_target(out, source, like, template)
     if [like, annotations, template].count(None) != 2:
         raise UserError("import needs one of --like, --annotations and --template, for its rows")
@@ -80,19 +68,6 @@ def import_outputs(
     imported = import_branch(source, name, rows_of, logits, prior, incomplete)
     write_outputs(out, imported.outputs)
     console.imported(f"Outputs {out}, branch {name}, {rows_of.task.name}", imported)
-    return 0
-
-
-def _import_embeddings(source: Path, name: str, store: Path | None, incomplete: bool, out: Path | None) -> int:
-    from abaw_expr.data.store.embedding_import import import_embeddings
-
-    if store is None or out is not None:
-        raise UserError("import takes --embeddings with --store, and without --out")
-    with console.progress("Importing videos") as on_progress:
-        made = import_embeddings(store, source, name, incomplete, on_progress)
-    rows = [("frames with an embedding", made.frames), ("frames without", made.without)]
-    counts = [("features", made.manifest.width), *rows, ("videos without", len(made.missing))]
-    console.table(f"Embeddings {name} in {store}", ("", "count"), counts)
     return 0
 
 

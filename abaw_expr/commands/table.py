@@ -13,6 +13,7 @@ from abaw_expr.commands.describe import describe
 from abaw_expr.commands.embed import embed
 from abaw_expr.commands.faces import faces
 from abaw_expr.commands.importing import import_outputs
+from abaw_expr.commands.importing_embeddings import import_embeddings
 from abaw_expr.commands.infer import infer
 from abaw_expr.commands.ledger import add, list_attempts, remove
 from abaw_expr.commands.ledger import score as ledger_score
@@ -97,8 +98,8 @@ MORE = {
         "VIDEO [VIDEO ...] --run RUN --out FOLDER",
     ),
     "import": Command(
-        "another model's outputs -> outputs, to tune beside yours",
-        _always(import_outputs),
+        "another model's outputs -> outputs; its embeddings -> store",
+        lambda words: import_embeddings if "--embeddings" in words else import_outputs,
         "SOURCE --name BRANCH --out FILE",
     ),
     "compare": Command("compares two decisions by a paired bootstrap", _always(compare)),

@@ -83,6 +83,11 @@ class Network(nn.Module):
         """The window of audio that it reads for a frame, by the modalities that have one."""
         return {encoder.modality: encoder.window for encoder in self.encoders() if encoder.window is not None}
 
+    def penalty(self) -> Tensor | None:
+        """The sum of the losses of the encoders' own of the last forward pass, []; None where none has any."""
+        own = [penalty for encoder in self.encoders() if (penalty := encoder.penalty()) is not None]
+        return torch.stack(own).sum() if own else None
+
     def compile_encoders(self) -> None:
         """Compiles the encoders at their first call; the heads are too small to gain from it.
 

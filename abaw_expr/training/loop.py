@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,16 +24,17 @@ from abaw_expr.data.batches.loading import BatchSampler, build_loader
 from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
 from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.store import Store
-from abaw_expr.errors import RunError, StoppedError, shorten
+from abaw_expr.errors import RunError, StoppedError
 from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
 from abaw_expr.models.network import build_network, outline
 from abaw_expr.models.objectives import ANY, build_objective
 from abaw_expr.models.texts import load_texts
 from abaw_expr.settings import Settings
-from abaw_expr.tasks.names import frame_name, recording_of
+from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.registry import metric_of
-from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from abaw_expr.training.bad_batch import Pending, bad_batch
+from abaw_expr.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from abaw_expr.training.embeddings import embedding_digests, with_embedding_widths
 from abaw_expr.training.evaluation import (
     branch_numbers,
@@ -74,17 +74,6 @@ class EpochProgress:
     """Seconds spent waiting for data."""
     seconds: float = 0.0
     """Total seconds until the last checkpoint."""
-
-
-class Pending(NamedTuple):
-    """A step that may still run on the device: reading its loss waits for the device."""
-
-    step: int
-    samples: int
-    """Of all processes."""
-    micro_batches: list[Batch]
-    loss: Tensor
-    """A scalar: this process's part of the mean over samples [B]."""
 
 
 def train(
@@ -258,14 +247,17 @@ class Training:
             torch.manual_seed(_seed(self._settings.seed, number, step, fabric.global_rank))
             set_learning_rates(self._optimiser, settings, number - 1 + step / len(steps), scores)
             samples = min(settings.batch_size, len(draws) - step * settings.batch_size)
-            pending = Pending(step, samples, micro_batches, self._step(micro_batches, counts))
+            pending = Pending(step, samples, micro_batches, self._step(micro_batches, counts, samples))
             self._on_progress((number - 1) * len(steps) + step + 1, settings.epochs * len(steps))
         self._synchronise(pending, [])
         now.loss /= len(draws)
         now.seconds = time.perf_counter() - began
 
-    def _step(self, micro_batches: list[Batch], counts: dict[str, Tensor]) -> Tensor:
-        """Updates the weights with a batch and returns this process's part of its loss, a scalar tensor []."""
+    def _step(self, micro_batches: list[Batch], counts: dict[str, Tensor], samples: int) -> Tensor:
+        """Updates the weights with a batch and returns this process's part of its loss, a scalar tensor [].
+
+        `samples` are those of all parts of the batch; an encoder's own loss weighs in each part by its samples.
+        """
         total = torch.zeros((), device=self._fabric.device)
         self._optimiser.zero_grad(set_to_none=True)
         try:
@@ -275,6 +267,9 @@ class Training:
                 with self._fabric.no_backward_sync(self._module, enabled=number < len(micro_batches)):
                     votes = self._module(**batch.given)
                     loss = self._criterion(votes, batch.target, counts, sums)
+                    penalty = self._network.penalty()
+                    if penalty is not None:
+                        loss = loss + self._settings.loss.diversity * penalty * len(micro_batch) / samples
                     self._fabric.backward(loss * self._fabric.world_size)  # gradients are averaged over processes
                 total += loss.detach()
         except torch.OutOfMemoryError as error:
@@ -326,29 +321,14 @@ class Training:
         *counts, loss, stopping = sum_over_processes(self._fabric, [*own, local, float(self._stop.signal > 0)])
         if pending is not None:
             if not math.isfinite(loss):
-                raise self._loss_error(pending, loss, own=not math.isfinite(local))
+                epoch, frames = len(self.history) + 1, self._training.frame_index
+                raise bad_batch(self._run, frames, pending, epoch, loss, own=not math.isfinite(local))
             self._now.loss += loss * pending.samples
             self._now.step = pending.step + 1
             if self._log is not None:
                 self._log.step(self._steps - 1, loss)
         tensors = torch.tensor(counts, dtype=torch.float32, device=self._fabric.device)
         return dict(zip(names, tensors, strict=True)), stopping > 0
-
-    def _loss_error(self, pending: Pending, loss: float, own: bool) -> RunError:
-        """The error for a loss that is not finite; saves the batch where this process's part (`own`) is not finite."""
-        index = self._training.frame_index
-        indices = torch.cat([micro_batch.index for micro_batch in pending.micro_batches]).numpy()
-        frames = [frame_name(index.videos[index.video[i]].name, int(index.row[i]) + 1) for i in indices]
-        number = len(self.history) + 1
-        if own:
-            parts = [_plain(micro_batch) for micro_batch in pending.micro_batches]
-            save_tensors(self._run.bad_batch, {"epoch": number, "step": pending.step, "frames": frames, "parts": parts})
-        return RunError(
-            f"the loss of step {pending.step + 1} of epoch {number} is {loss}",
-            path=self._run.bad_batch,
-            found=f"a batch of {shorten(frames, 2)}",
-            remedy="Inspect that batch; lower the learning rate, or use 32-true.",
-        )
 
     def _end_epoch(self) -> None:
         """Validates, and writes metrics and checkpoints."""
@@ -439,11 +419,6 @@ class Training:
             "best": asdict(best_epoch(self.history)),
             "seconds": sum(epoch.seconds for epoch in self.history),
         }
-
-
-def _plain(batch: Batch) -> dict[str, Any]:
-    """A batch as plain values."""
-    return batch.given | {"target": batch.target, "index": batch.index, "noise": batch.noise}
 
 
 def _seed(*numbers: int) -> int:

@@ -49,6 +49,7 @@ FROZEN: Mapping[str, Any] = {
     "loss.class_weight": 0.0,
     "loss.quadrants": [],
     "loss.label_smoothing": 0.0,
+    "loss.diversity": 0.1,
     "loss.branch_weight": 0.0,
     "loss.per_stretch": False,
     "optimiser.name": "sgd",
