@@ -123,8 +123,8 @@ class StreamSettings(_Strict):
     releases all that remain."""
     embedding_width: int = 0
     """Features of an embedding; 0: as many as the store has."""
-    unit_norm: bool = False
-    """Divide the encoder's features by their length."""
+    norm: Literal["none", "unit", "batch"] = "none"
+    """Normalise the encoder's features: unit divides them by their length, batch is BN over the frames."""
     projection: int = 0
     """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"
@@ -160,8 +160,8 @@ class BranchSettings(_Strict):
     releases all that remain."""
     embedding_width: int = 0
     """Features of an embedding; 0: as many as the store has."""
-    unit_norm: bool = False
-    """Divide the encoder's features by their length."""
+    norm: Literal["none", "unit", "batch"] = "none"
+    """Normalise the encoder's features: unit divides them by their length, batch is BN over the frames."""
     projection: int = 0
     """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"

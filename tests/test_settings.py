@@ -189,7 +189,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 UNRANGED = {
     "task",
     "precision",
-    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "unit_norm", "temporal", "streams")),
+    *(f"branches.{name}" for name in ("encoder", "attention", "weights", "norm", "temporal", "streams")),
     *(f"branches.{name}" for name in ("join", "head", "key_frames", "freeze", "networks")),
     *(f"model.{name}" for name in ("prompts", "text_encoder", "text_weights")),
     "augment.flip",
@@ -341,7 +341,7 @@ CHANGES: dict[str, Any] = {
     "branches.streams": {"face": {"encoder": "rhcnn"}, "sound": {"encoder": "mcnn"}},
     "branches.join": "another",
     "branches.key_frames": True,
-    "branches.unit_norm": True,
+    "branches.norm": "batch",
     "branches.networks": "each",
     "branches.head": "cosine",
     "model.prompts": ["a", "b", "c", "d", "e", "f", "g", "h"],

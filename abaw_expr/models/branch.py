@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from abaw_expr.errors import SettingsError
+from abaw_expr.models.batch_norm import FrameNorm
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.head import HEADS
@@ -80,7 +81,8 @@ class Stream(nn.Module):
     def __init__(self, encoder: Encoder, settings: StreamSettings, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self._unit_norm = settings.unit_norm
+        self._unit_norm = settings.norm == "unit"
+        self.norm = FrameNorm(encoder.width) if settings.norm == "batch" else None
         self.projection = nn.Linear(encoder.width, settings.projection) if settings.projection else None
         self._features = settings.projection or encoder.width
         self.temporal = build_temporal(settings.temporal, self._features, dropout)
@@ -98,6 +100,7 @@ class Stream(nn.Module):
         """The features of the samples that have the modality, [k, V, D], before the temporal model."""
         own = batch.features(self.encoder)
         own = nn.functional.normalize(own, dim=-1) if self._unit_norm else own
+        own = own if self.norm is None else self.norm(own.flatten(0, 1)).unflatten(0, own.shape[:2])
         return own if self.projection is None else self.projection(own)
 
     def maps(self, batch: Inputs) -> Tensor:
@@ -114,7 +117,7 @@ class Stream(nn.Module):
 
     def _nothing(self, batch: Inputs, width: int) -> Tensor:
         """Zeros [B, `width`]."""
-        parts = [self.encoder] if self.projection is None else [self.encoder, self.projection]
+        parts = [part for part in (self.encoder, self.norm, self.projection) if part is not None]
         like = next((p for part in parts for p in part.parameters()), batch.like(self.encoder.modality))
         features = torch.zeros(len(batch.valid), width, dtype=like.dtype, device=like.device)
         return features + sum(in_graph(part).to(features) for part in parts)
@@ -230,9 +233,9 @@ def build_join(settings: BranchSettings, widths: Sequence[int], model: ModelSett
         remedy = "Set the temporal model of the branch, which is behind the join."
         found = f"temporal {settings.streams[over_time[0]].temporal} of {over_time[0]}"
         raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="none", remedy=remedy)
-    changed = [name for name, stream in settings.streams.items() if stream.projection or stream.unit_norm]
+    changed = [name for name, stream in settings.streams.items() if stream.projection or stream.norm != "none"]
     if join.of_maps and changed:
-        found = f"projection or unit-norm of {changed[0]}"
+        found = f"projection or norm of {changed[0]}"
         raise SettingsError(f"the join {settings.join} is of feature maps", found=found, expected="neither of them")
     return join
 

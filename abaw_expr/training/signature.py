@@ -74,7 +74,7 @@ FROZEN_BRANCH: Mapping[str, Any] = {
     "freeze": False,
     "release": [],
     "embedding_width": 0,
-    "unit_norm": False,
+    "norm": "none",
     "projection": 0,
     "temporal": "none",
     "streams": {},

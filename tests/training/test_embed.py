@@ -176,7 +176,7 @@ SETTINGS = """
 branches:
   joint:
     streams:
-      faces: {encoder: "embedding:faces", unit_norm: true, projection: 16, temporal: tcn}
+      faces: {encoder: "embedding:faces", norm: unit, projection: 16, temporal: tcn}
       voices: {encoder: "embedding:voices", temporal: tcn}
     join: concatenation
 data: {stride: 0.5, sequence: 4}

@@ -12,13 +12,16 @@ from abaw_expr.models.encoders.front_ends import ROW, SpeakerFrontEnd
 
 _ROWS = 160
 """Rows of a window: 1.6 s around the frame, as in training."""
+_LEAST_POWER, _MOST_GAIN = 1e-3, 1e3
+"""Power of a window below which it is raised: -30 dB of full scale; the largest factor."""
 WINDOW = AudioWindow(steps=_ROWS, stride=1, context=2, hop=ROW)
 
 
 class GE2E(Encoder):
     """Three LSTM layers of 256 units, a linear layer, ReLU, length 1: sound [B, 1, 1, n] to a map [B, 256, 1, 1].
 
-    1,423,616 parameters. It is quiet where the sound is: the level is not normalised.
+    1,423,616 parameters. A window below -30 dB of full scale is raised to it, as its package does with whole
+    utterances, by 30 dB at most (D), so that silence stays silent.
     """
 
     modality = "waveform"
@@ -36,7 +39,9 @@ class GE2E(Encoder):
         self.linear = nn.Linear(self.width, self.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(self.mel(x[:, 0, 0])[:, :_ROWS])[..., None, None]
+        samples = x[:, 0, 0]
+        gain = _gain(samples.square().mean(1))
+        return self.embed(self.mel(samples)[:, :_ROWS] * gain[:, None, None])[..., None, None]
 
     def embed(self, x: Tensor) -> Tensor:
         """Embeddings [B, 256], of length 1 and not negative, of mel rows [B, T, 40]."""
@@ -52,8 +57,18 @@ class GE2E(Encoder):
         rows = self.mel(x[:, 0, 0])  # [G, T, 40]
         chunk, step = windows.unbind(1)
         places = step[:, None] + torch.arange(_ROWS, device=step.device)
-        return self.embed(rows[chunk[:, None], places])[:, None]
+        squares = x[:, 0, 0].double().square().cumsum(1)
+        squares = nn.functional.pad(squares, (1, 0))  # [G, n + 1], sums up to each sample
+        begin = step * ROW
+        power = (squares[chunk, begin + _ROWS * ROW] - squares[chunk, begin]) / (_ROWS * ROW)
+        gain = _gain(power).to(rows.dtype)
+        return self.embed(rows[chunk[:, None], places] * gain[:, None, None])[:, None]
 
     def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
         """The features as maps of one position, [B, 1, 256, 1, 1]."""
         return self.features(x, windows)[..., None, None]
+
+
+def _gain(power: Tensor) -> Tensor:
+    """The factor of a window's power, [B], that raises it to the least level."""
+    return (_LEAST_POWER / power.clamp(min=_LEAST_POWER / _MOST_GAIN)).clamp(min=1)
