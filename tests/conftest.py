@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ settings.load_profile("shared")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores Ctrl-C
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves torchmetrics out of the processes that tests start, as a user's environment does.
+
+    Fabric asks for its version where it is installed, and so imports it, and with it parts of SciPy and Matplotlib.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="abaw-")
+    config.add_cleanup(folder.cleanup)
+    Path(folder.name, "torchmetrics.py").write_text("raise ImportError\n")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder.name, *([before] if before else [])])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
