@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,32 @@ settings.load_profile("shared")
 # Small tensors on a shared machine: threads that wait for each other cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+LONGEST = (
+    *("test_every_combination.py", "test_parallel.py", "test_ablation.py", "test_thirty_steps.py"),
+    *("test_mixture.py", "test_keeping.py", "test_survival.py", "test_storage.py"),
+)
+"""Files that take the longest, which begin first; the others with slow tests follow."""
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores Ctrl-C
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves torchmetrics out of the processes that tests start, as a user's environment does.
+
+    Fabric asks for its version where it is installed, and so imports it, and with it parts of SciPy and Matplotlib.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="abaw-")
+    config.add_cleanup(folder.cleanup)
+    Path(folder.name, "torchmetrics.py").write_text("raise ImportError\n")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder.name, *([before] if before else [])])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no core waits at the end for a long file that another began late."""
+    """Long files come first, so that no core waits at the end for a long file that another began late."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(LONGEST)), item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.helpers.clips import write_people
+from tests.helpers.commands import command
 from tests.helpers.faults import Machine
 from tests.helpers.fitting import AUDIO, STEPS, assert_same_run, fit
 from tests.helpers.tiny import add, add_validation, annotate, contents, run
@@ -337,9 +338,7 @@ def test_two_trainings_into_one_folder(store: Path, tmp_path: Path, capsys: pyte
     one, other, folder = tmp_path / "one.yaml", tmp_path / "other.yaml", tmp_path / "run"
     save_settings(STEPS, one)
     arguments = ["train", "--store", str(store), "--run", str(folder), "--compute.save-every", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "abaw_expr", *arguments, "--settings", str(one)], stderr=subprocess.DEVNULL
-    )
+    process = command([*arguments, "--settings", one], tmp_path / "printed.txt")
     until(lambda: RunFolder(folder).settings.exists() or process.poll() is not None)
     save_settings(AUDIO, other)
     for resume in ([], ["--resume"]):

@@ -5,8 +5,6 @@ Shapes: B samples, F fields of a task.
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -30,11 +28,11 @@ from abaw_expr.settings import (
     Settings,
     StreamSettings,
 )
+from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import TASKS, Task
-from abaw_expr.training.loop import train
 from abaw_expr.training.run import RunFolder
-from tests.helpers.fitting import assert_same_run, in_processes, scalars
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import Forked, run_tasks
+from tests.helpers.fitting import assert_same_run, fit, scalars
 
 LATE = "late fusion"
 SEQUENCE = 4
@@ -125,16 +123,15 @@ def made_up_target(task: Task, samples: int) -> tuple[Tensor, list[float]]:
 def check_resume(one: Combination, store: Path, folder: Path) -> None:
     """A run that is killed within its second epoch ends as an undisturbed one."""
     settings, opened = one.settings(), open_store(store, one.settings().task_of)
-    undisturbed, killed = RunFolder(folder / "undisturbed"), RunFolder(folder / "killed")
+    killed = RunFolder(folder / "killed")
     steps: list[int] = []
-    train(opened, undisturbed, settings, False, on_progress=lambda done, total: steps.append(total))
-    at = str(steps[0] // 2 + 2)
-    words = [sys.executable, "-m", "tests.helpers.combinations", str(one), str(store), str(killed.root), at]
-    child = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    undisturbed = fit(opened, folder / "undisturbed", settings, progress=lambda done, total: steps.append(total))
+    at = steps[0] // 2 + 2
+    child = Forked(train_and_be_killed, one, store, killed, at, printed=folder / "killed.txt")
+    assert child.wait() == -signal.SIGKILL, child.text
     assert killed.last.exists()
     assert not killed.complete
-    train(opened, killed, settings, True)
+    fit(opened, killed.root, settings, resume=True)
     assert_same_run(undisturbed, killed)
 
 
@@ -146,10 +143,11 @@ def check_processes(one: Combination, store: Path, folder: Path, steps: int = 20
     # At a small rate: at 1e-3 the rounding of float64 grows by 1e8 in 20 steps, through BN over one or two samples.
     plain = OptimiserSettings("sgd", 1e-5, 1e-5, epochs=2 if whole else 1, batch_size=8)
     settings = replace(settings, optimiser=plain, compute=replace(settings.compute, save_every=300))
-    alone, shared = RunFolder(folder / "one"), RunFolder(folder / "two")
-    train(open_store(store, settings.task_of), alone, settings, False)
-    done = in_processes(2, [store], shared, settings)
-    assert done.returncode == 0, done.stderr
+    alone = fit(open_store(store, settings.task_of), folder / "one", settings)
+    shared = RunFolder(folder / "two")
+    recipe = folder / "two.yaml"
+    save_settings(settings, recipe)
+    run_tasks(2, ["train", "--store", store, "--run", shared.root, "--settings", recipe], folder)
     expected, found = np.array(scalars(alone))[:steps], np.array(scalars(shared))[:steps]
     assert len(expected) == steps
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -162,10 +160,4 @@ def train_and_be_killed(one: Combination, store: Path, run: RunFolder, step: int
         if done == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(open_store(store, one.settings().task_of), run, one.settings(), False, on_progress=kill)
-
-
-if __name__ == "__main__":
-    name, store, run, step = sys.argv[1:]
-    (chosen,) = (one for one in combinations() if str(one) == name)
-    train_and_be_killed(chosen, Path(store), RunFolder(Path(run)), int(step))
+    fit(open_store(store, one.settings().task_of), run.root, one.settings(), progress=kill)

@@ -20,8 +20,8 @@ from abaw_expr.data.store.store import Store, open_store
 from abaw_expr.settings import BranchSettings, ComputeSettings, DataSettings, OptimiserSettings, Settings
 from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
+from abaw_expr.training import loop
 from abaw_expr.training.checkpoint import load_checkpoint
-from abaw_expr.training.loop import train
 from abaw_expr.training.run import Epoch, RunFolder
 from tests.helpers.paths import ROOT
 
@@ -55,9 +55,14 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     initial_weights: Sequence[Path] = (),
+    curves: bool = False,
 ) -> RunFolder:
+    """The run, whose picture of curves is drawn only if asked for: it takes longer than an epoch of these."""
     run = RunFolder(root)
-    train(store, run, settings, resume, on_epoch, progress, initial_weights)
+    with pytest.MonkeyPatch.context() as patch:
+        if not curves:
+            patch.setattr(loop, "plot_curves", lambda history, task, path: path.write_bytes(b""))
+        loop.train(store, run, settings, resume, on_epoch, progress, initial_weights)
     return run
 
 

@@ -1,6 +1,5 @@
-"""Searches on made-up features, and a worker of one: `python -m tests.helpers.searching URL FOLDER TRIALS`."""
+"""Searches on made-up features, and a worker of one."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -84,7 +83,3 @@ def worker(url: str, out: Path, trials: int) -> None:
     while not (out / GO).exists():
         time.sleep(0.01)
     search(out, trials, url)
-
-
-if __name__ == "__main__":
-    worker(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

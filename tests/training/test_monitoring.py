@@ -27,7 +27,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         with pytest.raises(StoppedError):
             fit(corpus, root, settings, resume=number > 0, progress=send_at(step, signal.SIGTERM))
         next_second()
-    return fit(corpus, root, settings, resume=True)
+    return fit(corpus, root, settings, resume=True, curves=True)
 
 
 def test_every_step_is_there_once_with_its_loss(run: RunFolder) -> None:

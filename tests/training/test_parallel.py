@@ -1,7 +1,7 @@
 """Several processes of one run learn what one process does with the same batches."""
 
 import os
-import socket
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from abaw_expr.data.batches.sampling import sample_epoch, split_steps, usable_frames
-from abaw_expr.errors import SettingsError
+from abaw_expr.data.store.store import Store
+from abaw_expr.errors import SettingsError, StoppedError
 from abaw_expr.settings import ComputeSettings, DataSettings, LossSettings, ModelSettings, OptimiserSettings, Settings
 from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.task import EXPR
@@ -22,7 +23,8 @@ from abaw_expr.training.launch import join_slurm_step
 from abaw_expr.training.parallel import strategy_of
 from abaw_expr.training.run import RunFolder
 from tests.helpers.branches import BRANCHES
-from tests.helpers.fitting import fit, in_processes, metrics, opened, scalars
+from tests.helpers.commands import free_port, run_tasks
+from tests.helpers.fitting import fit, in_processes, metrics, opened, scalars, send_at
 from tests.helpers.paths import ROOT
 
 SHARED = Settings(
@@ -37,11 +39,11 @@ SHARED = Settings(
 )
 
 SHORT = replace(
-    SHARED,
+    SHARED.only(("audio",)),
     data=replace(SHARED.data, stride=1.5),
-    model=replace(SHARED.model, attention=False),
     optimiser=replace(SHARED.optimiser, epochs=1),
 )
+FEW_STEPS = 4
 README = (ROOT / "abaw_expr/training/README.md").read_text()
 
 
@@ -66,8 +68,11 @@ def test_two_processes_learn_what_one_does(store: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found[scores], expected[scores], check_exact=True)
     others = ["train_loss", "val_loss", "learning_rate", "steps", "epoch"]
     pd.testing.assert_frame_equal(found[others], expected[others], rtol=1e-5)
-    half = replace(SHARED.optimiser, learning_rate=5e-5, branch_learning_rate=5e-4, epochs=1)
-    wrong = scalars(fit(opened(store), tmp_path / "half", replace(SHARED, optimiser=half)))
+    half = replace(SHARED, optimiser=replace(SHARED.optimiser, learning_rate=5e-5, branch_learning_rate=5e-4))
+    with pytest.raises(StoppedError):
+        fit(opened(store), tmp_path / "half", half, progress=send_at(FEW_STEPS, signal.SIGTERM))
+    wrong = scalars(RunFolder(tmp_path / "half"))
+    assert len(wrong) == FEW_STEPS
     apart = np.abs(np.subtract([loss for _, loss in wrong], [loss for _, loss in alone[: len(wrong)]]))
     assert apart.max() > 1e-3, "gradients of half the size would be seen"
     assert "Traceback" not in done.stderr
@@ -82,20 +87,6 @@ def _line(port: int) -> list[str]:
     return [str(Path(sys.executable).with_name(program)), *rest]
 
 
-def _start(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """Starts one of several that share a run; their working directory holds the store and the runs."""
-    root = str(ROOT)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root} | variables
-    return subprocess.Popen(arguments, cwd=folder, env=env, stdout=PIPE, stderr=STDOUT, text=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def folder(store: Path, tmp_path: Path) -> Path:
     """A working directory with a store and a recipe for several."""
@@ -104,38 +95,33 @@ def folder(store: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _assert_one_run(processes: Sequence[subprocess.Popen[str]], folder: Path, store: Path) -> None:
-    told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+@pytest.fixture(scope="module")
+def alone(corpus: Store, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run of that recipe by one process."""
+    return fit(corpus, tmp_path_factory.mktemp("parallel") / "one", SHORT)
+
+
+def _assert_one_run(told: Sequence[str], folder: Path, alone: RunFolder) -> None:
     assert sum(text.count("F1 fused") for text in told) == 1, "the first process speaks"
-    together, alone = scalars(RunFolder(folder / "runs/first")), scalars(fit(opened(store), folder / "one", SHORT))
-    assert [step for step, _ in together] == [step for step, _ in alone]
-    np.testing.assert_allclose([loss for _, loss in together], [loss for _, loss in alone], atol=1e-5)
+    together, expected = scalars(RunFolder(folder / "runs/first")), scalars(alone)
+    assert [step for step, _ in together] == [step for step, _ in expected]
+    np.testing.assert_allclose([loss for _, loss in together], [loss for _, loss in expected], atol=1e-5)
 
 
 @pytest.mark.slow
-def test_the_readmes_line_for_several_machines_trains_one_run(store: Path, folder: Path) -> None:
-    line = [*_line(_free_port()), "--settings", "short.yaml"]
-    _assert_one_run([_start(line, folder) for _ in range(2)], folder, store)
+def test_the_readmes_line_for_several_machines_trains_one_run(folder: Path, alone: RunFolder) -> None:
+    line = [*_line(free_port()), "--settings", "short.yaml"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
+    nodes = [subprocess.Popen(line, cwd=folder, env=env, stdout=PIPE, stderr=STDOUT, text=True) for _ in range(2)]
+    told = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    _assert_one_run(told, folder, alone)
 
 
 @pytest.mark.slow
-def test_tasks_of_slurm_train_one_run(store: Path, folder: Path) -> None:
-    line = [sys.executable, "-m", "abaw_expr", "train", "--store", "store", "--run", "runs/first"]
-    told = {
-        "SLURM_JOB_ID": "77",
-        "SLURM_STEP_ID": "0",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "2",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NODEID": "0",
-        "MASTER_PORT": str(_free_port()),
-    }
-    tasks = [
-        _start([*line, "--settings", "short.yaml"], folder, **told, SLURM_PROCID=rank, SLURM_LOCALID=rank)
-        for rank in "01"
-    ]
-    _assert_one_run(tasks, folder, store)
+def test_tasks_of_slurm_train_one_run(folder: Path, alone: RunFolder) -> None:
+    words = ["train", "--store", "store", "--run", "runs/first", "--settings", "short.yaml"]
+    _assert_one_run(run_tasks(2, words, folder, at=folder), folder, alone)
 
 
 @pytest.mark.parametrize(

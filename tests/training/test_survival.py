@@ -4,8 +4,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +21,8 @@ from abaw_expr.settings_file import save_settings
 from abaw_expr.tasks.names import frame_name
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.run import RunFolder
+from tests.helpers.commands import command as forked
 from tests.helpers.fitting import STEPS, assert_same_run, fit, metrics, next_second, opened, scalars, stopped_train
-from tests.helpers.paths import ROOT
 from tests.helpers.tiny import seal
 
 pytestmark = pytest.mark.slow  # trainings, processes, or a release of many videos
@@ -56,12 +54,7 @@ def test_a_killed_run_resumes_to_the_same_weights(corpus: Store, store: Path, tm
     steps = int(metrics(whole)["steps"].sum())
     saves = int(np.random.default_rng().integers(2, steps))
     arguments = ["train", "--store", str(store), "--run", str(killed.root), *EVERY_STEP]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "abaw_expr", *arguments, "--settings", str(recipe)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
+    process = forked([*arguments, "--settings", recipe], tmp_path / "printed.txt")
     seen: set[int] = set()
     while len(seen) < saves and process.poll() is None:
         if killed.last.exists():

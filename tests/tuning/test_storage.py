@@ -6,7 +6,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,8 +22,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from abaw_expr.errors import UserError
-from tests.helpers.paths import ROOT
-from tests.helpers.searching import GO, READY, search
+from tests.helpers.commands import Forked
+from tests.helpers.searching import GO, READY, search, worker
 from tuning.penalties import CONTROLS
 from tuning.study import SLOT, WORKER
 
@@ -76,8 +75,8 @@ def wait_for(holds: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def start(url: str, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.helpers.searching", url, str(out), str(TRIALS)], cwd=ROOT)
+def start(url: str, out: Path, number: int = 0) -> Forked:
+    return Forked(worker, url, out, TRIALS, printed=out / f"worker-{number}.txt")
 
 
 def only_study(url: str) -> optuna.Study:
@@ -102,7 +101,7 @@ def running(study: optuna.Study) -> dict[int, list[optuna.trial.FrozenTrial]]:
     return found
 
 
-def kill_in_mid_trial(study: optuna.Study, worker: subprocess.Popen[bytes]) -> list[optuna.trial.FrozenTrial]:
+def kill_in_mid_trial(study: optuna.Study, worker: Forked) -> list[optuna.trial.FrozenTrial]:
     """Kills a worker that has trials under way, held so that they cannot end meanwhile; returns those trials."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -133,7 +132,7 @@ def check_every_slot_once(study: optuna.Study, orphans: list[optuna.trial.Frozen
 
 
 def test_three_workers_on_postgresql_of_which_one_is_killed(postgresql: str, tmp_path: Path) -> None:
-    workers = [start(postgresql, tmp_path) for _ in range(3)]
+    workers = [start(postgresql, tmp_path, number) for number in range(3)]
     try:
         wait_for(lambda: len([*tmp_path.glob(f"{READY}-*")]) == len(workers))
         (tmp_path / GO).touch()
@@ -156,11 +155,11 @@ def test_a_study_that_was_killed_is_finished_and_keeps_what_was_done(tmp_path: P
     """What it draws next may differ: what the dead worker had in hand is missed only after its grace."""
     killed = tmp_path
     url = f"sqlite:///{killed / 'study.db'}"
-    worker = start(url, killed)
+    one = start(url, killed)
     (killed / GO).touch()
     study = only_study(url)
     wait_for(lambda: len(study.get_trials(states=(TrialState.COMPLETE,))) > len(CONTROLS))
-    orphans = kill_in_mid_trial(study, worker)
+    orphans = kill_in_mid_trial(study, one)
     before = {t.number: (t.params, t.value) for t in study.get_trials(states=(TrialState.COMPLETE,))}
     found = search(killed, TRIALS)
     check_every_slot_once(study, orphans)

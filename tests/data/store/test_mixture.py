@@ -26,13 +26,13 @@ from abaw_expr.training.predict import wanted_of_split
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import signature
 from tests.helpers.branches import BRANCHES
+from tests.helpers.commands import run_tasks
 from tests.helpers.fitting import (
     AUDIO,
     SETTINGS,
     STEPS,
     assert_same_run,
     fit,
-    in_processes,
     metrics,
     opened,
     scalars,
@@ -302,8 +302,9 @@ def test_two_processes_learn_what_one_does(store: Path, others: dict[str, Path],
     settings = replace(SHARED.only(("audio",)), data=data, model=model, optimiser=optimiser)
     texts = [str(store), f"{others['clips']}=0.3"]
     one, two = fit(open_mixture(texts, EXPR), tmp_path / "one", settings), RunFolder(tmp_path / "two")
-    done = in_processes(2, texts, two, settings)
-    assert done.returncode == 0, done.stderr
+    recipe = tmp_path / "two.yaml"
+    save_settings(settings, recipe)
+    run_tasks(2, ["train", "--store", *texts, "--run", two.root, "--settings", recipe], tmp_path)
     alone, together = scalars(one), scalars(two)
     assert [step for step, _ in together] == [step for step, _ in alone]
     assert np.abs(np.subtract([x for _, x in together], [x for _, x in alone])).max() <= 1e-5
