@@ -13,6 +13,7 @@ from abaw_expr.models.dilated_fusion import DilatedFusion
 from abaw_expr.models.encoders.ddamfn import DDAMFN, Bottleneck, DualDirectionHead
 from abaw_expr.models.encoders.gcsa import GCSA
 from abaw_expr.models.encoders.mecs import MECS
+from abaw_expr.models.encoders.vggish import VGGish
 from abaw_expr.models.encoders.weights import key_map
 from abaw_expr.models.join import JOINS
 from abaw_expr.models.temporal import TCN, TCNBlock, tcn_stack
@@ -83,6 +84,17 @@ PARTS: dict[str, Callable[[], nn.Module]] = {
     "dual_direction_head_512": lambda: DualDirectionHead(512),
 }
 """Layers of DDAMFN."""
+
+
+class Sounds(nn.Module):
+    """VGGish on windows of its log-mel, and what it does on the way."""
+
+    def __init__(self, last_relu: bool) -> None:
+        super().__init__()
+        self.encoder = VGGish(last_relu)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": self.encoder.layers(x), "embedding": self.encoder.embed(x)}
 
 
 class Attention(nn.Module):
@@ -163,6 +175,10 @@ PUBLIC = {
         lambda name: PARTS[name](),
         {r"^(?=rows|columns|squeeze|along)": "CoordAtt.", **key_map("ddamfn").rename},
         unused=(r"conv_dw\.(bn|prelu)\..*", r"CoordAtt\.Linear\..*"),
+    ),
+    "vggish": Public(
+        lambda name: Sounds(last_relu=name == "torchvggish_final_relu"),
+        {r"^encoder\.": "", **key_map("vggish").rename},
     ),
     "cross_modal_attention": Public(
         lambda name: Head() if name.startswith("whole") else Attention(),
