@@ -43,8 +43,9 @@ COMMANDS = [(document, *command) for document in TEXTS for command in shown(docu
 
 @cache
 def flags_of(name: str) -> frozenset[str]:
-    """The flags of a command."""
-    return frozenset(HELP).union(*(argument.names for argument in arguments_of(KNOWN[name].make([name]))))
+    """The flags of a command; of `import` also those that it has for embeddings."""
+    makes = [KNOWN[name].make(words) for words in ([name], [name, "--embeddings"])]
+    return frozenset(HELP).union(*(argument.names for made in makes for argument in arguments_of(made)))
 
 
 def inline(name: str) -> Iterator[str]:

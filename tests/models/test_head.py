@@ -40,9 +40,10 @@ def test_logits_are_cosines_by_the_temperature(width: int) -> None:
 def test_an_adapter_is_a_bottleneck_beside_its_input() -> None:
     torch.manual_seed(0)
     adapter = Adapter(512).double()
-    x, (first, _, second, _) = torch.randn(3, 512, dtype=torch.float64), [*adapter.layers]
-    inner = (x @ first.weight.T + first.bias).clamp(min=0)
-    torch.testing.assert_close(adapter(x), (x + (inner @ second.weight.T + second.bias).clamp(min=0)) / 2)
+    x, state = torch.randn(3, 512, dtype=torch.float64), adapter.state_dict()
+    inner = (x @ state["layers.0.weight"].T + state["layers.0.bias"]).clamp(min=0)
+    outer = (inner @ state["layers.2.weight"].T + state["layers.2.bias"]).clamp(min=0)
+    torch.testing.assert_close(adapter(x), (x + outer) / 2)
 
 
 def test_texts_are_those_of_the_settings_or_the_default() -> None:
