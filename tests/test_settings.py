@@ -13,7 +13,20 @@ from abaw_expr.settings import QUADRANT_PAIRS, BranchSettings, ComputeSettings, 
 from abaw_expr.settings_file import RECIPES, dump_settings, load_settings, recipe, save_settings, settings_from
 from abaw_expr.training.signature import signature
 
-SHIPPED = ("au", "demo", "mecs", "modern", "paper", "va")
+SHIPPED = (
+    "au",
+    "clip-adapter",
+    "clip-lstm",
+    "ddamfn",
+    "ddamfn-lstm",
+    "demo",
+    "mecs",
+    "modern",
+    "paper",
+    "pretrained",
+    "va",
+    "va-tcn",
+)
 
 
 def test_every_shipped_file_is_known() -> None:
@@ -322,7 +335,7 @@ def test_file_that_is_no_yaml_is_refused(tmp_path: Path, text: str, message: str
 
 def test_missing_file_is_refused_with_the_shipped_names(tmp_path: Path) -> None:
     with pytest.raises(
-        SettingsError, match=r"none\.yaml: cannot be read .*one of: au, demo, mecs, modern, paper, va\."
+        SettingsError, match=r"none\.yaml: cannot be read .*one of: au, clip-adapter, clip-lstm, ddamfn, .*, va-tcn\."
     ):
         load_settings(tmp_path / "none.yaml")
 

@@ -1,12 +1,29 @@
 """`embed`: a store and an encoder to embeddings in the store."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from abaw_expr.commands import console
 from abaw_expr.commands.arguments import require_seconds
 from abaw_expr.commands.exit_status import OK
 from abaw_expr.errors import UserError
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """What an ONNX file does not say of its images."""
+
+    side: int = 0
+    """Of onnx:FILE: pixels along a side; 0: as the file's input says."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of onnx:FILE: mean of red, green and blue in [0, 1]."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Of onnx:FILE: deviation of red, green and blue."""
+    output: str = ""
+    """Of onnx:FILE: name of the output that is the embedding; empty: the only one."""
 
 
 def embed(
@@ -18,6 +35,7 @@ def embed(
     stride: float = 0.0,
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    onnx: Annotated[OnnxOptions, tyro.conf.arg(name="")] = OnnxOptions(),
 ) -> int:
     """Makes embeddings in a store: a row of every frame by a pretrained encoder, once.
 
@@ -32,8 +50,8 @@ def embed(
 
     Args:
         store: The prepared store.
-        encoder: What makes the rows: timm:NETWORK, clip:NETWORK, torchaudio:BUNDLE, vggish or ge2e; with --run a branch
-            of it, or BRANCH.STREAM.
+        encoder: What makes the rows: timm:NETWORK, clip:NETWORK, torchaudio:BUNDLE, vggish, ge2e, ddamfn or onnx:FILE;
+            with --run a branch of it, or BRANCH.STREAM.
         weights: A file of weights (safetensors, or of torch.save), package:NAME/FILE inside an installed package, or
             default: what the encoder's library downloads.
         name: The name of the embeddings; by default that of the encoder.
@@ -46,6 +64,7 @@ def embed(
     import torch
 
     from abaw_expr.data.workers import processes
+    from abaw_expr.models.encoders.onnx_encoder import OnnxSettings, triple
     from abaw_expr.training import embed as making
     from abaw_expr.training.embedding_source import Source
 
@@ -54,7 +73,10 @@ def embed(
         raise UserError("embed takes --weights or --run, one of the two")
     of_gpu = accelerator != "cpu" and torch.cuda.is_available()
     count = 1 if of_gpu and not workers else processes(workers)
-    source = Source(encoder, str(run or weights), run is not None)
+    if encoder.startswith("onnx:") and (run or weights):
+        raise UserError("onnx:FILE has its weights in the file: embed takes no --weights or --run with it")
+    own = OnnxSettings(onnx.side, triple(onnx.mean, "mean"), triple(onnx.std, "std"), onnx.output)
+    source = Source(encoder, str(run or weights), run is not None, own)
     name = name or encoder.rpartition(":")[2].rpartition("/")[2].replace(".", "-")
     with console.progress("Embedding frames") as on_progress:
         manifest = making.embed(store, source, name, stride, count, accelerator, on_progress)

@@ -1,12 +1,13 @@
 """What makes embeddings: an encoder with a file of weights, or the encoder of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from abaw_expr.errors import RunError, SettingsError, unreadable
 from abaw_expr.files import file_digest
 from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.encoders.onnx_encoder import OnnxEncoder, OnnxSettings
 from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.encoders.weights import read_tensors
 from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path
@@ -14,6 +15,8 @@ from abaw_expr.settings import ModelSettings, StreamSettings
 from abaw_expr.training.checkpoint import load_checkpoint
 from abaw_expr.training.predict import load_network
 from abaw_expr.training.run import RunFolder
+
+_ONNX = "onnx:"
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,13 @@ class Source:
     weights: str
     """A file, `package:NAME/FILE`, `default`, or the folder of the run."""
     of_run: bool = False
+    onnx: OnnxSettings = field(default_factory=OnnxSettings)
+    """Of `onnx:FILE`."""
 
     def build(self) -> Encoder:
         """The encoder with its weights. Raises SettingsError and RunError as training does."""
+        if self._onnx_file is not None:
+            return OnnxEncoder(self._onnx_file, self.onnx)
         return self._of_run() if self.of_run else self._of_file()
 
     def made(self) -> dict[str, Any]:
@@ -36,11 +43,16 @@ class Source:
             return {"encoder": f"{self.encoder} of a run", "weights": load_checkpoint(self._run.best).signature}
         if self.weights == DEFAULT:
             return {"encoder": self.encoder, "weights": DEFAULT}
-        path = weights_path(self.weights)
+        path = self._onnx_file or weights_path(self.weights)
+        name = "onnx" if self._onnx_file else self.encoder
         try:
-            return {"encoder": self.encoder, "weights": file_digest(path)}
+            return {"encoder": name, "weights": file_digest(path)}
         except OSError as error:
             raise unreadable(RunError, path, error) from error
+
+    @property
+    def _onnx_file(self) -> Path | None:
+        return Path(self.encoder.removeprefix(_ONNX)) if self.encoder.startswith(_ONNX) and not self.of_run else None
 
     @property
     def _run(self) -> RunFolder:

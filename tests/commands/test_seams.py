@@ -29,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (
             ("--branches.audio.encoder", "mcn"),
-            f"the encoder is unknown; found mcn; expected {' or '.join(ENCODERS)}. Did you mean mcnn?",
+            f"the encoder is unknown; found mcn; expected {' or '.join(ENCODERS)} or timm:NAME or ",
         ),
         (("--branches.audio.temporal", "lstn", "--data.sequence", "4"), "the temporal model is unknown; found lstn"),
         (("--branches.audio.temporal", "lstm"), "data.sequence cannot be used; found 1; expected 2 frames or more"),
