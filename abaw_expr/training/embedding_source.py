@@ -68,6 +68,11 @@ class Source:
         else:
             path = weights_path(self.weights)
             encoder.load(read_tensors(path), path)
+        if encoder.untrained:
+            remedy = "Train with it first (`weights` of a branch), then embed with --run."
+            raise RunError(
+                f"does not have {encoder.untrained}, which would be random", path=self.weights, remedy=remedy
+            )
         return encoder
 
     def _of_run(self) -> Encoder:

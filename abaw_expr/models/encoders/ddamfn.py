@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H x W positions, m channels inside an attention.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn.functional import mse_loss
 
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.encoders.image_front_end import IMAGENET_MEAN, IMAGENET_STD, ImageFrontEnd
+from abaw_expr.models.encoders.weights import fit, key_map
 
 WIDTH = 512
 """Features of an image."""
@@ -23,8 +26,8 @@ HEADS = 2
 """Dual-direction heads."""
 REDUCTION, LEAST_WIDTH = 32, 8
 """An attention of C channels is C / `REDUCTION` wide inside, at least `LEAST_WIDTH`."""
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's statistics of R, G and B, of images in [0, 1]."""
+_FEATURES = 9
+"""Parts of the official backbone that are the features; those behind them belong to face recognition."""
 LEAST_DIFFERENCE = 1e-6
 """Floor of the differences that `attention_diversity` divides by (D; the public code adds 2e-16)."""
 
@@ -135,8 +138,9 @@ class DDAMFN(Encoder):
     which a depthwise 7x7 convolution and BN give of the last map. D: the map that comes out is the last one, moved so
     that the features are its mean; so a join of maps sees positions, and trains every layer.
 
-    An official checkpoint can be its weights. Layers of it that are never computed are left out, and so is its
-    classifier: AffectNet's classes are others than those of our tasks, and in another order.
+    An official checkpoint can be its weights, or the official backbone that was trained on faces. Layers of it that are
+    never computed are left out, and so is its classifier: AffectNet's classes are others than those of our tasks, and
+    in another order.
     """
 
     modality = "visual"
@@ -153,11 +157,28 @@ class DDAMFN(Encoder):
         self.stage3.append(_activated(256, WIDTH, 1))
         self.heads = DualDirectionHeads(WIDTH)
         self.pool = _convolution(WIDTH, WIDTH, MAP_SIDE, groups=WIDTH)
-        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        self.images = ImageFrontEnd(CROP_SIDE, IMAGENET_MEAN, IMAGENET_STD)
+        self.front_end = self.images.settings
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(((x + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("deviation"))
+        return self.embed(self.images(x))
+
+    def load(self, found: Mapping[str, Tensor], path: Path, what: str = "") -> None:
+        """As every encoder, or the backbone alone: its heads are then drawn from the seed, and must be trained.
+
+        An official backbone has other names for the parts of the network's features, in the same order.
+        """
+        parts = list(dict.fromkeys(key.partition(".")[0] for key in found))
+        known = {"features", *(name for name, _ in self.named_children())}
+        if known & {*parts}:
+            super().load(found, path, what)
+            return
+        backbone = nn.ModuleDict({name: self.get_submodule(name) for name in ("stem", "stage1", "stage2", "stage3")})
+        named = {key: key.partition(".") for key in found}
+        renamed = {f"features.{parts.index(first)}.{rest}": found[key] for key, (first, _, rest) in named.items()}
+        whole = {key: tensor for key, tensor in renamed.items() if int(key.split(".")[1]) < _FEATURES}
+        fit(backbone, whole, path, [*map(key_map, self.keys)], what)
+        self.untrained = "the heads"
 
     def embed(self, x: Tensor) -> Tensor:
         """The feature map [B, 512, 7, 7], whose mean is the features, of images with ImageNet's statistics."""

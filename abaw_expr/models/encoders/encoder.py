@@ -43,6 +43,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.entry = type(self).__name__.lower()
         """Its name in the registry."""
+        self.untrained = ""
+        """What a file of weights did not have and could not be expected to have; else empty."""
         self.attention: Attention | None = None
         self._place = ""
 

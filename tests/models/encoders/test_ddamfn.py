@@ -17,10 +17,11 @@ from torchvision.transforms.functional import normalize
 
 from abaw_expr.errors import RunError
 from abaw_expr.models.encoders.ddamfn import DDAMFN, DualDirectionHeads, attention_diversity
-from abaw_expr.models.encoders.weights import key_map
+from abaw_expr.models.encoders.weights import key_map, read_tensors
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
 from abaw_expr.models.objectives import build_objective
 from abaw_expr.settings import BranchSettings, Settings, StreamSettings
+from abaw_expr.training.embedding_source import Source
 from abaw_expr.training.initial_weights import load_weights_files
 from tests.helpers.golden_modules import cases_of, input_field, left_over
 from tests.helpers.networks import PLAIN, everywhere, parameters, run
@@ -107,6 +108,28 @@ def test_its_slopes_start_at_a_quarter() -> None:
 
 
 # Official files
+
+
+def test_an_official_backbone_is_its_features(tmp_path: Path) -> None:
+    """Its parts have names of their own, in the order of the features; two more belong to face recognition."""
+    names = ("conv1", "conv2_dw", "conv_23", "conv_3", "conv_34", "conv_4", "conv_45", "conv_5", "conv_6_sep")
+    state = {}
+    for key, tensor in official().items():
+        if key.startswith("features."):
+            _, number, rest = key.split(".", 2)
+            state[f"{names[int(number)]}.{rest}"] = tensor
+    more = {"conv_6_dw.conv.weight": torch.rand(512, 1, 7, 7), "linear.conv.weight": torch.rand(256, 512, 1, 1)}
+    net, path = of(network()), tmp_path / "backbone.pth"
+    drawn = {key: tensor.clone() for key, tensor in net.state_dict().items() if key.startswith(("heads", "pool"))}
+    torch.save(as_module(state | more).state_dict(), path)
+    net.load(read_tensors(path), path)
+    for key, tensor in net.state_dict().items():
+        assert tensor.equal(drawn[key] if key in drawn else official()[NAMING.official(key)]), key
+    assert net.untrained == "the heads"
+    with pytest.raises(RunError, match=r"does not have the heads, which would be random.*embed with --run"):
+        Source("ddamfn", str(path)).build()
+    with pytest.raises(RunError, match=r"does not fit the encoder.*features\.0\.conv\.weight is missing"):
+        net.load({key: tensor for key, tensor in state.items() if key != "conv1.conv.weight"}, path)
 
 
 @pytest.mark.parametrize("form", ["state", "checkpoint", "module", "own"])
