@@ -243,8 +243,22 @@ def test_damaged_rows_are_told(
         "cut": lambda: path.write_bytes(data[:-100]),
     }
     changes[damage]()
+    assert call("prepare", tmp_path / "store", "--verify") == 1
+    assert "embeddings/faces: " in said(capsys)
     assert call("predict", run, tmp_path / "store", "--split", "val", "--out", tmp_path / "val.parquet") == 2
     assert path.name in said(capsys)
+
+
+def test_a_whole_store_with_embeddings_has_no_damage(root: Path) -> None:
+    assert call("prepare", root, "--verify") == 0
+
+
+def test_a_video_has_no_embeddings(
+    run: Path, release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = next(release.rglob("*.mp4"))
+    assert call("infer", film, "--run", run, "--out", tmp_path / "out") == 2
+    assert "reads embeddings, which a video has not; found embedding:faces, embedding:voices" in said(capsys)
 
 
 def test_the_encoder_of_a_run_makes_embeddings(store: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from abaw_expr.data.media.logmel import HOP, MEL_BANDS
 from abaw_expr.data.media.voice import VOICE_SAMPLES
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.crops import jpeg_shape
+from abaw_expr.data.store.embeddings import EMBEDDINGS, read_rows
+from abaw_expr.data.store.embeddings import read_manifest as read_embeddings
 from abaw_expr.data.store.store import (
     AUDIO_FILE,
     MANIFEST,
@@ -56,10 +58,26 @@ def verify(root: Path, decode: bool, workers: int, on_progress: OnProgress) -> t
             problems.append(Problem("damaged recording", f"{RECORDINGS}/{name}", shorten(damage), remedy))
         done += sizes[name]
         on_progress(done, sum(sizes.values()))
+    problems += _damaged_embeddings(root)
     if not problems and not _manifest_agrees(root, manifest):
         remedy = "Run prepare again: it makes a new manifest."
         problems.append(Problem("damaged manifest", MANIFEST, "it does not match the recordings", remedy))
     return tuple(sorted(problems, key=lambda problem: problem.video))
+
+
+def _damaged_embeddings(root: Path) -> Iterator[Problem]:
+    """The damage of embeddings, a problem each; those that were never finished have no manifest, and none."""
+    for path in sorted((root / EMBEDDINGS).glob(f"*/{MANIFEST}")):
+        name, damage = path.parent.name, list[str]()
+        try:
+            for video in read_embeddings(root, name).files:
+                recording, _, one = video.partition("/")
+                read_rows(root / RECORDINGS / recording, one, name)
+        except StoreError as error:
+            damage.append(f"{Path(error.path or path).name} {error.problem}")
+        if damage:
+            remedy = "Delete this folder and make the embeddings again."
+            yield Problem("damaged embeddings", f"{EMBEDDINGS}/{name}", shorten(damage), remedy)
 
 
 def _check(folders: Path, decode: bool, recording: tuple[str, str]) -> list[str]:
