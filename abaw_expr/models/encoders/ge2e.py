@@ -3,12 +3,11 @@
 Shapes: B samples, G chunks of n samples of sound, T rows of 40 mel bands.
 """
 
-import torch
 from torch import Tensor, nn
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
-from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.front_ends import ROW, SpeakerFrontEnd
+from abaw_expr.models.encoders.sound import SoundEncoder, rows_from
 
 _ROWS = 160
 """Rows of a window: 1.6 s around the frame, as in training."""
@@ -17,20 +16,18 @@ _LEAST_POWER, _MOST_GAIN = 1e-3, 1e3
 WINDOW = AudioWindow(steps=_ROWS, stride=1, context=2, hop=ROW)
 
 
-class GE2E(Encoder):
+class GE2E(SoundEncoder):
     """Three LSTM layers of 256 units, a linear layer, ReLU, length 1: sound [B, 1, 1, n] to a map [B, 256, 1, 1].
 
     1,423,616 parameters. A window below -30 dB of full scale is raised to it, as its package does with whole
     utterances, by 30 dB at most (D), so that silence stays silent.
     """
 
-    modality = "waveform"
     width = 256
     input_shape = (1, 1, WINDOW.steps * ROW)
     window = WINDOW
     keys = ("ge2e",)
     front_end = SpeakerFrontEnd.settings
-    package_file = "package:resemblyzer/pretrained.pt"
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,23 +47,11 @@ class GE2E(Encoder):
         last = self.lstm(x)[1][0][-1]
         return nn.functional.normalize(self.linear(last).relu(), dim=1)
 
-    def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
-        """Features [B, 1, 256] of windows in chunks, or of single windows, as `MCNN.features`."""
-        if windows is None:
-            return super().features(x)
-        rows = self.mel(x[:, 0, 0])  # [G, T, 40]
-        chunk, step = windows.unbind(1)
-        places = step[:, None] + torch.arange(_ROWS, device=step.device)
-        squares = x[:, 0, 0].double().square().cumsum(1)
-        squares = nn.functional.pad(squares, (1, 0))  # [G, n + 1], sums up to each sample
-        begin = step * ROW
-        power = (squares[chunk, begin + _ROWS * ROW] - squares[chunk, begin]) / (_ROWS * ROW)
-        gain = _gain(power).to(rows.dtype)
-        return self.embed(rows[chunk[:, None], places] * gain[:, None, None])[:, None]
-
-    def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
-        """The features as maps of one position, [B, 1, 256, 1, 1]."""
-        return self.features(x, windows)[..., None, None]
+    def of_windows(self, samples: Tensor, chunk: Tensor, step: Tensor) -> Tensor:
+        sums = nn.functional.pad(samples.double().square().cumsum(1), (1, 0))  # [G, n + 1], up to each sample
+        begin, length = step * ROW, _ROWS * ROW
+        gain = _gain((sums[chunk, begin + length] - sums[chunk, begin]) / length).to(samples.dtype)
+        return self.embed(rows_from(self.mel(samples), chunk, step, _ROWS) * gain[:, None, None])
 
 
 def _gain(power: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 Shapes: B samples, G chunks of n samples of sound, T hidden states of D features, one each 20 ms.
 """
 
-import torch
 import torchaudio
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
@@ -12,7 +11,7 @@ from torchaudio.pipelines import Wav2Vec2Bundle
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.data.media.decode import SAMPLE_RATE
-from abaw_expr.models.encoders.encoder import Encoder
+from abaw_expr.models.encoders.sound import SoundEncoder, rows_from
 from abaw_expr.models.encoders.weights import download
 from abaw_expr.settings import known_entry
 
@@ -22,10 +21,9 @@ WINDOW = AudioWindow(steps=50, stride=1, context=50, hop=_STATE)
 """1 s around the frame (D), with 1 s more on both sides where neighbours share a pass."""
 
 
-class TorchaudioEncoder(Encoder):
+class TorchaudioEncoder(SoundEncoder):
     """A self-supervised speech network: sound [B, 1, 1, n] to the mean of its last hidden states, [B, D, 1, 1]."""
 
-    modality = "waveform"
     input_shape = (1, 1, WINDOW.steps * _STATE)
     window = WINDOW
 
@@ -50,18 +48,8 @@ class TorchaudioEncoder(Encoder):
         found: Tensor = self.network.extract_features(samples)[0][-1]
         return found
 
-    def features(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
-        """Features [B, 1, D] of windows in chunks, or of single windows, as `MCNN.features`."""
-        if windows is None:
-            return super().features(x)
-        states = self.states(x[:, 0, 0])
-        chunk, step = windows.unbind(1)
-        places = (step[:, None] + torch.arange(WINDOW.steps, device=step.device)).clamp(max=states.shape[1] - 1)
-        return states[chunk[:, None], places].mean(1, keepdim=True)
-
-    def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
-        """The features as maps of one position, [B, 1, D, 1, 1]."""
-        return self.features(x, windows)[..., None, None]
+    def of_windows(self, samples: Tensor, chunk: Tensor, step: Tensor) -> Tensor:
+        return rows_from(self.states(samples), chunk, step, WINDOW.steps).mean(1)
 
     def download(self) -> None:
         found = download(self.bundle.get_model, f"torchaudio:{self.name}")
