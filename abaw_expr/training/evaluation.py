@@ -132,7 +132,7 @@ def _votes(fabric: Fabric, network: Network, windows: Windows, raw: Batch) -> tu
     """The votes of a batch, and its target."""
     dtype = next(network.parameters()).dtype
     batch = windows.on(fabric.device, raw)
-    inputs = {name: x.to(dtype) for name, x in batch.inputs.items()}
+    inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in batch.inputs.items()}
     with fabric.autocast():
         return network(**batch.given | {"inputs": inputs}), batch.target
 

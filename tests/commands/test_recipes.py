@@ -75,6 +75,20 @@ def test_it_goes_the_whole_way(
     assert call("check", predictions, "--template", template) == 0
 
 
+def test_a_recipe_of_embeddings_works_end_to_end(store: Path, tmp_path: Path) -> None:
+    """Encoders in the place of embeddings, one of them frozen, with a front end of its own; a network a value."""
+    torch.manual_seed(0)
+    torch.save(build_encoder(StreamSettings("ge2e"), ModelSettings()).state_dict(), tmp_path / "voices.pt")
+    streams = {"faces": "rhcnn", "vggish": "ge2e", "logmel": "mcnn"}
+    flags = [word for name, one in streams.items() for word in (f"--branches.va.streams.{name}.encoder", one)]
+    voices = ["--branches.va.streams.vggish.weights", tmp_path / "voices.pt", "--branches.va.streams.vggish.freeze"]
+    words = ["--data.stride", 1, "--data.sequence", 4, "--data.hop", 3, "--optimiser.batch-size", 8]
+    more = ["--optimiser.epochs", 1, "--branches.va.networks", "each", "--compute.accelerator", "cpu"]
+    run = tmp_path / "run"
+    assert call("train", store, "--run", run, "--settings", "va-tcn", *flags, *voices, *words, *more) == 0
+    assert call("predict", run, store, "--split", "val", "--checkpoint", "last", "--out", tmp_path / "val.parquet") == 0
+
+
 def test_all_recipes_of_pretrained_systems_are_tried() -> None:
     texts = {path.stem: path.read_text() for path in recipe("paper").parent.glob("*.yaml")}
     named = {name for name, text in texts.items() if "embedding:" in text or "ddamfn" in text}

@@ -6,6 +6,7 @@ Shapes: b samples, k of them with audio, g chunks of t steps and m mel bands, or
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.modality import Modality, Part
 from abaw_expr.data.media.logmel import MEL_BANDS
-from abaw_expr.data.media.waveform import to_float
 from abaw_expr.data.store.store import StoredVideo
 
 _LEAST_STD = 0.1
@@ -25,6 +25,8 @@ _LEAST_STD = 0.1
 
 class Sound(Modality):
     """Chunks of sound, and the window of each sample in them."""
+
+    _dtype: ClassVar[torch.dtype] = torch.float32
 
     def __init__(self, cut: Cut) -> None:
         self._cut = cut
@@ -35,7 +37,7 @@ class Sound(Modality):
         cut = self._cut(video if samples.group is None else samples.group[rows], start)
         chunk_video = np.empty(len(cut.first), np.int64)
         chunk_video[cut.chunk] = video
-        chunks = torch.zeros(len(chunk_video), 1, *self._shape(cut.steps))
+        chunks = torch.zeros(len(chunk_video), 1, *self._shape(cut.steps), dtype=self._dtype)
         for chunk, i, first in zip(chunks.numpy()[:, 0], chunk_video, cut.first, strict=True):
             self._fill(index.videos[i], int(first), chunk)
         windows = torch.from_numpy(np.stack([cut.chunk, start - cut.first[cut.chunk]], axis=1))
@@ -50,7 +52,7 @@ class Sound(Modality):
 
     @abstractmethod
     def _fill(self, video: StoredVideo, first: int, out: np.ndarray) -> None:
-        """Fills a chunk of zeros, float32, with audio from step `first` on."""
+        """Fills a chunk of zeros with audio from step `first` on."""
 
 
 class Audio(Sound):
@@ -73,7 +75,12 @@ class Audio(Sound):
 
 
 class Waveform(Sound):
-    """Samples at 16 kHz in [-1, 1]: chunks float32 [g, 1, 1, w], for encoders with a front end of their own."""
+    """Samples at 16 kHz: chunks int16 [g, 1, 1, w], for encoders with a front end of their own.
+
+    They stay integers, since floats become bfloat16 on their way to a network, which is too coarse for sound.
+    """
+
+    _dtype = torch.int16
 
     def on_device(self, part: Part, augment: Augment | None, noise: Tensor | None) -> Tensor:
         return part.x
@@ -86,7 +93,7 @@ class Waveform(Sound):
         begin = first * self._cut.window.hop
         start, stop = max(begin, 0), min(begin + out.shape[1], len(video.waveform))
         if start < stop:
-            to_float(video.waveform[start:stop], out[0, start - begin : stop - begin])
+            out[0, start - begin : stop - begin] = video.waveform[start:stop]
 
 
 def fill_audio(video: StoredVideo, first: int, out: np.ndarray) -> None:

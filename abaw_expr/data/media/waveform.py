@@ -13,8 +13,3 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     """int16 [n] of samples float32 [n] in [-1, 1]; what is beyond is cut off."""
     scaled = np.rint(samples * np.float32(FULL_SCALE))
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-
-
-def to_float(samples: np.ndarray, out: np.ndarray) -> None:
-    """Writes int16 [n] as float32 [n] in [-1, 1) to `out`."""
-    np.divide(samples, np.float32(FULL_SCALE), out=out, dtype=np.float32)

@@ -68,8 +68,8 @@ class SpeakerFrontEnd(nn.Module):
         _keep(self, torch.hann_window(_WINDOW, device="cpu"), mel)
 
     def forward(self, samples: Tensor) -> Tensor:
-        padded = nn.functional.pad(samples, (_WINDOW // 2, _WINDOW // 2))
-        with _exact(samples):
+        with _exact(samples):  # autocast makes padding bfloat16
+            padded = nn.functional.pad(samples, (_WINDOW // 2, _WINDOW // 2))
             return _spectrum(padded, self.window, _WINDOW).abs().square() @ self.mel.to(samples.dtype)
 
 

@@ -36,7 +36,7 @@ class GE2E(SoundEncoder):
         self.linear = nn.Linear(self.width, self.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        samples = x[:, 0, 0]
+        samples = self.samples(x)
         gain = _gain(samples.square().mean(1))
         return self.embed(self.mel(samples)[:, :_ROWS] * gain[:, None, None])[..., None, None]
 

@@ -8,6 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from abaw_expr.data.media.waveform import FULL_SCALE
 from abaw_expr.models.encoders.encoder import Encoder
 
 
@@ -15,6 +16,11 @@ class SoundEncoder(Encoder):
     """An encoder of samples of sound, whose `forward` gives maps of one position, [B, 1, 1, n] to [B, D, 1, 1]."""
 
     modality = "waveform"
+
+    def samples(self, x: Tensor) -> Tensor:
+        """Sound [G, n] in [-1, 1], float32 or wider, of int16 or floats [G, 1, 1, n]."""
+        wide = x[:, 0, 0].to(torch.promote_types(next(self.parameters()).dtype, torch.float32))
+        return wide if x.is_floating_point() else wide / FULL_SCALE
 
     @abstractmethod
     def of_windows(self, samples: Tensor, chunk: Tensor, step: Tensor) -> Tensor:
@@ -24,7 +30,7 @@ class SoundEncoder(Encoder):
         """Features [B, 1, D] of windows in chunks, or of single windows, as `MCNN.features`."""
         if windows is None:
             return super().features(x)
-        return self.of_windows(x[:, 0, 0], *windows.unbind(1))[:, None]
+        return self.of_windows(self.samples(x), *windows.unbind(1))[:, None]
 
     def maps(self, x: Tensor, windows: Tensor | None = None) -> Tensor:
         """The features as maps of one position, [B, 1, D, 1, 1]."""

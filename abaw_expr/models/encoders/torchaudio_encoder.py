@@ -37,7 +37,7 @@ class TorchaudioEncoder(SoundEncoder):
         self.front_end = {"rate": SAMPLE_RATE, "normalised": self.bundle._normalize_waveform}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.states(x[:, 0, 0]).mean(1)[..., None, None]
+        return self.states(self.samples(x)).mean(1)[..., None, None]
 
     def states(self, samples: Tensor) -> Tensor:
         """The last hidden states [G, T, D] of samples [G, n]."""

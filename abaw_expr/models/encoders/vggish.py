@@ -43,7 +43,7 @@ class VGGish(SoundEncoder):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(self.mel(x[:, 0, 0])[:, None, :_ROWS])[..., None, None]
+        return self.embed(self.mel(self.samples(x))[:, None, :_ROWS])[..., None, None]
 
     def embed(self, x: Tensor) -> Tensor:
         """Embeddings [B, 128] of log-mel windows [B, 1, 96, 64]."""

@@ -16,6 +16,7 @@ from abaw_expr.models.encoders import ge2e, torchaudio_encoder, vggish
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.front_ends import SpeakerFrontEnd, VGGishFrontEnd
 from abaw_expr.models.encoders.ge2e import GE2E
+from abaw_expr.models.encoders.sound import SoundEncoder
 from abaw_expr.models.encoders.vggish import VGGish
 from abaw_expr.models.encoders.weights import key_map, read_tensors
 from tests.helpers.golden_modules import cases_of, summary
@@ -108,6 +109,22 @@ def test_a_window_in_a_chunk_has_the_features_of_that_window(
         with torch.inference_mode():
             expected = encoder.features(own, torch.tensor([[0, margin // window.hop]]))
         torch.testing.assert_close(found[row : row + 1], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [ge2e_encoder, VGGish])
+def test_sound_is_seen_in_full_precision_under_autocast(build: Callable[[], Encoder]) -> None:
+    """Integers reach the front end as they are, where floats would be bfloat16; the network behind it is."""
+    encoder = build().eval()
+    assert isinstance(encoder, SoundEncoder)
+    whole = (2**15 * wave().float()).round().to(torch.int16)[None, None, None]
+    with torch.inference_mode():
+        expected = encoder.mel(encoder.samples(whole))  # type: ignore[operator]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder.mel(encoder.samples(whole))  # type: ignore[operator]
+            assert encoder.features(whole[None].expand(1, -1, -1, -1, -1)).isfinite().all()
+    assert found.dtype == torch.float32
+    assert found.equal(expected)
+    torch.testing.assert_close(encoder.samples(whole)[0], wave().float(), rtol=0, atol=1 / 2**15)
 
 
 def test_a_quiet_voice_has_the_embedding_of_a_louder_one_and_silence_stays() -> None:
