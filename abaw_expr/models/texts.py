@@ -6,13 +6,13 @@ Shapes: C classes, E numbers of a text's embedding.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from abaw_expr.errors import SettingsError
+from abaw_expr.models.encoders.clip_names import open_clip_names
 from abaw_expr.models.encoders.weights import download, fit, read_tensors
 from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path
 from abaw_expr.models.head import CosineHead
@@ -95,5 +95,5 @@ def _text_side(name: str, weights: str) -> tuple[Any, Any]:
         path = weights_path(weights)
         with _without_warnings():  # that it has no weights: it gets them at once
             clip = open_clip.create_model(name)
-        fit(clip, read_tensors(path), Path(path), what="model.text-weights")
+        fit(clip, open_clip_names(read_tensors(path)), path, what="model.text-weights")
     return clip, open_clip.get_tokenizer(name)

@@ -1,6 +1,7 @@
 """Cosine heads: logits against their definition, and the classes' texts by CLIP's text side."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from abaw_expr.errors import RunError, SettingsError
@@ -68,6 +70,42 @@ def test_a_cosine_head_is_a_branchs_last_layer_and_no_linear_one() -> None:
         build_network(Settings(branches={"visual": BranchSettings("rhcnn", head="cosin")}))
 
 
+def as_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """CLIP's tensors as the library transformers names them, written from its names alone."""
+    plain = {
+        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+        "positional_embedding": "text_model.embeddings.position_embedding.weight",
+        "text_projection": "text_projection.weight",
+        "logit_scale": "logit_scale",
+        "visual.class_embedding": "vision_model.embeddings.class_embedding",
+        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+        "visual.proj": "visual_projection.weight",
+        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    }
+    tops = {"visual.ln_pre": "vision_model.pre_layrnorm", "visual.ln_post": "vision_model.post_layernorm"}
+    tops |= {"ln_final": "text_model.final_layer_norm"}
+    layers = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    layers |= {"attn.out_proj": "self_attn.out_proj"}
+    found = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    for key, tensor in state.items():
+        top, _, last = key.rpartition(".")
+        if key in plain:
+            found[plain[key]] = tensor.T.contiguous() if key in ("text_projection", "visual.proj") else tensor
+        elif top in tops:
+            found[f"{tops[top]}.{last}"] = tensor
+        else:
+            side = "vision_model" if key.startswith("visual.") else "text_model"
+            number, part = key.split("resblocks.")[1].split(".", 1)
+            layer = f"{side}.encoder.layers.{number}"
+            if part.startswith("attn.in_proj"):
+                for one, third in zip("qkv", tensor.chunk(3), strict=True):
+                    found[f"{layer}.self_attn.{one}_proj.{part.rpartition('_')[2]}"] = third.contiguous()
+            else:
+                inner, _, last = part.rpartition(".")
+                found[f"{layer}.{layers[inner]}.{last}"] = tensor
+    return found
+
+
 @pytest.mark.slow
 def test_clip_from_a_file_is_open_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its image side, which timm computes, and its texts; a file that does not fit is refused."""
@@ -89,6 +127,11 @@ def test_clip_from_a_file_is_open_clips(tmp_path: Path, caplog: pytest.LogCaptur
     found = encode_texts(texts, NAME, str(path))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert not caplog.records, "nothing is said of weights that are loaded a moment later"
+    save_file(as_transformers(state), path)
+    encoder.load(read_tensors(path), path)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.features(x[:, None])[:, 0], clip.encode_image(images), rtol=0, atol=1e-5)
+    torch.testing.assert_close(encode_texts(texts, NAME, str(path)), expected, rtol=0, atol=1e-6)
     save_file({key: tensor for key, tensor in state.items() if key != "text_projection"}, path)
     with pytest.raises(RunError, match=r"does not fit the encoder of model\.text-weights; found .*is missing"):
         encode_texts(texts, NAME, str(path))

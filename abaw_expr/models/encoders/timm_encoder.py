@@ -12,6 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from abaw_expr.models.encoders.clip_names import open_clip_names
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.image_front_end import ImageFrontEnd
 from abaw_expr.models.encoders.weights import KeyMap, download, fit, key_map
@@ -94,6 +95,9 @@ class ClipEncoder(TimmEncoder):
         """The network with its projection, which is no classifier."""
         self._classifier = ()
         return timm.create_model(self.name)
+
+    def load(self, found: Mapping[str, Tensor], path: Path, what: str = "") -> None:
+        super().load(open_clip_names(found), path, what)
 
     def download(self) -> None:
         tag = {"openai": "openai"}.get(self.pretrained, "laion2b")
