@@ -110,7 +110,8 @@ class StreamSettings(_Strict):
     """One stream of a branch: an encoder, and a model over time behind it."""
 
     encoder: str
-    """Encoder, such as `mcnn` (audio) or `rhcnn` (images)."""
+    """Encoder: mcnn, vggish, vgg-logmel, ge2e or torchaudio:NAME (audio), rhcnn, ddamfn, timm:NAME or clip:NAME
+    (images), or embedding:NAME (rows in the store)."""
     attention: str = ""
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""
@@ -147,7 +148,8 @@ class BranchSettings(_Strict):
     """A branch: one stream, or several that are joined; it gives one vote a frame."""
 
     encoder: str = ""
-    """Encoder of the branch's only stream, such as `mcnn` or `rhcnn`; empty where `streams` names several."""
+    """Encoder of the branch's only stream: mcnn, vggish, vgg-logmel, ge2e or torchaudio:NAME (audio), rhcnn, ddamfn,
+    timm:NAME or clip:NAME (images), or embedding:NAME (rows in the store); empty where `streams` names several."""
     attention: str = ""
     """Attention on the encoder's feature map: gcsa, mecs or none; empty: gcsa if `model.attention`, else none."""
     weights: str = ""

@@ -65,7 +65,9 @@ def _layers(branch: Branch) -> list[dict[str, Any]]:
     for name, stream in zip(branch.streams, streams, strict=True):
         prefix = f"{name}." if len(streams) > 1 else ""
         x, encoder = torch.empty(1, *stream.encoder.input_shape), stream.encoder
-        own = {f"{prefix}{part}": layer for part, layer in encoder.named_children()}
+        # A front end has no parameters, and is no layer.
+        layers = ((part, layer) for part, layer in encoder.named_children() if [*layer.parameters()])
+        own = {f"{prefix}{part}": layer for part, layer in layers}
         rows += _measured(own, encoder, (x,))
         rows += _over_time(f"{prefix}temporal", stream.temporal)
     if branch.join is not None:
