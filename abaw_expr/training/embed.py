@@ -8,7 +8,7 @@ Shapes: T frames of a video, k of them that the encoder sees, D features.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,8 @@ class Job:
     root: Path
     name: str
     source: Source
+    identity: str
+    """The digest of the encoder and its weights."""
     stride: float
     accelerator: Literal["auto", "cpu", "cuda"]
     made: str
@@ -76,10 +78,11 @@ def embed(
     and where another process makes them; SettingsError and RunError where the encoder cannot be built.
     """
     store, folder = read_store_manifest(root), embeddings_folder(root, name)
-    encoder = source.build()
+    own = source.made()
+    encoder = _built(source, digest(own))
     if encoder.modality.startswith("embedding"):
         raise SettingsError("embeddings are made by an encoder", found=source.encoder)
-    made = source.made() | {"front_end": {**encoder.front_end}, "stride": stride}
+    made = own | {"front_end": {**encoder.front_end}, "stride": stride}
     if (folder / MANIFEST).exists() and read_manifest(root, name).made != made:
         remedy = "Give these another --name, or delete that folder."
         found, expected = str(read_manifest(root, name).made), str(made)
@@ -87,7 +90,7 @@ def embed(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, StoreError):
         clean(folder)
-        job = Job(root, name, source, stride, accelerator, digest(made))
+        job = Job(root, name, source, digest(own), stride, accelerator, digest(made))
         sizes = {recording: _frames(root / RECORDINGS / recording) for recording in store["recordings"]}
         done, largest_first = 0, sorted(sizes, key=lambda recording: -sizes[recording])
         for recording, _ in parallel_map(partial(_embed_recording, job), largest_first, workers):
@@ -119,7 +122,7 @@ def _embed_recording(job: Job, recording: str) -> None:
 @torch.inference_mode()
 def _write_rows(job: Job, video: StoredVideo, path: Path) -> None:
     """Writes the rows of a video, float16 [T, D]; memory holds one batch of them."""
-    fabric, encoder = _ready(job.source, job.accelerator)
+    fabric, encoder = _ready(job.source, job.identity, job.accelerator)
     index = FrameIndex([video], EXPR)
     has = index.has[encoder.modality]
     out = np.lib.format.open_memmap(path, "w+", np.float16, (len(index), encoder.width))
@@ -161,11 +164,17 @@ def _repeat(out: np.ndarray, time: np.ndarray, frames: np.ndarray, seen: np.ndar
         out[frames[some]] = out[near[nearest[some], np.arange(len(frames))[some]]]
 
 
-@cache
-def _ready(source: Source, accelerator: str) -> tuple[Fabric, Encoder]:
+@lru_cache(maxsize=1)
+def _built(source: Source, identity: str) -> Encoder:
+    """The encoder, built once; the file of its weights may change, which its identity tells."""
+    return source.build()
+
+
+@lru_cache(maxsize=1)
+def _ready(source: Source, identity: str, accelerator: str) -> tuple[Fabric, Encoder]:
     """The device, and the encoder on it, of this process."""
     fabric = Fabric(accelerator=accelerator, devices=1)
-    encoder = source.build()
+    encoder = _built(source, identity)
     fold_batch_norm(encoder)
     fabric.to_device(encoder)
     return fabric, encoder

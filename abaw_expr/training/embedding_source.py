@@ -38,11 +38,17 @@ class Source:
         return self._of_run() if self.of_run else self._of_file()
 
     def made(self) -> dict[str, Any]:
-        """What identifies its rows: the encoder, and the digest of its weights. Raises RunError as `build`."""
+        """What identifies its rows: the encoder, and the digest of its weights.
+
+        Raises SettingsError where it has no weights, and RunError where they cannot be read.
+        """
         if self.of_run:
             return {"encoder": f"{self.encoder} of a run", "weights": load_checkpoint(self._run.best).signature}
         if self.weights == DEFAULT:
             return {"encoder": self.encoder, "weights": DEFAULT}
+        if not (self.weights or self._onnx_file):
+            remedy = "Name --weights: a file, package:NAME/FILE, or default."
+            raise SettingsError(f"the encoder {self.encoder} has no weights: its rows would be random", remedy=remedy)
         path = self._onnx_file or weights_path(self.weights)
         name = "onnx" if self._onnx_file else self.encoder
         try:
@@ -60,9 +66,6 @@ class Source:
 
     def _of_file(self) -> Encoder:
         encoder = build_encoder(StreamSettings(self.encoder), ModelSettings())
-        if not self.weights:
-            remedy = "Name --weights: a file, package:NAME/FILE, or default."
-            raise SettingsError(f"the encoder {self.encoder} has no weights: its rows would be random", remedy=remedy)
         if self.weights == DEFAULT:
             encoder.download()
         else:

@@ -133,6 +133,21 @@ def test_several_processes_make_the_same_bytes(root: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "store" / EMBEDDINGS / "faces") == contents(root / EMBEDDINGS / "faces")
 
 
+def test_a_file_of_weights_that_changes_is_read_again(store: Path, tmp_path: Path) -> None:
+    """By the next call of the same process, under the same path."""
+    shutil.copytree(store, tmp_path / "store")
+    found = []
+    for seed in (0, 1):
+        _, path = encoder_file(tmp_path, "rhcnn", seed)
+        shutil.copy(path, tmp_path / "w.pt")
+        source = Source("rhcnn", str(tmp_path / "w.pt"))
+        made = making.embed(tmp_path / "store", source, f"seed{seed}", stride=1.0, accelerator="cpu")
+        found.append((made.made["weights"], open_store(tmp_path / "store", EXPR).videos[0].embedding(f"seed{seed}")))
+    (first, rows), (second, others) = found
+    assert first != second
+    assert np.nanmax(np.abs(rows.astype(np.float32) - others)) > 0.01
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "store", ignore=shutil.ignore_patterns(EMBEDDINGS))
