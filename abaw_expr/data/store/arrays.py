@@ -1,4 +1,4 @@
-"""The arrays of a recording in the store: log-mel audio, probabilities of a voice, entropy of crops."""
+"""The arrays of a recording in the store: log-mel audio, probabilities of a voice, entropy of crops, embeddings."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from abaw_expr.errors import StoreError, unreadable
 from abaw_expr.files import file_digest
 
 
-def read_array(path: Path, known: str | None, dtype: type, columns: tuple[int, ...] = ()) -> np.ndarray:
+def read_array(
+    path: Path, known: str | None, dtype: type, columns: tuple[int, ...] = (), remedy: str = REMAKE
+) -> np.ndarray:
     """An array [steps, *columns], mapped from disk.
 
     Raises StoreError where it is damaged or of another kind, or the file's digest is not the `known` one.
@@ -21,11 +23,11 @@ def read_array(path: Path, known: str | None, dtype: type, columns: tuple[int, .
     except StoreError:
         raise
     except OSError as error:
-        raise unreadable(StoreError, path, error, REMAKE) from error
+        raise unreadable(StoreError, path, error, remedy) from error
     except Exception as error:  # NumPy raises many kinds of errors for bytes that are no array
-        raise StoreError("is no array", path=path, remedy=REMAKE) from error
+        raise StoreError("is no array", path=path, remedy=remedy) from error
     if array.ndim != 1 + len(columns) or array.shape[1:] != columns or array.dtype != dtype:
         expected = f"({', '.join(map(str, ('steps', *columns)))}) {np.dtype(dtype)}"
         found = f"{array.shape} {array.dtype}"
-        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=REMAKE)
+        raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=remedy)
     return array

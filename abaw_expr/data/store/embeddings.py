@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from abaw_expr.data.store.tables import check_digest
-from abaw_expr.errors import StoreError, shorten, unreadable
+from abaw_expr.data.store.arrays import read_array
+from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import check_name, digest, file_digest, read_json, write_json
 from abaw_expr.version import VERSION
 
@@ -86,15 +86,7 @@ def read_rows(recording: Path, video: str, name: str) -> np.ndarray:
     key, path = f"{recording.name}/{video}", embeddings_folder(root, name) / recording.name / f"{video}.npy"
     if key not in manifest.files:
         raise StoreError(f"the embeddings {name} lack a video", path=path, found=f"no {key}", remedy=_AGAIN)
-    try:
-        check_digest(path, manifest.files[key], file_digest(path))
-        rows: np.ndarray = np.load(path, mmap_mode="r")
-    except OSError as error:
-        raise unreadable(StoreError, path, error, _AGAIN) from error
-    if rows.ndim != 2 or rows.shape[1] != manifest.width or rows.dtype != np.float16:
-        expected = f"(frames, {manifest.width}) float16"
-        raise StoreError("holds other rows", path=path, found=f"{rows.shape} {rows.dtype}", expected=expected)
-    return rows
+    return read_array(path, manifest.files[key], np.float16, (manifest.width,), _AGAIN)
 
 
 def is_made(folder: Path, source: str) -> bool:
