@@ -9,13 +9,9 @@ from math import log
 import torch
 from torch import Tensor, nn
 
+from abaw_expr.models.encoders.clip_networks import CLIP
 from abaw_expr.settings import ModelSettings, known_entry
 
-TEXT_WIDTHS = {
-    **dict.fromkeys(("ViT-B-32", "ViT-B-16", "ViT-B-32-quickgelu", "ViT-B-16-quickgelu"), 512),
-    **dict.fromkeys(("ViT-L-14", "ViT-L-14-quickgelu"), 768),
-}
-"""E of CLIP's text encoders, by open_clip's name."""
 _TEMPERATURE = 0.07
 """The temperature that CLIP's training began with."""
 
@@ -32,7 +28,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, width: int, columns: int, settings: ModelSettings) -> None:
         super().__init__()
-        text_width = known_entry(TEXT_WIDTHS, settings.text_encoder, "CLIP's text encoder")
+        text_width = known_entry(CLIP, settings.text_encoder, "CLIP's text encoder").width
         self.project: nn.Module = Adapter(width) if width == text_width else nn.Linear(width, text_width)
         self.log_scale = nn.Parameter(torch.tensor(-log(_TEMPERATURE)))
         # Texts are encoded when training starts; a checkpoint has them.

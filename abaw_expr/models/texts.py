@@ -13,6 +13,7 @@ from torch import Tensor
 
 from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.clip_names import open_clip_names
+from abaw_expr.models.encoders.clip_networks import CLIP
 from abaw_expr.models.encoders.weights import download, fit, read_tensors
 from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path
 from abaw_expr.models.head import CosineHead
@@ -31,9 +32,6 @@ WORDS = {
     "Other": "confused",
 }
 """The word of a class in the prompt (D; Other is a mixture, for which no word stands)."""
-_WEIGHTS = {"quickgelu": "openai"}
-"""The weights that `default` are, by the end of open_clip's name; else LAION's."""
-_LAION = {"ViT-B-32": "laion2b_s34b_b79k", "ViT-B-16": "laion2b_s34b_b88k", "ViT-L-14": "laion2b_s32b_b82k"}
 
 
 def load_texts(network: Network, settings: Settings) -> None:
@@ -88,9 +86,8 @@ def _text_side(name: str, weights: str) -> tuple[Any, Any]:
     if not weights:
         remedy = "Name --model.text-weights: a file with CLIP's image and text side, or default."
         raise SettingsError("the text encoder has no weights: its embeddings would be random", remedy=remedy)
-    tag = next((tag for end, tag in _WEIGHTS.items() if name.endswith(end)), _LAION.get(name))
     if weights == DEFAULT:
-        clip = download(lambda: open_clip.create_model(name, pretrained=tag), f"clip:{name}")
+        clip = download(lambda: open_clip.create_model(name, pretrained=CLIP[name].weights), f"clip:{name}")
     else:
         path = weights_path(weights)
         with _without_warnings():  # that it has no weights: it gets them at once

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from abaw_expr.errors import RunError, SettingsError
+from abaw_expr.models.encoders.clip_networks import CLIP
 from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.encoders.weights import read_tensors
-from abaw_expr.models.head import TEXT_WIDTHS, Adapter, CosineHead
+from abaw_expr.models.head import Adapter, CosineHead
 from abaw_expr.models.network import build_network
 from abaw_expr.models.texts import encode_texts, texts_of
 from abaw_expr.settings import BranchSettings, ModelSettings, Settings, StreamSettings
@@ -143,4 +144,4 @@ def test_clip_from_a_file_is_open_clips(tmp_path: Path, caplog: pytest.LogCaptur
 def test_texts_need_weights() -> None:
     with pytest.raises(SettingsError, match="the text encoder has no weights: its embeddings would be random"):
         encode_texts(("a",), NAME, "")
-    assert replace(Settings(), model=ModelSettings(text_encoder="ViT-L-14")).model.text_encoder in TEXT_WIDTHS
+    assert replace(Settings(), model=ModelSettings(text_encoder="ViT-L-14")).model.text_encoder in CLIP

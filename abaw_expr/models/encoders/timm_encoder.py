@@ -13,6 +13,7 @@ import timm
 from torch import Tensor, nn
 
 from abaw_expr.models.encoders.clip_names import open_clip_names
+from abaw_expr.models.encoders.clip_networks import CLIP
 from abaw_expr.models.encoders.encoder import Encoder
 from abaw_expr.models.encoders.image_front_end import ImageFrontEnd
 from abaw_expr.models.encoders.weights import KeyMap, download, fit, key_map
@@ -20,18 +21,6 @@ from abaw_expr.settings import known_entry
 
 _OFFICIAL = MappingProxyType({"tf_efficientnet_lite0": "efficientnet_lite0"})
 """Key maps of files of other libraries than timm, by timm's name of the network."""
-CLIP = MappingProxyType(
-    {
-        "ViT-B-32": ("vit_base_patch32_clip_224", "laion2b_s34b_b79k"),
-        "ViT-B-16": ("vit_base_patch16_clip_224", "laion2b_s34b_b88k"),
-        "ViT-L-14": ("vit_large_patch14_clip_224", "laion2b_s32b_b82k"),
-        "ViT-B-32-quickgelu": ("vit_base_patch32_clip_quickgelu_224", "openai"),
-        "ViT-B-16-quickgelu": ("vit_base_patch16_clip_quickgelu_224", "openai"),
-        "ViT-L-14-quickgelu": ("vit_large_patch14_clip_quickgelu_224", "openai"),
-    }
-)
-"""CLIP's networks by open_clip's name: timm's name of the image side, and the weights that `default` are. QuickGELU
-belongs to OpenAI's weights, GELU to LAION's; a file does not say which it is."""
 
 
 class TimmEncoder(Encoder):
@@ -87,9 +76,8 @@ class ClipEncoder(TimmEncoder):
     """CLIP's image side (Radford et al., ICML 2021): RGB to the embedding that is compared with texts' embeddings."""
 
     def __init__(self, name: str) -> None:
-        image, self.pretrained = known_entry(CLIP, name, "CLIP's network")
-        self.clip = name
-        super().__init__(image)
+        self._clip = known_entry(CLIP, name, "CLIP's network")
+        super().__init__(self._clip.image)
 
     def _build(self) -> Any:
         """The network with its projection, which is no classifier."""
@@ -100,9 +88,9 @@ class ClipEncoder(TimmEncoder):
         super().load(open_clip_names(found), path, what)
 
     def download(self) -> None:
-        tag = {"openai": "openai"}.get(self.pretrained, "laion2b")
-        found = download(lambda: timm.create_model(f"{self.name}.{tag}", pretrained=True), f"clip:{self.clip}")
-        self.load(found.state_dict(), Path(self.clip))
+        name = f"{self.name}.{self._clip.timm_weights}"
+        found = download(lambda: timm.create_model(name, pretrained=True), self.entry)
+        self.load(found.state_dict(), Path(name))
 
 
 def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
