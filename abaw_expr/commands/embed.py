@@ -1,6 +1,5 @@
 """`embed`: a store and an encoder to embeddings in the store."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,20 +9,7 @@ from abaw_expr.commands import console
 from abaw_expr.commands.arguments import require_seconds
 from abaw_expr.commands.exit_status import OK
 from abaw_expr.errors import UserError
-
-
-@dataclass(frozen=True)
-class OnnxOptions:
-    """What an ONNX file does not say of its images."""
-
-    side: int = 0
-    """Of onnx:FILE: pixels along a side; 0: as the file's input says."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Of onnx:FILE: mean of red, green and blue in [0, 1]."""
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Of onnx:FILE: deviation of red, green and blue."""
-    output: str = ""
-    """Of onnx:FILE: name of the output that is the embedding; empty: the only one."""
+from abaw_expr.models.encoders.onnx_settings import OnnxSettings
 
 
 def embed(
@@ -35,7 +21,7 @@ def embed(
     stride: float = 0.0,
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
-    onnx: Annotated[OnnxOptions, tyro.conf.arg(name="")] = OnnxOptions(),
+    onnx: Annotated[OnnxSettings, tyro.conf.arg(name="")] = OnnxSettings(),  # noqa: B008 (frozen)
 ) -> int:
     """Makes embeddings in a store: a row of every frame by a pretrained encoder, once.
 
@@ -64,7 +50,6 @@ def embed(
     import torch
 
     from abaw_expr.data.workers import processes
-    from abaw_expr.models.encoders.onnx_encoder import OnnxSettings, triple
     from abaw_expr.training import embed as making
     from abaw_expr.training.embedding_source import Source
 
@@ -75,8 +60,7 @@ def embed(
     count = 1 if of_gpu and not workers else processes(workers)
     if encoder.startswith("onnx:") and (run or weights):
         raise UserError("onnx:FILE has its weights in the file: embed takes no --weights or --run with it")
-    own = OnnxSettings(onnx.side, triple(onnx.mean, "mean"), triple(onnx.std, "std"), onnx.output)
-    source = Source(encoder, str(run or weights), run is not None, own)
+    source = Source(encoder, str(run or weights), run is not None, onnx)
     name = name or encoder.rpartition(":")[2].rpartition("/")[2].replace(".", "-")
     with console.progress("Embedding frames") as on_progress:
         manifest = making.embed(store, source, name, stride, count, accelerator, on_progress)

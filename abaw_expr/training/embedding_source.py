@@ -7,7 +7,8 @@ from typing import Any
 from abaw_expr.errors import RunError, SettingsError, unreadable
 from abaw_expr.files import file_digest
 from abaw_expr.models.encoders.encoder import Encoder
-from abaw_expr.models.encoders.onnx_encoder import OnnxEncoder, OnnxSettings
+from abaw_expr.models.encoders.onnx_encoder import OnnxEncoder
+from abaw_expr.models.encoders.onnx_settings import OnnxSettings
 from abaw_expr.models.encoders.registry import build_encoder
 from abaw_expr.models.encoders.weights import read_tensors
 from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path

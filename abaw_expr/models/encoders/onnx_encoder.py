@@ -3,8 +3,6 @@
 Shapes: B images of S x S pixels, D features.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,8 @@ from torch import Tensor
 
 from abaw_expr.errors import RunError, SettingsError, unreadable
 from abaw_expr.models.encoders.encoder import Encoder
-from abaw_expr.models.encoders.image_front_end import IMAGENET_MEAN, IMAGENET_STD, ImageFrontEnd
-
-
-@dataclass(frozen=True)
-class OnnxSettings:
-    """What an ONNX file does not say."""
-
-    side: int = 0
-    """Pixels along a side; 0: as the file's input says."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean of RGB in [0, 1] that is subtracted."""
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Deviation of RGB in [0, 1] that it is divided by."""
-    output: str = ""
-    """Name of the output that is the embedding; empty: the only one."""
+from abaw_expr.models.encoders.image_front_end import ImageFrontEnd
+from abaw_expr.models.encoders.onnx_settings import OnnxSettings
 
 
 class OnnxEncoder(Encoder):
@@ -92,11 +77,3 @@ def _session(path: Path) -> Any:
     except Exception as error:  # onnxruntime has classes of its own for each kind of failure
         found = str(error).split("\n")[0]
         raise RunError("is no ONNX file that onnxruntime can run", path=path, found=found) from error
-
-
-def triple(values: Sequence[float], flag: str) -> tuple[float, float, float]:
-    """Three numbers, of red, green and blue. Raises SettingsError for another count."""
-    if len(values) != 3:
-        raise SettingsError(f"--{flag} cannot be used", found=f"{len(values)} numbers", expected="3: red, green, blue")
-    red, green, blue = values
-    return red, green, blue

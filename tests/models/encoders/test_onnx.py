@@ -14,7 +14,8 @@ from abaw_expr.data.store.store import open_store
 from abaw_expr.data.store.stored_crops import decode_crop
 from abaw_expr.errors import RunError, SettingsError
 from abaw_expr.models.encoders.image_front_end import ImageFrontEnd
-from abaw_expr.models.encoders.onnx_encoder import OnnxEncoder, OnnxSettings
+from abaw_expr.models.encoders.onnx_encoder import OnnxEncoder
+from abaw_expr.models.encoders.onnx_settings import OnnxSettings
 from abaw_expr.tasks.task import EXPR
 
 
