@@ -129,7 +129,7 @@ class StreamSettings(_Strict):
     projection: int = 0
     """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"
-    """Temporal model behind it, over stretches of `data.sequence` frames: none, lstm or tcn."""
+    """Temporal model behind it, over stretches of `data.sequence` frames: none, lstm, bilstm or tcn."""
 
     def __post_init__(self) -> None:
         _require(self.projection >= 0, "branches.projection", self.projection, "a count, 0 or more")
@@ -167,7 +167,7 @@ class BranchSettings(_Strict):
     projection: int = 0
     """Features that a linear layer makes of the encoder's; 0: no such layer."""
     temporal: str = "none"
-    """Temporal model before the head: none, lstm or tcn, over stretches of `data.sequence` frames."""
+    """Temporal model before the head: none, lstm, bilstm or tcn, over stretches of `data.sequence` frames."""
     streams: dict[str, StreamSettings] = field(default_factory=dict)
     """Several streams by name, each with encoder, attention, weights, freeze, release and temporal."""
     join: str = "concatenation"

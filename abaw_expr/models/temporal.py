@@ -22,6 +22,8 @@ class Temporal(nn.Module):
 
     width: int
     """Features of a frame that come out, D'."""
+    causal = True
+    """Whether a frame depends on itself and those before it only."""
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         raise NotImplementedError
@@ -39,6 +41,24 @@ class LSTM(Temporal):
         if not len(x):  # torch's LSTM refuses a batch of nothing; parameters and what is before it stay in the graph
             return x.new_zeros(0, x.shape[1], self.width) + x.sum() + 0 * sum(p.sum() for p in self.parameters())
         return self.lstm(x)[0]
+
+
+class BiLSTM(Temporal):
+    """A long short-term memory in each direction, side by side (D: 128 units each); a frame sees its whole stretch."""
+
+    causal = False
+
+    def __init__(self, inputs: int, dropout: float, units: int = 128) -> None:
+        super().__init__()
+        self.forwards, self.backwards = LSTM(inputs, dropout, units), LSTM(inputs, dropout, units)
+        self.width = 2 * units
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        frame = torch.arange(x.shape[1], device=x.device)
+        from_end = valid.sum(1, keepdim=True) - 1 - frame  # [S, T]; the frames beyond the end stay where they are
+        turned = torch.where(valid, from_end, frame)[..., None]
+        back = self.backwards(x.take_along_dim(turned, 1), valid).take_along_dim(turned, 1)
+        return torch.cat([self.forwards(x, valid), back], dim=2)
 
 
 class TCNBlock(nn.Module):
@@ -101,6 +121,6 @@ class TCN(Temporal):
         return torch.zeros_like(x).masked_scatter(valid[..., None], known.to(x.dtype))
 
 
-TEMPORALS: dict[str, Callable[[int, float], Temporal]] = {"lstm": LSTM, "tcn": TCN}
+TEMPORALS: dict[str, Callable[[int, float], Temporal]] = {"lstm": LSTM, "bilstm": BiLSTM, "tcn": TCN}
 """By name: from the number of features and the dropout to the model; a new one is added here, `none` is none."""
 NO_TEMPORAL = "none"

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from abaw_expr.commands import console
+from abaw_expr.data.labels import Labels, label_type
 from abaw_expr.data.media.logmel import MEL_BANDS
 from abaw_expr.data.store.store import (
     MANIFEST,
@@ -36,7 +37,7 @@ from abaw_expr.data.store.store import (
 from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.files import file_digest, write_json
 from abaw_expr.tasks.names import crop_name
-from abaw_expr.tasks.task import EXPR
+from abaw_expr.tasks.task import EXPR, Task
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import corpus, judge, print_facts
 from tests.helpers.stored import write_tables
@@ -49,7 +50,7 @@ MOST_BYTES, MOST_SECONDS = 3e9, 10.0
 MEGABYTE = 10**6
 
 
-def write_store(root: Path, source: Store) -> None:
+def write_store(root: Path, source: Store, task: Task = EXPR) -> None:
     """A store of many recordings that are all the same, with the crops of another store over and over."""
     first = root / RECORDINGS / "0000"
     first.mkdir(parents=True)
@@ -57,11 +58,10 @@ def write_store(root: Path, source: Store) -> None:
     crops = [bytes(crop) for row in range(len(known.frames)) if (crop := known.jpeg(row)) is not None]
     places = pack(first / "0000.tar", ((crop_name(i + 1), crops[i % len(crops)]) for i in range(FRAMES)))
     offset, size = np.array(places, np.int64).T
-    labels = (np.arange(FRAMES) // 150 % EXPR.n_columns).astype(np.int8)
-    write_tables(first, "0000", np.arange(FRAMES) / RATE, labels, offset, size.astype(np.int32))
+    write_tables(first, "0000", np.arange(FRAMES) / RATE, made_up(task), offset, size.astype(np.int32), task=task)
     audio = np.random.default_rng(0).normal(size=(FRAMES * 1000 // RATE // 16, MEL_BANDS)).astype(np.float16)
     np.save(first / "sound.npy", audio)
-    kinds = ("parquet", "tar", f"{EXPR.name}.parquet")
+    kinds = ("parquet", "tar", f"{task.name}.parquet")
     digests = {kind: file_digest(first / f"0000.{kind}") for kind in kinds}  # of all: they are links
     whole, entries = {"sound.npy": file_digest(first / "sound.npy")}, dict[str, dict[str, Any]]()
     for number in range(TRAINING + VALIDATION):
@@ -72,8 +72,8 @@ def write_store(root: Path, source: Store) -> None:
         for file in files if number else ():
             os.link(first / file.replace(name, "0000"), folder / file)
         split = "train" if number < TRAINING else "val"
-        counts = {"frames": FRAMES, "lines": {EXPR.name: FRAMES}, "crops": FRAMES}
-        video = {"splits": {EXPR.name: split}, **counts, "unreadable": []}
+        counts = {"frames": FRAMES, "lines": {task.name: FRAMES}, "crops": FRAMES}
+        video = {"splits": {task.name: split}, **counts, "unreadable": []}
         seconds = (FRAMES - 1) / RATE
         entries[name] = {
             **{"source": "made up", "seconds": seconds, "rate": float(RATE), "problems": []},
@@ -86,9 +86,17 @@ def write_store(root: Path, source: Store) -> None:
     manifest = {
         "format": STORE_FORMAT,
         "recordings": {name: file_digest(root / RECORDINGS / name / RECORDING_FILE) for name in entries},
-        **summary_of(entries, {EXPR.name: EXPR.columns}),
+        **summary_of(entries, {task.name: task.columns}),
     }
     write_json(root / MANIFEST, manifest)
+
+
+def made_up(task: Task) -> Labels:
+    """Labels [T] of classes in stretches, or [T, F] of values that swing, each at its own pace."""
+    frames = np.arange(FRAMES)
+    if task.one_class:
+        return (frames // 150 % task.n_columns).astype(np.int8)
+    return np.sin(frames[:, None] / np.linspace(60, 90, len(task.fields))).astype(label_type(task))
 
 
 def processes(parent: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from abaw_expr.errors import SettingsError
 from abaw_expr.models.encoders.clip_names import open_clip_names
 from abaw_expr.models.encoders.clip_networks import CLIP
 from abaw_expr.models.encoders.encoder import Encoder
@@ -40,12 +41,15 @@ class TimmEncoder(Encoder):
         config = self.network.pretrained_cfg
         side = max(config["input_size"][1:])
         self.images = ImageFrontEnd(side, config["mean"], config["std"], config["interpolation"])
-        self.width = self.network.num_features if self.network.num_classes == 0 else self.network.num_classes
+        # Some networks widen their features behind the pooling, so `num_features` is not what comes out.
+        self.width = self.network.num_classes or self.network.head_hidden_size
         self.front_end = self.images.settings
 
     def _build(self) -> Any:
         """The network without its classifier."""
         network: Any = timm.create_model(self.name)
+        if not (hasattr(network, "head_hidden_size") and hasattr(network, "reset_classifier")):
+            raise SettingsError("is no network that tells classes of images", found=f"timm:{self.name}")
         self._classifier = _names(network.pretrained_cfg["classifier"])
         network.reset_classifier(0)
         return network

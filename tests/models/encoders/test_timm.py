@@ -40,6 +40,38 @@ def test_features_are_timms_on_images_as_it_wants_them(name: str, side: int, wid
         torch.testing.assert_close(own.features(x)[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("mobilenetv3_small_050", 1024),  # 288 features before the pooling
+        ("efficientvit_b0", 1280),
+        ("fasternet_t0", 1280),
+        ("ghostnet_050", 1280),
+        ("hgnet_tiny", 2048),
+        ("inception_next_atto", 960),
+        ("mambaout_femto", 1152),
+        ("vit_tiny_patch16_224", 192),
+        ("swin_tiny_patch4_window7_224", 768),
+        ("regnetx_002", 368),
+    ],
+)
+def test_the_width_is_that_of_what_comes_out(name: str, width: int) -> None:
+    with torch.device("meta"):
+        own = encoder(f"timm:{name}")
+        found = own.features(torch.empty(2, 1, 3, 112, 112))
+    assert own.width == width == found.shape[-1]
+
+
+def test_a_network_without_classes_is_refused() -> None:
+    with (
+        pytest.raises(
+            SettingsError, match="is no network that tells classes of images; found 'timm:gemma4_vit_167m_enc'"
+        ),
+        torch.device("meta"),
+    ):
+        encoder("timm:gemma4_vit_167m_enc")
+
+
 def test_the_file_of_another_library_is_read_by_its_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = timm.create_model(LITE).state_dict()
