@@ -66,8 +66,18 @@ class DataSettings(_Strict):
     hop: int = 0
     """Frames from the start of one stretch of a temporal model to the next; 0: the sequence length. Where stretches
     overlap, predictions are averaged."""
+    train_on: str = "train"
+    """Recordings to train on: train, or both, train and validation together; then no score of the run says how it does
+    on new recordings."""
+    folds: int = 0
+    """Folds of a cross-validation over these recordings; 0: none, the validation split validates."""
+    fold: int = 0
+    """The fold that is held out of the training and validates, counted from 0."""
 
     def __post_init__(self) -> None:
+        _require(self.train_on in ("train", "both"), "data.train-on", self.train_on, "train or both")
+        _require(self.folds == 0 or self.folds >= 2, "data.folds", self.folds, "0, or a count of at least 2")
+        _require(0 <= self.fold < max(self.folds, 1), "data.fold", self.fold, "a fold of data.folds, counted from 0")
         _require(0 <= self.stride < math.inf, "data.stride", self.stride, "seconds, 0 or more")
         _require(0 <= self.val_stride < math.inf, "data.val-stride", self.val_stride, "seconds, 0 or more")
         _require(self.frames_per_sample >= 1, "data.frames-per-sample", self.frames_per_sample, "a count of at least 1")

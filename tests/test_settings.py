@@ -160,6 +160,9 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "data.stride": [-0.1, float("nan"), float("inf")],
     "data.val_stride": [-1, float("inf")],
     "data.frames_per_sample": [0, -1],
+    "data.train_on": ["val", "test"],
+    "data.folds": [1, -1],
+    "data.fold": [-1, 1],
     "data.spacing": [0, -0.2, float("inf")],
     "data.balance": [-0.1, 1.1, float("nan")],
     "data.video_balance": [-0.1, 1.1, float("nan")],
@@ -344,6 +347,8 @@ CHANGES: dict[str, Any] = {
     "task": "va",
     "seed": 1,
     "precision": "bf16-mixed",
+    "data.train_on": "both",
+    "data.folds": 5,
     "augment.flip": False,
     "branches.encoder": "rhcnn",
     "branches.attention": "mecs",
@@ -381,8 +386,15 @@ NEEDED: dict[str, dict[str, Any]] = {
     "branches.networks": {"task": "va"},
     "branches.release": nested("branches.freeze", True),
     "loss.per_stretch": {"task": "va", **STRETCHES},
+    "data.fold": {"data": {"folds": 2}},
 }
 """What a setting needs beside it."""
+
+
+def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both files' settings; where both have a group, the settings of both in it."""
+    both = {name: first[name] | second[name] for name in first.keys() & second.keys() if isinstance(first[name], dict)}
+    return first | second | both
 
 
 def changed(key: str) -> Settings:
@@ -391,7 +403,7 @@ def changed(key: str) -> Settings:
     above: Any = getattr(Settings(), group) if group else Settings()
     default = getattr(above["audio"] if group == "branches" else above, name)
     other = default + 1 if type(default) is int else default / 2 + 0.01 if type(default) is float else None
-    return settings_from(NEEDED.get(key, {}) | nested(key, CHANGES.get(key, other)))
+    return settings_from(merged(NEEDED.get(key, {}), nested(key, CHANGES.get(key, other))))
 
 
 @pytest.mark.parametrize("key", [key for key in keys() if not key.startswith("compute.")])

@@ -161,7 +161,7 @@ def results(out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, 
     table = []
     for row in rows:
         jobs = [job_of(row, base, seed, out) for seed in range(seeds)]
-        searches = [search(read_outputs(job.outputs, task), row.space) for job in jobs]
+        searches = [search(read_outputs(job.outputs("val"), task), row.space) for job in jobs]
         chosen[row.name] = np.stack([one.counts[one.choose(one.scores)] for one in searches])  # [S, R, C, C]
         nested = [one.nested for one in searches]
         confusions = chosen[row.name]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.sampling import usable_frames
+from abaw_expr.data.store.folds import split_for_training
 from abaw_expr.data.store.store import Store
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
@@ -135,7 +136,7 @@ def _collect(
 ) -> Features:
     """Runs the network on both splits."""
     heads = {name: _weights(branch) for name, branch in network.own_branches().items()}
-    task = settings.task_of
+    task, store = settings.task_of, split_for_training(store, settings.data)
     fabric = build_fabric(settings)
     fold_batch_norm(fabric.to_device(network))
     train, val = (usable_frames(store, split, task, network.reads) for split in ("train", "val"))

@@ -1,4 +1,7 @@
-"""Trainings as jobs: each is a run in its own processes, and is resumed if it was interrupted."""
+"""Trainings as jobs: each is a run in its own processes, and is resumed if it was interrupted.
+
+`ablate`, `folds` and `retrain` plan jobs, and this is what trains them.
+"""
 
 import os
 import subprocess
@@ -16,25 +19,35 @@ from abaw_expr.settings import Settings
 from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import signature
+from abaw_expr.training.stopping import PARENT
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its validation outputs."""
+    """One training, and its outputs on some splits."""
 
     name: str
     """The name of its run in the folder of all jobs."""
     settings: Settings
     folder: Path
     """The folder of all jobs."""
+    splits: tuple[str, ...] = ("val",)
+    """The splits that its last epoch predicts."""
+    template: Path | None = None
+    """The organisers' template, whose rows the test split has; None: all frames."""
 
     @property
     def run(self) -> RunFolder:
         return RunFolder(self.folder / self.name)
 
+    def outputs(self, split: str) -> Path:
+        """The table of a split."""
+        return self.run.root / "outputs" / f"{split}.parquet"
+
     @property
-    def outputs(self) -> Path:
-        return self.run.root / "outputs" / "val.parquet"
+    def done(self) -> bool:
+        """Whether it is trained and all its tables are there."""
+        return all(self.outputs(split).exists() for split in self.splits)
 
     @property
     def log(self) -> Path:
@@ -51,8 +64,15 @@ class Job:
         return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
 
 
+def gpus_of(settings: Settings) -> int:
+    """How many GPUs trainings can be spread over."""
+    import torch
+
+    return 0 if settings.compute.accelerator == "cpu" else torch.cuda.device_count()
+
+
 def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_progress: OnProgress) -> None:
-    """Trains every job and predicts the validation split with its last epoch; finished jobs are skipped.
+    """Trains every job and predicts its splits with its last epoch; finished jobs are skipped.
 
     `workers` jobs run at a time, each on one of `gpus` devices, or on the CPU with an equal part of the cores.
     `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
@@ -67,7 +87,7 @@ def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_pro
     total = sum(job.settings.optimiser.epochs for job in jobs)
     trainer = _Trainer(store, workers, gpus)
     failed = trainer.train(
-        [job for job in jobs if not job.outputs.exists()],
+        [job for job in jobs if not job.done],
         lambda: on_progress(sum(job.epochs for job in jobs), total),
     )
     if failed:
@@ -116,20 +136,24 @@ class _Trainer:
         return failed
 
     def _train(self, job: Job) -> int:
-        """Runs one training and its prediction, and returns the exit status."""
+        """Runs one training and its predictions, and returns the first exit status that is not 0."""
         where = ["--run", str(job.run.root), "--store", str(self._store)]
-        train = ["train", *where, "--settings", str(job.settings_file), "--resume"]
-        predict = ["predict", *where, "--split", "val", "--out", str(job.outputs), "--checkpoint", "last"]
+        lines = [["train", *where, "--settings", str(job.settings_file), "--resume"]]
+        for split in job.splits:
+            if not job.outputs(split).exists():
+                line = ["predict", *where, "--split", split, "--out", str(job.outputs(split)), "--checkpoint", "last"]
+                template = ["--template", str(job.template)] if split == "test" and job.template else []
+                lines.append([*line, *template])
         slot = self._slots.get()
         try:
-            return self._run(train, job.log, slot) or self._run(predict, job.log, slot)
+            return next((status for line in lines if (status := self._run(line, job.log, slot))), 0)
         finally:
             self._slots.put(slot)
 
     def _run(self, command: Sequence[str], log: Path, slot: int) -> int:
         """Runs one command with its output in the log, and returns its exit status."""
         threads = max((os.cpu_count() or 1) // self._workers, 1)
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
         with open(log, "ab") as file:

@@ -38,7 +38,7 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         """
         from tuning import ablation
         from tuning.ablation_report import cells, write_report
-        from tuning.jobs import train_jobs
+        from tuning.jobs import gpus_of, train_jobs
 
         require_classes(overrides, "ablate")
         known = {row.name: row for row in ablation.ABLATION_ROWS}
@@ -48,7 +48,7 @@ def ablate_command(base: Settings) -> Callable[..., int]:
             if value < least:
                 raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
         chosen = ablation.with_needed(rows) if rows else ablation.ABLATION_ROWS
-        gpus = _gpus(overrides)
+        gpus = gpus_of(overrides)
         with console.progress("Training epochs") as on_progress:
             train_jobs(ablation.jobs_of(chosen, overrides, seeds, out), store, jobs or gpus or 1, gpus, on_progress)
         found = ablation.results(out, overrides, chosen, seeds, overrides.task_of)
@@ -62,10 +62,3 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         return 0
 
     return ablate
-
-
-def _gpus(settings: Settings) -> int:
-    """How many GPUs trainings can be spread over."""
-    import torch
-
-    return 0 if settings.compute.accelerator == "cpu" else torch.cuda.device_count()

@@ -12,14 +12,14 @@ from abaw_expr.files import atomic, check_target
 if TYPE_CHECKING:
     from abaw_expr.data.store.store import Store
     from abaw_expr.outputs.table import Outputs
-    from abaw_expr.tasks.task import Task
+    from abaw_expr.settings import Settings
     from abaw_expr.training.predict import Wanted
 
 
 def predict(
     run: Path,
     store: Path,
-    split: Literal["train", "val", "test"],
+    split: Literal["train", "val", "test", "held-out"],
     out: Path,
     template: Path | None = None,
     stride: float | None = None,
@@ -40,7 +40,7 @@ def predict(
     Args:
         run: A trained run.
         store: The prepared store.
-        split: The split to predict.
+        split: The split to predict; held-out: the fold that a run of `folds` did not train on.
         out: The Parquet file to write.
         template: The organisers' template; the table then has its rows instead of all frames of the split.
         stride: Seconds between the frames that the networks see; frames between them are interpolated. 0: every frame.
@@ -64,7 +64,7 @@ def predict(
     require_seconds("stride", stride or 0.0)
     settings = RunFolder(run).load_settings()
     opened = open_store(store, settings.task_of)
-    wanted = _wanted(opened, split, template, settings.task_of)
+    wanted = _wanted(opened, split, template, settings)
     weights = None if details is None else stream_weights(settings, wanted)
     with console.progress("Predicting frames") as on_progress:
         outputs = predict.predict(RunFolder(run), opened, split, wanted, stride, accelerator, checkpoint, on_progress)
@@ -76,14 +76,15 @@ def predict(
     return OK
 
 
-def _wanted(store: "Store", split: str, template: Path | None, task: "Task") -> "list[Wanted]":
+def _wanted(store: "Store", split: str, template: Path | None, settings: "Settings") -> "list[Wanted]":
     """The frames to predict: those of a template, or all of a split."""
-    from abaw_expr.training.predict import wanted_by_name, wanted_of_split
+    from abaw_expr.data.store.folds import HELD_OUT
+    from abaw_expr.training.predict import wanted_by_name, wanted_of_fold, wanted_of_split
     from submissions.template import read_template
 
     if template is None:
-        return wanted_of_split(store, split)
-    rows = read_template(template, task).videos
+        return wanted_of_fold(store, settings) if split == HELD_OUT else wanted_of_split(store, split)
+    rows = read_template(template, settings.task_of).videos
     return wanted_by_name(store, split, {name: video.frames for name, video in rows.items()})
 
 

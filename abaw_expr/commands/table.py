@@ -12,6 +12,7 @@ from abaw_expr.commands.demo import demo_command
 from abaw_expr.commands.describe import describe
 from abaw_expr.commands.embed import embed
 from abaw_expr.commands.faces import faces
+from abaw_expr.commands.folds import folds_command
 from abaw_expr.commands.importing import import_outputs
 from abaw_expr.commands.importing_embeddings import import_embeddings
 from abaw_expr.commands.infer import infer
@@ -113,6 +114,12 @@ MORE = {
     "ablate": Command(
         "trains the rows of the paper's ablation table over several seeds",
         lambda words: ablate_command(base_settings(words)),
+        "STORE --out FOLDER",
+        STORE,
+    ),
+    "folds": Command(
+        "cross-validation: out-of-fold outputs, and the average of all runs",
+        lambda words: folds_command(base_settings(words)),
         "STORE --out FOLDER",
         STORE,
     ),

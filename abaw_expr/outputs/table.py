@@ -9,6 +9,7 @@ One row per frame, sorted by video and frame:
 | `time` | float64 | seconds on the video's own clock, never decreasing in a video |
 | `crop` | bool | the frame has a face crop |
 | `<branch>_0..` | float32 | a branch's numbers (`audio_0`); all null where the branch is missing |
+| `<branch>_spread` | float32 | optional, of an average of runs: how far they are apart on the frame |
 | `label` | int8 | the class, -1 where the frame is not annotated |
 
 A branch's numbers are in the order of the header of the task's files: the probabilities of the classes, which sum to 1;
@@ -20,14 +21,15 @@ branches, which gives the source of each by name: run (its signature) and prior 
 fraction of each class or of each unit's active frames, the mean valence and arousal). Two optional keys record reasons
 why an estimate on these frames is too high: checkpoint (`best`: its epoch was chosen on validation frames) and seen
 (recordings of the table that the run was trained on, even with another person). A branch is a modality of our networks
-or any other model. Tables that other programs write in this format can be tuned, scored and submitted.
+or any other model. A branch that is the average of several runs has the key members, their signatures; its run is the
+digest of these. Tables that other programs write in this format can be tuned, scored and submitted.
 
 Shapes: T frames, C numbers of a row, F fields.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,6 +85,13 @@ class Source:
     """`best` or `last` of our runs."""
     seen: tuple[str, ...] = ()
     """Recordings of the table that the run was trained on, even with another person."""
+    members: tuple[str, ...] = ()
+    """The signatures of the runs whose average it is; none: it is no average."""
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """All runs that made it."""
+        return self.members or (self.run,)
 
     @property
     def of_run(self) -> bool:
@@ -91,7 +100,7 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """The source in the table's metadata, without unknown values."""
-        optional = {"checkpoint": self.checkpoint, "seen": list(self.seen)}
+        optional = {"checkpoint": self.checkpoint, "seen": list(self.seen), "members": list(self.members)}
         known = {name: value for name, value in optional.items() if value}
         return {"run": self.run, "prior": [float(fraction) for fraction in self.prior]} | known
 
@@ -152,6 +161,11 @@ def branch_columns(branch: str, task: Task) -> list[str]:
     return [f"{branch}_{index}" for index in range(task.n_columns)]
 
 
+def spread_column(branch: str) -> str:
+    """The column of how far the members of an average are apart."""
+    return f"{branch}_spread"
+
+
 def label_columns(task: Task) -> dict[str, Field]:
     """The annotation columns and the field of each: `label` for a class, else `label_valence` and so on."""
     if task.one_class:
@@ -160,9 +174,10 @@ def label_columns(task: Task) -> dict[str, Field]:
 
 
 @cache
-def schema(task: Task, branches: tuple[str, ...]) -> pa.Schema:
-    """The columns and types of the file."""
+def schema(task: Task, branches: tuple[str, ...], averages: tuple[str, ...] = ()) -> pa.Schema:
+    """The columns and types of the file; `averages` are the branches that have a spread."""
     numbers = [(name, pa.float32()) for branch in branches for name in branch_columns(branch, task)]
+    numbers += [(spread_column(branch), pa.float32()) for branch in branches if branch in averages]
     labels = [(name, pa.int8() if field.whole else pa.float32()) for name, field in label_columns(task).items()]
     video = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
@@ -185,7 +200,7 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     metadata = _metadata(outputs)
     _check_metadata(metadata, outputs.task, path)
     branches = tuple(outputs.branches)
-    columns = schema(outputs.task, branches)
+    columns = schema(outputs.task, branches, _with_spread(branches, outputs.table.columns))
     _check_columns(list(outputs.table.columns), columns, path)
     table = _cast(outputs.table, columns, path)
     _checked(table, outputs.task, branches, path)
@@ -206,7 +221,7 @@ def read_outputs(path: Path, task: Task | None = EXPR) -> Outputs:
             task = task or _recognised(metadata, path)
             _check_metadata(metadata, task, path)
             branches = {name: _source(value) for name, value in metadata["branches"].items()}
-            columns = schema(task, tuple(branches))
+            columns = schema(task, tuple(branches), _with_spread(branches, file.schema_arrow.names))
             _check_columns(file.schema_arrow.names, columns, path)
             table = _cast(file.read(columns=columns.names), columns, path)
     except OSError as error:
@@ -221,6 +236,12 @@ def check_branch_name(name: str, path: Path | None = None) -> None:
     if not _BRANCH_NAME.fullmatch(name):
         expected = "letters, digits and hyphens, a letter first"
         raise OutputsError("the name of a branch is not valid", path=path, found=name, expected=expected)
+
+
+def _with_spread(branches: Iterable[str], columns: Iterable[str]) -> tuple[str, ...]:
+    """The branches whose spread is among these columns."""
+    there = set(columns)
+    return tuple(branch for branch in branches if spread_column(branch) in there)
 
 
 def _metadata(outputs: Outputs) -> dict[str, Any]:
@@ -273,7 +294,7 @@ def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
         check_branch_name(name, path)
         prior = source.get("prior") if isinstance(source, dict) and isinstance(source.get("run"), str) else None
         if prior is not None and not _has_valid_options(source):
-            expected = "checkpoint: best or last; seen: a list of names"
+            expected = "checkpoint: best or last; seen and members: lists of names"
             raise OutputsError(f"the branch {name} has invalid metadata", path=path, found=source, expected=expected)
         if not metric.is_prior(prior):
             expected = f"run, and prior: {metric.prior_expected}"
@@ -284,13 +305,14 @@ def _check_metadata(metadata: dict[str, Any], task: Task, path: Path) -> None:
 
 def _has_valid_options(source: dict[str, Any]) -> bool:
     """Whether the optional keys of a branch's metadata have valid values."""
-    seen = source.get("seen", [])
-    listed = isinstance(seen, list) and all(isinstance(name, str) for name in seen)
+    lists = [source.get(key, []) for key in ("seen", "members")]
+    listed = all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)
     return listed and source.get("checkpoint") in (None, "best", "last")
 
 
 def _source(value: dict[str, Any]) -> Source:
-    return Source(value["run"], tuple(value["prior"]), value.get("checkpoint"), tuple(value.get("seen", ())))
+    seen, members = (tuple(value.get(key, ())) for key in ("seen", "members"))
+    return Source(value["run"], tuple(value["prior"]), value.get("checkpoint"), seen, members)
 
 
 def _check_columns(names: list[str], columns: pa.Schema, path: Path) -> None:

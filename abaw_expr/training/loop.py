@@ -23,6 +23,7 @@ from abaw_expr.data.batches.augment import Augment, check_masks
 from abaw_expr.data.batches.loading import BatchSampler, build_loader
 from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, usable_frames
 from abaw_expr.data.batches.windows import Batch, Windows
+from abaw_expr.data.store.folds import split_for_training
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import RunError, StoppedError
 from abaw_expr.files import locked
@@ -97,6 +98,7 @@ def train(
     """
     check_accelerator(settings)
     check_balance(settings)
+    store = split_for_training(store, settings.data)
     settings = with_embedding_widths(settings, store)
     outline(settings)  # before anything is written: an encoder may be unknown
     settings = replace(settings, precision=native_precision(settings))

@@ -14,6 +14,7 @@ import pandas as pd
 from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.stretches import time_grid
 from abaw_expr.data.release.frame_times import seconds_of
+from abaw_expr.data.store.folds import HELD_OUT, split_for_training
 from abaw_expr.data.store.store import Store, StoredVideo
 from abaw_expr.errors import RunError, SettingsError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
@@ -61,6 +62,13 @@ def wanted_of_split(store: Store, split: str) -> list[Wanted]:
     return [Wanted(video, np.arange(1, len(video.frames) + 1)) for video in store.split(split)]
 
 
+def wanted_of_fold(store: Store, settings: Settings) -> list[Wanted]:
+    """Every frame of the fold that a run of these settings held out. Raises SettingsError where it has no folds."""
+    if not settings.data.folds:
+        raise SettingsError("is no run of a fold, so it held none out", found="data.folds 0")
+    return wanted_of_split(split_for_training(store, settings.data), "val")
+
+
 def wanted_by_name(store: Store, split: str, rows: Mapping[str, np.ndarray]) -> list[Wanted]:
     """The frames `rows`, [k] by video name.
 
@@ -98,6 +106,8 @@ def predict(
     or it was trained with other settings than those of the run, and SettingsError for another stride.
     """
     settings = run.load_settings()
+    if split == HELD_OUT and wanted is None:
+        wanted = wanted_of_fold(store, settings)
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
     run.check(settings, trained, path)

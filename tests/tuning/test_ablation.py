@@ -106,7 +106,7 @@ def invented(out: Path, rows: Sequence[AblationRow], seeds: int) -> None:
                 p[np.arange(frames), label] += 0.3
                 p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
                 columns |= dict(zip(branch_columns(name, EXPR), p.T, strict=True))
-            write_outputs(job.outputs, Outputs(EXPR, pd.DataFrame(columns | {"label": label}), "val", branches))
+            write_outputs(job.outputs("val"), Outputs(EXPR, pd.DataFrame(columns | {"label": label}), "val", branches))
             write_json(job.run.manifest, {"seconds": 60.0 + seed})
 
 

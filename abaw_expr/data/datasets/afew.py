@@ -25,4 +25,4 @@ def read_rows(root: Path, problems: list[Problem]) -> Iterator[ClipRow]:
             raise ReleaseError(
                 "is in no split folder", path=path, expected="Train/<class>/ or Val/<class>/", remedy=remedy
             )
-        yield ClipRow(path, path.parent.name, path.stem, split)
+        yield ClipRow(path, path.parent.name, "", split)

@@ -42,7 +42,7 @@ class ClipRow:
     label: str
     """The data set's word; empty: not annotated."""
     subject: str
-    """The person in the clip."""
+    """The person in the clip; empty: not named, and each clip counts as a person of its own."""
     split: str = ""
     """train, val or test; empty: assigned by `split_subjects`."""
     start: float = 0.0
@@ -57,6 +57,11 @@ class ClipRow:
     @property
     def clip(self) -> str:
         return self.name or (self.path.name if self.path.is_dir() else self.path.stem)
+
+    @property
+    def person(self) -> str:
+        """The subject; of a clip that names none a name of its own."""
+        return self.subject or f"that of {self.clip}"
 
     def error(
         self, problem: str, found: object = None, expected: str | None = None, remedy: str | None = None
@@ -91,9 +96,9 @@ def release_of(root: Path, rows: Iterable[ClipRow], options: ClipOptions, proble
     for name, same in sorted(clips.items()):
         spans = tuple(Span(_class_of(row, classes), row.start, row.end) for row in same if row.label)
         faces = same[0].path if options.images_are_faces else None
-        annotation = Annotation(splits[same[0].subject], spans=spans)
+        annotation = Annotation(splits[same[0].person], spans=spans)
         video = Video(name, {EXPR: annotation}, crops[name], faces)
-        recordings.append(Recording(name, same[0].path, (video,)))
+        recordings.append(Recording(name, same[0].path, (video,), same[0].subject))
     return Release(root, (EXPR,), tuple(recordings), problems=tuple(found_problems))
 
 
@@ -133,15 +138,13 @@ def split_subjects(rows: Sequence[ClipRow], val_fraction: float) -> dict[str, st
     for row in rows:
         if not row.split:
             continue
-        first = source.setdefault(row.subject, row)
+        first = source.setdefault(row.person, row)
         if first.split != row.split:
             raise row.error(
-                f"subject {row.subject} is in {row.split}, and in {first.split} by {_location(first)}",
+                f"subject {row.person} is in {row.split}, and in {first.split} by {_location(first)}",
                 remedy="Put all clips of a subject into one split.",
             )
-    unassigned = sorted(
-        {row.subject for row in rows} - source.keys(), key=lambda x: hashlib.sha256(x.encode()).digest()
-    )
+    unassigned = sorted({row.person for row in rows} - source.keys(), key=lambda x: hashlib.sha256(x.encode()).digest())
     val = round(val_fraction * len(unassigned))
     assigned = {subject: "val" if i < val else "train" for i, subject in enumerate(unassigned)}
     return assigned | {subject: row.split for subject, row in source.items()}

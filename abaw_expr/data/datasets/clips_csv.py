@@ -67,7 +67,7 @@ def _row(path: Path, line: int, header: list[str], cells: list[str]) -> ClipRow:
     start, end = _seconds(row, values["start"], 0.0), _seconds(row, values["end"], math.inf)
     if start >= end:
         raise row.error("ends before it starts", f"{start:g} to {end:g}", "seconds, start below end")
-    return replace(row, subject=row.subject or f"that of {row.clip}", start=start, end=end)
+    return replace(row, start=start, end=end)
 
 
 def _seconds(row: ClipRow, text: str, default: float) -> float:

@@ -111,6 +111,8 @@ class Recording:
     path: Path | None
     """What it is made from (see `sources`), or None where the release has no file."""
     videos: tuple[Video, ...]
+    subject: str = ""
+    """The person in it, where the data set names one."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from abaw_expr.data.store.store import Extra, Store, open_store
+from abaw_expr.data.store.store import Extra, Store, StoredVideo, open_store
 from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import digest
 from abaw_expr.tasks.names import recording_of
@@ -35,12 +35,21 @@ def mix(main: Store, extras: Sequence[Extra]) -> Store:
         raise StoreError(
             "the stores' fractions cannot be used", found=found, expected="each above 0, their sum below 1"
         )
-    held_out = {recording_of(video.name) for video in main.videos if video.split != "train"}
     digests = {main.digest}
     for extra in extras:
         if extra.store.digest in digests:
             raise StoreError("is named twice", path=extra.store.root, remedy="Name each store once.")
         digests.add(extra.store.digest)
+    check_extras(main.videos, extras)
+    identity = digest([main.digest, [[extra.store.digest, extra.fraction] for extra in extras]])
+    return replace(main, digest=identity, extras=tuple(extras))
+
+
+def check_extras(videos: Sequence[StoredVideo], extras: Sequence[Extra]) -> None:
+    """Raises StoreError where one of these stores would train on a recording that the first, of these videos, holds
+    out."""
+    held_out = {recording_of(video.name) for video in videos if video.split != "train"}
+    for extra in extras:
         names = {recording_of(video.name) for video in extra.store.videos if video.split == "train"}
         if both := sorted(names & held_out):
             problem = (
@@ -48,8 +57,6 @@ def mix(main: Store, extras: Sequence[Extra]) -> Store:
             )
             remedy = "Remove them from that store, or rename them if they are different recordings."
             raise StoreError(problem, path=extra.store.root, remedy=remedy)
-    identity = digest([main.digest, [[extra.store.digest, extra.fraction] for extra in extras]])
-    return replace(main, digest=identity, extras=tuple(extras))
 
 
 def _open_extra(text: str, task: Task) -> Extra:

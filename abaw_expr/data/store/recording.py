@@ -86,7 +86,7 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
         "files": {path.name: file_digest(path) for path in files},
         "bytes": {path.name: path.stat().st_size for path in files},
     }
-    write_json(folder / RECORDING_FILE, entry)
+    write_json(folder / RECORDING_FILE, entry | ({"subject": recording.subject} if recording.subject else {}))
 
 
 def _read(recording: Recording) -> tuple[MediaSource | None, list[Problem]]:

@@ -43,6 +43,7 @@ class RecordingEntry(BaseModel):
     problems: list[dict[str, str]]
     files: dict[str, str]
     bytes: dict[str, _Count]
+    subject: str | None = None
 
 
 class TaskEntry(BaseModel):

@@ -112,6 +112,8 @@ class StoredVideo:
     """Digests of the recording's files; tables and audio are compared with them when they are opened. A table of labels
     that is not among them is not read."""
     task: Task = EXPR
+    subject: str | None = None
+    """The person in it, where the data set names one."""
 
     @cached_property
     def frames(self) -> Frames:
@@ -437,4 +439,5 @@ def _videos(folder: Path, entry: Mapping[str, Any], task: Task) -> list[StoredVi
     audio, files = entry["sound"], entry["files"]
     mean, std = (None if audio is None else np.array(audio[key], np.float32) for key in ("mean", "std"))
     splits = {name: video["splits"].get(task.name, "test") for name, video in entry["videos"].items()}
-    return [StoredVideo(name, split, folder, mean, std, files, task) for name, split in splits.items()]
+    subject = entry.get("subject")
+    return [StoredVideo(name, split, folder, mean, std, files, task, subject) for name, split in splits.items()]
