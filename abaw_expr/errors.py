@@ -59,6 +59,14 @@ class RunError(UserError):
     """A run folder or a checkpoint cannot be used."""
 
 
+class BusyError(RunError):
+    """Another process trains into a run folder."""
+
+
+class DivergedError(RunError):
+    """A training whose loss or weights are no longer finite numbers."""
+
+
 class StoppedError(UserError):
     """A signal stopped a run; its state is saved."""
 

@@ -1,6 +1,7 @@
 """Settings in YAML files: reading, writing, and the shipped recipes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,6 +86,19 @@ def _nearest(key: str) -> str:
 def dump_settings(settings: Settings) -> dict[str, Any]:
     """The settings as nested plain values, ready for YAML or JSON."""
     return _plain(asdict(settings))
+
+
+def flat_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values by dotted name, such as `data.stride`."""
+    return flattened(dump_settings(settings))
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def save_settings(settings: Settings, path: Path) -> None:

@@ -7,7 +7,7 @@ validation and test are averaged.
 Shapes: R recordings, F fields with K statistics each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from abaw_expr.data.store.folds import HELD_OUT
 from abaw_expr.files import atomic
 from abaw_expr.outputs.averaging import average
 from abaw_expr.outputs.comparison import Interval
-from abaw_expr.outputs.decision import Decision, equal_weights
+from abaw_expr.outputs.decision import untuned
 from abaw_expr.outputs.joining import stack
 from abaw_expr.outputs.table import Outputs, read_outputs, write_outputs
 from abaw_expr.settings import Settings
@@ -116,13 +116,6 @@ def _statistics(plan: Plan, outputs: Outputs) -> Statistics:
     """Of each recording, [R, F, K], with the branches fused by the weights of the settings."""
     decision, videos = untuned(outputs, plan.base.weights), outputs.videos()
     return sum_recordings([video.name for video in videos], decision.statistics(videos))
-
-
-def untuned(outputs: Outputs, weights: Mapping[str, int]) -> Decision:
-    """The decision that fuses branches by these weights, and does nothing else."""
-    decision = equal_weights(outputs)
-    votes = {name: replace(vote, weight=weights[name]) for name, vote in decision.branches.items()}
-    return replace(decision, branches=votes)
 
 
 def _gain(plan: Plan, members: Sequence[Outputs], ensemble: Outputs) -> tuple[str, Interval] | None:

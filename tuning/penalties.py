@@ -3,32 +3,27 @@
 The value of a trial is the best macro F1 over the 19 ratios m:n on validation, counted exactly, so the search has six
 dimensions instead of eight. Penalties for another training are chosen by cross-entropy, as the macro F1 of whole
 trainings ranks them differently for two seeds (`tests.benchmarks.faithful`). There are two fidelities: `heads` trains
-only the classification heads, on the cached features of a run, many trials at once; `full` trains whole networks, and
-prunes trials with low scores (successive halving, Jamieson and Talwalkar, AISTATS 2016; asynchronous, Li et al., MLSys
-2020). No penalties, the default ones and six equal ones are trials of every study: a 2026 study found a uniform cost as
-good as one by the circumplex.
+only the classification heads, on the cached features of a run, many trials at once; `full` is a sweep of whole
+trainings (`sweep`). No penalties, the default ones and six equal ones are trials of every study: a 2026 study found a
+uniform cost as good as one by the circumplex.
 
 Shapes: R recordings, C classes.
 """
 
 import base64
-import csv
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from optuna.distributions import FloatDistribution
-from optuna.pruners import SuccessiveHalvingPruner
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from abaw_expr.data.store.store import Store
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.files import digest, write_json
-from abaw_expr.outputs.fusion import fuse
 from abaw_expr.outputs.table import Outputs
 from abaw_expr.settings import QUADRANT_PAIRS, LossSettings, Settings
 from abaw_expr.settings_file import save_settings
@@ -37,46 +32,32 @@ from abaw_expr.tasks.statistics import Counts
 from abaw_expr.tasks.task import EXPR
 from tuning.selection import nested_score, search
 from tuning.space import RATIOS_ONLY
-from tuning.study import SLOT, SharedStudy, TrialResult
+from tuning.study import SharedStudy, StudyOptions, TrialResult
+from tuning.sweep import Sweep, TrialOfSweep, cross_entropy, run_sweep
+from tuning.sweep_plots import DEFAULT, Axis, Point
 
 if TYPE_CHECKING:
-    from abaw_expr.training.run import RunFolder
     from tuning.features import Features
 
 Mu = tuple[float, ...]
 """Six penalties in the order of `QUADRANT_PAIRS`."""
 
 MU_NAMES = tuple(f"mu{j}{k}" for j, k in QUADRANT_PAIRS)
+SETTINGS = tuple(f"loss.{name}" for name in MU_NAMES)
 SPACE = {name: FloatDistribution(0.0, 1.0) for name in MU_NAMES}
+AXES = {name: Axis(f"µ{name.removeprefix('mu')}", distribution) for name, distribution in SPACE.items()}
+"""How plots show them."""
+SCORE = "macro F1, ratio tuned on these frames"
 _DEFAULT = LossSettings().mu
 CONTROLS: Mapping[str, Mu] = {
     "no penalty": (0.0,) * len(MU_NAMES),
-    "default": _DEFAULT,
+    DEFAULT: _DEFAULT,
     "uniform": (float(np.mean(_DEFAULT)),) * len(MU_NAMES),
 }
 """The first trials of every study; the uniform one is the mean of the default."""
-_REDUCTION = 3
-"""Successive halving continues one of this many whole trainings at each rung."""
 _CONFUSIONS, _ENTROPY = "confusions", "cross_entropy"
 _FORMAT = 2
 """The version of the attributes that a trial stores."""
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """The options of a search and the location of its files."""
-
-    out: Path
-    """The folder of features and runs, which are too large for the storage."""
-    storage: str
-    """URL of the database."""
-    sampler: str = "tpe"
-    seed: int = 0
-    heartbeat: int = 10
-    """Seconds."""
-    stride: float = 0.2
-    """Seconds between the frames that networks are run on; 0: every frame."""
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -117,6 +98,12 @@ class PenaltySearch:
         return min(self.rows, key=_entropy)
 
     @property
+    def points(self) -> list[Point]:
+        """The trials that have a score, for plots."""
+        scored = [(row, row.macro_f1) for row in self.rows if row.macro_f1 is not None]
+        return [Point(row.name, dict(zip(MU_NAMES, row.mu, strict=True)), score) for row, score in scored]
+
+    @property
     def controls(self) -> tuple[TrialRow, ...]:
         return self.rows[: len(CONTROLS)]
 
@@ -136,9 +123,9 @@ def search_heads(
         found = outputs_of_heads(features, mus, settings, options.seed)
         return [_result(outputs, settings) for outputs in found]
 
-    study = _study("heads", features.key, list(CONTROLS.values()), options, trials)
+    study = _study(features, options, trials)
     study.work(batch, evaluate, on_progress)
-    return _search("heads", study.done())
+    return _search(study.done())
 
 
 def outputs_of_heads(features: "Features", mus: Sequence[Mu], settings: Settings, seed: int) -> Iterator[Outputs]:
@@ -159,36 +146,16 @@ def search_networks(
 ) -> PenaltySearch:
     """Trains whole networks: the controls, and `count` more, first those with the lowest cross-entropy in `found`.
 
-    Each is a run under `runs`, with these settings except for the penalties, and is resumed if it was interrupted.
-    Controls are never pruned. The last weights are scored on one frame every `stride` seconds, with the outputs between
-    these interpolated. `on_progress(steps done, total steps)` is that of the current run.
+    It is a sweep of the six penalties, whose controls are never ended early. `on_progress(epochs done, in all)`.
     """
-    from abaw_expr.training.predict import predict, wanted_of_split
-    from abaw_expr.training.run import RunFolder
-
-    settings = replace(settings, compute=replace(settings.compute, accelerator=options.accelerator))
-    top, wanted = _top(found, count), wanted_of_split(store, "val")
-
-    def evaluate(asked: Sequence[Trial]) -> list[TrialResult]:
-        (trial,) = asked
-        mu = _mu(trial.params)
-        run = RunFolder(options.out / "runs" / digest(mu))
-        try:
-            _train(trial, run, store, replace(settings, loss=settings.loss.with_mu(mu)), on_progress)
-        except optuna.TrialPruned:
-            return [TrialResult(None)]
-        outputs = predict(run, store, "val", wanted, options.stride, options.accelerator, "last")
-        return [_result(outputs, settings)]
-
-    from abaw_expr.training.signature import signature
-
-    identity = {"run": signature(settings, store.digest), "interval": options.stride}
-    planned = [*CONTROLS.values(), *(row.mu for row in top)]
-    epochs = settings.optimiser.epochs
-    pruner = SuccessiveHalvingPruner(min_resource=max(epochs // _REDUCTION**2, 1), reduction_factor=_REDUCTION)
-    study = _study("full", identity, planned, options, len(CONTROLS) + count, pruner)
-    study.work(1, evaluate)
-    return _search("full", study.done(), [row.name for row in top])
+    top = _top(found, count)
+    planned = [_values(mu) for mu in (*CONTROLS.values(), *(row.mu for row in top))]
+    space = dict(zip(SETTINGS, SPACE.values(), strict=True))
+    sweep = Sweep(settings, space, planned, len(CONTROLS) + count, "tuned", kept=len(CONTROLS))
+    result = run_sweep(sweep, store, options, on_progress)
+    named = dict(enumerate([*CONTROLS, *(row.name for row in top)]))
+    rows = tuple(_row_of_sweep(named.get(trial.slot, f"trial {trial.slot}"), trial) for trial in result.trials)
+    return PenaltySearch(rows, result.nested)
 
 
 def save_best(out: Path, settings: Settings, searches: Sequence[PenaltySearch]) -> TrialRow:
@@ -212,33 +179,21 @@ def save_best(out: Path, settings: Settings, searches: Sequence[PenaltySearch]) 
     return best
 
 
-def _study(
-    fidelity: str,
-    identity: Mapping[str, object],
-    planned: Sequence[Mu],
-    options: StudyOptions,
-    total: int,
-    pruner: SuccessiveHalvingPruner | None = None,
-) -> SharedStudy:
-    """The study of a search; its name has a hash of all that its scores depend on, so only equal searches share it."""
-    key = {**identity, "planned": planned, "sampler": options.sampler, "seed": options.seed, "format": _FORMAT}
-    name = f"{fidelity}-{digest(key)}"
+def _study(features: "Features", options: StudyOptions, total: int) -> SharedStudy:
+    """The study of heads; its name has a hash of all that its scores depend on, so only equal searches share it."""
+    planned = [*CONTROLS.values()]
+    key = {**features.key, "planned": planned, "sampler": options.sampler, "seed": options.seed, "format": _FORMAT}
     parameters = [dict(zip(MU_NAMES, mu, strict=True)) for mu in planned]
     return SharedStudy(
-        options.storage, name, SPACE, total, parameters, options.sampler, options.seed, options.heartbeat, pruner
+        options.storage,
+        f"heads-{digest(key)}",
+        SPACE,
+        total,
+        parameters,
+        options.sampler,
+        options.seed,
+        options.heartbeat,
     )
-
-
-def validation_cross_entropy(outputs: Outputs, weights: Mapping[str, int]) -> float:
-    """Mean cross-entropy in nats of the fused probabilities on the annotated frames, as in the loss without penalties.
-
-    A frame that lacks every modality has uniform probabilities.
-    """
-    fused = fuse([outputs.branch(name) for name in outputs.branches], [weights[name] for name in outputs.branches])
-    label, p = outputs.label(), fused
-    p[np.isnan(p[:, 0])] = 1 / p.shape[1]
-    known = np.flatnonzero(label >= 0)
-    return float(-np.log(p[known, label[known]].clip(np.finfo(np.float32).tiny)).mean(dtype=np.float64))
 
 
 def _result(outputs: Outputs, settings: Settings) -> TrialResult:
@@ -249,27 +204,9 @@ def _result(outputs: Outputs, settings: Settings) -> TrialResult:
         "ratio": found.space.candidates()[index].weights,
         "nested": found.nested,
         _CONFUSIONS: _packed(found.counts),
-        _ENTROPY: validation_cross_entropy(outputs, settings.weights),
+        _ENTROPY: cross_entropy(outputs, settings.weights),
     }
     return TrialResult(float(found.scores[index]), attributes)
-
-
-def _train(trial: Trial, run: "RunFolder", store: Store, settings: Settings, on_progress: OnProgress) -> None:
-    """Trains a run, or resumes it. Raises TrialPruned where the pruner ends it."""
-    from abaw_expr.training.loop import train
-
-    control = trial.user_attrs[SLOT] < len(CONTROLS)
-
-    def report(epoch: int, f1: float) -> None:
-        trial.report(f1, epoch)
-        if trial.should_prune() and not control:
-            raise optuna.TrialPruned
-
-    if run.metrics.exists():
-        with open(run.metrics) as file:
-            for row in csv.DictReader(file):
-                report(int(row["epoch"]), float(row["fused_f1"]))
-    train(store, run, settings, True, lambda epoch: report(epoch.epoch, epoch.score), on_progress)
 
 
 def _top(found: PenaltySearch | None, count: int) -> list[TrialRow]:
@@ -282,19 +219,28 @@ def _entropy(row: TrialRow) -> float:
     return np.inf if row.cross_entropy is None else row.cross_entropy
 
 
-def _search(fidelity: str, done: Mapping[int, FrozenTrial], names: Sequence[str] = ()) -> PenaltySearch:
-    """The results of the trials of a study; `names` are those of the first slots after the controls."""
-    named = dict(enumerate([*CONTROLS, *names]))
-    rows = tuple(_row(named.get(slot, f"trial {slot}"), fidelity, trial) for slot, trial in done.items())
-    tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values() if _CONFUSIONS in trial.user_attrs]
+def _search(done: Mapping[int, FrozenTrial]) -> PenaltySearch:
+    """The results of the trials of heads."""
+    named = dict(enumerate(CONTROLS))
+    rows = tuple(_row(named.get(slot, f"trial {slot}"), trial) for slot, trial in done.items())
+    tensors = [_unpacked(trial.user_attrs[_CONFUSIONS]) for trial in done.values()]
     return PenaltySearch(rows, nested_score(np.concatenate(tensors), metric_of(EXPR)))
 
 
-def _row(name: str, fidelity: str, trial: FrozenTrial) -> TrialRow:
-    pruned = trial.state == TrialState.PRUNED
-    ratio, nested, entropy = (trial.user_attrs.get(name) for name in ("ratio", "nested", _ENTROPY))
-    value = None if pruned else trial.value
-    return TrialRow(name, fidelity, _mu(trial.params), value, nested, ratio and tuple(ratio), entropy)
+def _row(name: str, trial: FrozenTrial) -> TrialRow:
+    ratio, nested, entropy = (trial.user_attrs[name] for name in ("ratio", "nested", _ENTROPY))
+    return TrialRow(name, "heads", _mu(trial.params), trial.value, nested, tuple(ratio), entropy)
+
+
+def _row_of_sweep(name: str, trial: TrialOfSweep) -> TrialRow:
+    ratio, nested, entropy = (trial.found.get(key) for key in ("ratio", "nested", _ENTROPY))
+    mu = tuple(trial.values[name] for name in SETTINGS)
+    return TrialRow(name, "full", mu, trial.objective, nested, ratio and tuple(ratio), entropy)
+
+
+def _values(mu: Mu) -> dict[str, float]:
+    """The penalties by the names of their settings."""
+    return dict(zip(SETTINGS, mu, strict=True))
 
 
 def _mu(params: Mapping[str, float]) -> Mu:

@@ -95,7 +95,7 @@ class Search:
             found = self.counts.shape[1]
             return Estimate(None, None, None, None, f"none: {METHOD} needs 2 annotated recordings, found {found}")
         chosen = self.choose(self.scores)
-        held_out = _held_out(self.counts, self.choose, self.metric)
+        held_out = held_out_statistics(self)
         interval = bootstrap_interval(held_out, self.metric.score, seed=0)
         again = self.choose(resample(self.counts, self.metric.tuned_score, seed=0).T) == chosen
         return Estimate(nested, interval, float(self.scores[chosen]) - nested, float(again.mean()), METHOD)
@@ -132,6 +132,11 @@ def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
     chosen = choose(scores)
     held = counts[chosen, np.arange(counts.shape[1])]
     return metric.at_best_thresholds(held, counts[chosen].sum(axis=1) - held)
+
+
+def held_out_statistics(found: Search) -> Statistics:
+    """The statistics of each recording, decided by the candidate that the others choose, [R, F, K]."""
+    return _held_out(found.counts, found.choose, found.metric)
 
 
 def search(

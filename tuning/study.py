@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -44,6 +45,11 @@ _OPEN_ATTEMPTS = 5
 
 SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "tpe": lambda seed, slot: TPESampler(seed=_mixed(seed, slot), multivariate=True, constant_liar=True),
+    "cmaes": lambda seed, slot: CmaEsSampler(
+        seed=_mixed(seed, slot),
+        independent_sampler=RandomSampler(seed=_mixed(seed, slot)),  # of the first trials, and of choices
+        warn_independent_sampling=False,
+    ),
     "random": lambda seed, slot: RandomSampler(seed=_mixed(seed, slot)),
     "qmc": lambda seed, slot: QMCSampler(
         scramble=True,
@@ -65,6 +71,23 @@ class TrialResult:
     """Further values to store, as JSON values."""
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options of a search and the location of its files."""
+
+    out: Path
+    """The folder of features and runs, which are too large for the storage."""
+    storage: str
+    """URL of the database."""
+    sampler: str = "tpe"
+    seed: int = 0
+    heartbeat: int = 10
+    """Seconds."""
+    stride: float = 0.2
+    """Seconds between the frames that networks are run on; 0: every frame."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class SharedStudy:
     """A study of `total` slots. Raises UserError where the storage cannot be opened.
 
@@ -78,7 +101,7 @@ class SharedStudy:
         name: str,
         space: Mapping[str, BaseDistribution],
         total: int,
-        planned: Sequence[Mapping[str, float]],
+        planned: Sequence[Mapping[str, Any]],
         sampler: str,
         seed: int,
         heartbeat: int,

@@ -12,7 +12,8 @@ from abaw_expr.commands.arguments import Stores, require, require_classes, requi
 
 if TYPE_CHECKING:
     from abaw_expr.training.run import RunFolder
-    from tuning.penalties import PenaltySearch, StudyOptions
+    from tuning.penalties import PenaltySearch
+    from tuning.study import StudyOptions
 
 BEST_RUN = "best-run"
 
@@ -31,15 +32,15 @@ def penalties(
     stride: float = 0.2,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Searches the six misclassification costs mu of the coarse-fine loss (a sweep).
+    """Searches the six misclassification costs mu of the coarse-fine loss.
 
     Every trial trains the classification heads of a run again, on its cached features, in a second or two. best-run
     is the run with the heads of the best trial by macro F1, for `predict`. best.yaml, for `train --settings`, has
     the costs with the lowest cross-entropy, by which heads and whole trainings agree; with --full, the best of
     whole trainings.
 
-    No costs, the default ones and a uniform one are always tried. Run it again to continue. Sweeps over other
-    settings are not supported yet: start `train` for each value, or `ablate`.
+    No costs, the default ones and a uniform one are always tried. Run it again to continue. Other settings are
+    searched by `sweep`.
 
     Several workers share a search: start the same command on each, with one --storage and a folder that all can
     write. A worker may be killed; another then repeats its trials.
@@ -62,7 +63,7 @@ def penalties(
         accelerator: Device of the networks; auto takes a GPU if there is one.
     """
     from abaw_expr.training.run import RunFolder
-    from tuning.penalties import StudyOptions
+    from tuning.study import StudyOptions
 
     require_counts(0, trials=trials, full=full, seed=seed)
     require_counts(1, batch=batch, heartbeat=heartbeat)
@@ -98,20 +99,20 @@ def _search(
         best = replace(settings, loss=settings.loss.with_mu(found[0].best.mu))
         refit(run, features, best, shared.seed, shared.out / BEST_RUN)
     if full:
-        with console.progress("Training steps") as on_progress:
+        with console.progress("Training epochs") as on_progress:
             found.append(search_networks(found[0] if found else None, opened, settings, shared, full, on_progress))
     return found
 
 
 def _report(searches: "list[PenaltySearch]", run: "RunFolder", out: Path) -> None:
     """Writes, prints and draws what was found."""
-    from tuning.penalties import save_best
-    from tuning.penalty_plots import draw_penalties
+    from tuning.penalties import AXES, SCORE, save_best
+    from tuning.sweep_plots import draw_sweep
 
     chosen = save_best(out, run.load_settings(), searches)
     for search in searches:
         _print(search)
-        draw_penalties(search, out)
+        draw_sweep(search.points, AXES, SCORE, out, f"-{search.best.fidelity}")
     if searches[0].best.fidelity == "heads":
         console.note(f"Predict with the heads of the best macro F1: --run {out / BEST_RUN}")
     console.note(f"For a new training, with the lowest cross-entropy ({chosen.name}): --settings {out / 'best.yaml'}")

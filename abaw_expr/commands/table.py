@@ -25,6 +25,7 @@ from abaw_expr.commands.prepare import prepare
 from abaw_expr.commands.refit import refit
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
+from abaw_expr.commands.sweep import sweep_command
 from abaw_expr.commands.train import train_command
 from abaw_expr.commands.tune import tune
 from abaw_expr.errors import UserError
@@ -123,8 +124,14 @@ MORE = {
         "STORE --out FOLDER",
         STORE,
     ),
+    "sweep": Command(
+        "searches any settings of training by many trainings",
+        lambda words: sweep_command(base_settings(words)),
+        "STORE [STORE=FRACTION ...] --space FILE --out FOLDER",
+        STORES,
+    ),
     "penalties": Command(
-        "searches the misclassification costs of the loss (a sweep)",
+        "searches the misclassification costs of the loss",
         _always(penalties),
         "STORE ... --run RUN --out FOLDER",
         STORES,

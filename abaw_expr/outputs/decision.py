@@ -236,6 +236,12 @@ class Decision:
             raise DecisionError(f"is not a decision ({error})", path=path, remedy=_REMEDY) from error
 
 
+def untuned(outputs: Outputs, weights: Mapping[str, int]) -> Decision:
+    """The decision that fuses these branches by their weights, and does nothing else."""
+    votes = {name: Vote(source.prior, weights[name]) for name, source in outputs.branches.items()}
+    return Decision(votes, task=outputs.task)
+
+
 def equal_weights(outputs: Outputs) -> Decision:
     """The decision without tuning: all branches of the table have weight 1, nothing is smoothed."""
     return Decision({name: Vote(source.prior) for name, source in outputs.branches.items()}, task=outputs.task)

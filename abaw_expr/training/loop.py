@@ -25,7 +25,7 @@ from abaw_expr.data.batches.sampling import flatten, sample_epoch, split_steps, 
 from abaw_expr.data.batches.windows import Batch, Windows
 from abaw_expr.data.store.folds import split_for_training
 from abaw_expr.data.store.store import Store
-from abaw_expr.errors import RunError, StoppedError
+from abaw_expr.errors import BusyError, DivergedError, RunError, StoppedError
 from abaw_expr.files import locked
 from abaw_expr.models.batch_norm import share_batch_norm
 from abaw_expr.models.network import build_network, outline
@@ -102,7 +102,7 @@ def train(
     settings = with_embedding_widths(settings, store)
     outline(settings)  # before anything is written: an encoder may be unknown
     settings = replace(settings, precision=native_precision(settings))
-    with locked(run.root, RunError) if is_first() else nullcontext(), stop_on_signals() as stop:
+    with locked(run.root, BusyError) if is_first() else nullcontext(), stop_on_signals() as stop:
         if is_first():
             run.start(settings, store.digest, resume, embedding_digests(settings, store))
             if initial_weights:
@@ -338,7 +338,7 @@ class Training:
         loss, scores, columns = self._validate()
         if not math.isfinite(loss):  # the last step may have made the weights infinite
             remedy = "Lower the learning rate, or use 32-true."
-            raise RunError(f"the validation loss of epoch {number} is {loss}", remedy=remedy)
+            raise DivergedError(f"the validation loss of epoch {number} is {loss}", remedy=remedy)
         self.history.append(
             Epoch(
                 epoch=number,
@@ -395,7 +395,7 @@ class Training:
         if not all(bool(weight.isfinite().all()) for weight in self._network.state_dict().values()):
             found = f"infinite weights or NaN after step {self._steps}"
             remedy = "The last checkpoint is unchanged. Lower the learning rate, or use 32-true, in a new run."
-            raise RunError("the weights cannot be saved", path=self._run.root, found=found, remedy=remedy)
+            raise DivergedError("the weights cannot be saved", path=self._run.root, found=found, remedy=remedy)
         save_checkpoint(self._run.last, self._checkpoint())
 
     def _restore(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from abaw_expr.files import digest
 from abaw_expr.settings import Settings
-from abaw_expr.settings_file import dump_settings
+from abaw_expr.settings_file import dump_settings, flat_settings, flattened
 
 FROZEN: Mapping[str, Any] = {
     "task": "expr",
@@ -122,14 +122,14 @@ def changed(settings: Settings) -> dict[str, Any]:
     values = dump_settings(settings)
     branches = {name: _branch(branch) for name, branch in values.pop("branches").items()}
     del values["compute"]
-    found = {name: value for name, value in _flat(values).items() if value != FROZEN[name]}
+    found = {name: value for name, value in flattened(values).items() if value != FROZEN[name]}
     # Their order is that of the table, and of the random numbers that initialise them.
     return found | ({"branches": [*branches.items()]} if [*branches.items()] != [*FROZEN_BRANCHES.items()] else {})
 
 
 def differences(before: Settings, after: Settings) -> list[str]:
     """The settings that differ between runs, each as `name: before -> after`; of `compute` only what BN depends on."""
-    first, second = _flat(dump_settings(before)), _flat(dump_settings(after))
+    first, second = flat_settings(before), flat_settings(after)
     same_parts, names = _parts(before) == _parts(after), [", ".join(one.branches) for one in (before, after)]
     if names[0] != names[1]:  # which there are, or their order
         return [f"branches: {' -> '.join(names)}", *differences(*_common(before, after))]
@@ -154,14 +154,6 @@ def _branch(values: Mapping[str, Any]) -> dict[str, Any]:
     if "streams" in found:
         found["streams"] = [(name, _branch(stream)) for name, stream in values["streams"].items()]
     return found | ({"weights": "a file"} if "weights" in found else {})
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _parts(settings: Settings) -> int | None:

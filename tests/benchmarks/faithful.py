@@ -38,9 +38,10 @@ from tests.benchmarks.common import judge, print_facts
 from tuning.ablation import AblationRow, job_of, jobs_of
 from tuning.features import cached_features
 from tuning.jobs import Job, train_jobs
-from tuning.penalties import CONTROLS, MU_NAMES, Mu, outputs_of_heads, validation_cross_entropy
+from tuning.penalties import CONTROLS, MU_NAMES, Mu, outputs_of_heads
 from tuning.selection import search
 from tuning.space import RATIOS_ONLY
+from tuning.sweep import cross_entropy
 
 FIGURES = ("cross-entropy", "ROC AUC", "macro F1")
 _DESIGN = (1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0)
@@ -65,7 +66,9 @@ def penalties() -> dict[str, Mu]:
 def judged(outputs: Outputs, settings: Settings) -> tuple[float, float, float]:
     """The `FIGURES` of outputs."""
     best_ratio = float(search(outputs, RATIOS_ONLY).scores.max())
-    return -validation_cross_entropy(outputs, settings.weights), area_under_curve(outputs), best_ratio
+    entropy = cross_entropy(outputs, settings.weights)
+    assert entropy is not None
+    return -entropy, area_under_curve(outputs), best_ratio
 
 
 def area_under_curve(outputs: Outputs) -> float:
@@ -91,7 +94,7 @@ def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, 
 
 def whole_figures(jobs: Sequence[Job], settings: Settings) -> list[tuple[float, float, float]]:
     """The figures of whole trainings."""
-    return [judged(read_outputs(job.outputs, EXPR), settings) for job in jobs]
+    return [judged(read_outputs(job.outputs("val"), EXPR), settings) for job in jobs]
 
 
 def heads_figures(store: Path, out: Path, job: Job, mus: Sequence[Mu]) -> NDArray[np.float64]:

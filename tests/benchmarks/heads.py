@@ -25,7 +25,8 @@ from abaw_expr.tasks.task import EXPR
 from abaw_expr.training.run import RunFolder
 from tests.benchmarks.common import judge, print_facts
 from tuning.features import Features, HeadSamples
-from tuning.penalties import StudyOptions, search_heads
+from tuning.penalties import search_heads
+from tuning.study import StudyOptions
 
 WIDTHS = {"audio": 128, "visual": 256}
 RECORDINGS = 60

@@ -13,7 +13,8 @@ from abaw_expr.settings import Settings
 from abaw_expr.tasks.task import EXPR
 from tuning import heads
 from tuning.features import Features, HeadSamples
-from tuning.penalties import PenaltySearch, StudyOptions, search_heads
+from tuning.penalties import PenaltySearch, search_heads
+from tuning.study import StudyOptions
 
 K = EXPR.n_columns
 SHARES = [0.3, 0.05, 0.02, 0.02, 0.2, 0.1, 0.01, 0.3]

@@ -23,7 +23,9 @@ from tests.helpers.searching import K, few_steps, made_up, search
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import heads as module
 from tuning.heads import numbers, train_heads
-from tuning.penalties import CONTROLS, StudyOptions, search_networks, validation_cross_entropy
+from tuning.penalties import CONTROLS, search_networks
+from tuning.study import StudyOptions
+from tuning.sweep import cross_entropy
 
 
 @pytest.mark.slow
@@ -104,7 +106,7 @@ def test_cross_entropy_is_that_of_scikit_learn_with_the_weights_of_the_loss(m: i
     p = np.where(np.isnan(p), 1 / K, p / p.sum(axis=1, keepdims=True))
     truth = np.concatenate([video.label for video in videos])
     expected = log_loss(truth[truth >= 0], p[truth >= 0], labels=range(K))
-    found = validation_cross_entropy(make_outputs(videos), {"visual": n, "audio": m})
+    found = cross_entropy(make_outputs(videos), {"visual": n, "audio": m})
     assert found == pytest.approx(expected, rel=1e-6)
 
 

@@ -17,10 +17,10 @@ from abaw_expr.tasks.task import EXPR
 from tests.helpers.branches import BRANCHES
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import penalties
-from tuning.penalty_plots import draw_parallel, draw_penalties, importance
 from tuning.plots import draw_confusion, draw_optimism, draw_search, draw_smoothing, draw_weights
 from tuning.selection import Search, search
 from tuning.space import MEDIANS, NO_SMOOTHING, Candidate, Smoothing, Space
+from tuning.sweep_plots import draw_parallel, draw_sweep, importance
 
 OUTPUTS = make_outputs([make_video(name, 80) for name in "abc"])
 
@@ -109,19 +109,23 @@ def trials(f1: Callable[[tuple[float, ...]], float | None]) -> penalties.Penalty
 @pytest.mark.slow
 def test_the_penalty_that_matters_is_the_important_one(tmp_path: Path) -> None:
     found = trials(lambda mu: 0.3 + 0.1 * mu[4] + 0.01 * mu[0])
-    fractions = importance(found.rows)
+    fractions = importance(found.points, penalties.AXES)
     assert [*fractions] == [*penalties.MU_NAMES]
     assert sum(fractions.values()) == pytest.approx(1)
     assert max(fractions, key=lambda name: fractions[name]) == penalties.MU_NAMES[4]
     assert fractions[penalties.MU_NAMES[4]] > 0.9
     figure = Figure()
-    draw_parallel(figure, found.rows)
+    draw_parallel(figure, found.points, penalties.AXES, penalties.SCORE)
     lines = figure.axes[0].lines
     assert len(lines) == len(found.rows) + 1  # the default once more, dashed
     assert tuple(np.asarray(lines[-2].get_ydata()).tolist()) == found.best.mu
     one, two = (draw_penalties(found, tmp_path / name) for name in ("one", "two"))
     assert [file.name for file in one] == ["importance-heads.png", "parallel-heads.png"]
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
+
+
+def draw_penalties(found: penalties.PenaltySearch, folder: Path) -> list[Path]:
+    return draw_sweep(found.points, penalties.AXES, penalties.SCORE, folder, "-heads")
 
 
 @pytest.mark.parametrize("f1", [lambda mu: 0.5, lambda mu: None])
