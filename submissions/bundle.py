@@ -75,8 +75,9 @@ def read_runs(roots: Sequence[Path], tables: Sequence[Outputs]) -> list[BundledR
 
 
 def signatures(tables: Sequence[Outputs]) -> set[str]:
-    """The signatures of the runs that made these outputs, or the names of the files that they were imported from."""
-    return {source.run for outputs in tables for source in outputs.branches.values()}
+    """The signatures of the runs that made these outputs, or the names of the files that they were imported from; of an
+    average those of its members."""
+    return {run for outputs in tables for source in outputs.branches.values() for run in source.runs}
 
 
 def _read_run(root: Path) -> BundledRun:
@@ -121,6 +122,9 @@ def write_bundle(
             "branches": {
                 outputs.task.name: {name: source.run for name, source in outputs.branches.items()} for outputs in tables
             },
+            "members_of_averages": {
+                outputs.task.name: averages for outputs in tables if (averages := _members(outputs))
+            },
             "options": options or {},
             "runs": {str(number): run.signature for number, run in enumerate(runs, 1)},
             "made_from": {
@@ -130,6 +134,11 @@ def write_bundle(
             "members": members,
         }
         _put(archive, "manifest.json", _json(manifest))
+
+
+def _members(outputs: Outputs) -> dict[str, list[str]]:
+    """The signatures of the runs that each averaged branch is made of."""
+    return {name: [*source.members] for name, source in outputs.branches.items() if source.members}
 
 
 def environment(code: str) -> dict[str, Any]:

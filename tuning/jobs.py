@@ -3,6 +3,7 @@
 `ablate`, `folds` and `retrain` plan jobs, and this is what trains them.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,13 @@ from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.training.run import RunFolder
 from abaw_expr.training.signature import signature
 from abaw_expr.training.stopping import PARENT
+
+_ONE_AFTER_ANOTHER = """
+import json, sys
+from abaw_expr.commands.main import main
+sys.exit(next((status for line in json.loads(sys.argv[1]) if (status := main(line))), 0))
+"""
+"""Runs command lines up to the first that fails, in one process, since imports take longer than short predictions."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +154,19 @@ class _Trainer:
                 lines.append([*line, *template])
         slot = self._slots.get()
         try:
-            return next((status for line in lines if (status := self._run(line, job.log, slot))), 0)
+            return self._run(lines, job.log, slot)
         finally:
             self._slots.put(slot)
 
-    def _run(self, command: Sequence[str], log: Path, slot: int) -> int:
-        """Runs one command with its output in the log, and returns its exit status."""
+    def _run(self, lines: Sequence[Sequence[str]], log: Path, slot: int) -> int:
+        """Runs command lines in a process with its output in the log, and returns its exit status."""
         threads = max((os.cpu_count() or 1) // self._workers, 1)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % self._gpus)
         with open(log, "ab") as file:
-            line = [sys.executable, "-m", "abaw_expr", *command]
-            process = subprocess.Popen(line, stdout=file, stderr=file, env=environment)
+            command = [sys.executable, "-c", _ONE_AFTER_ANOTHER, json.dumps(lines)]
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
             self._running.add(process)
             status = process.wait()
             self._running.discard(process)

@@ -234,4 +234,6 @@ def _sources(outputs: Outputs) -> dict[str, Any]:
     files = [{"file": path.name, "digest": file_digest(path)} for path in outputs.paths]
     runs = {name: source.run for name, source in outputs.branches.items()}
     checkpoints = {name: source.checkpoint for name, source in outputs.branches.items() if source.checkpoint}
-    return {"files": files, "runs": runs} | ({"checkpoints": checkpoints} if checkpoints else {})
+    members = {name: [*source.members] for name, source in outputs.branches.items() if source.members}
+    optional = {"checkpoints": checkpoints, "members": members}
+    return {"files": files, "runs": runs} | {name: value for name, value in optional.items() if value}

@@ -23,6 +23,7 @@ from abaw_expr.commands.penalties import penalties
 from abaw_expr.commands.predict import predict
 from abaw_expr.commands.prepare import prepare
 from abaw_expr.commands.refit import refit
+from abaw_expr.commands.retrain import retrain
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
 from abaw_expr.commands.sweep import sweep_command
@@ -123,6 +124,12 @@ MORE = {
         lambda words: folds_command(base_settings(words)),
         "STORE --out FOLDER",
         STORE,
+    ),
+    "retrain": Command(
+        "the last training, on train and validation, as the folds found it good",
+        _always(retrain),
+        "STORE [STORE=FRACTION ...] --folds FOLDER --run RUN",
+        STORES,
     ),
     "sweep": Command(
         "searches any settings of training by many trainings",

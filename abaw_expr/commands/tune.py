@@ -24,7 +24,7 @@ def tune(
 
     The nested estimate is the score to quote: cross-validation in which each recording is scored with what the other
     recordings choose. It is too high as well on outputs of the best epoch, which validation chose; then a warning says
-    so. (Cross-validation of the training itself, in folds, is not supported yet.)
+    so. The out-of-fold outputs of `folds` are of all training recordings, and need no such warning.
 
         abaw-expr tune val.parquet --out decision.json --plots plots
         abaw-expr tune val.parquet second=other.parquet --out decision.json
