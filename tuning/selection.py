@@ -134,6 +134,11 @@ def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
     return metric.at_best_thresholds(held, counts[chosen].sum(axis=1) - held)
 
 
+def chosen_without(found: Search) -> NDArray[np.intp]:
+    """The candidate that is chosen without each recording, by its index, [R]."""
+    return found.choose(np.stack([found.metric.tuned_score(one.sum(axis=0) - one) for one in found.counts]))
+
+
 def held_out_statistics(found: Search) -> Statistics:
     """The statistics of each recording, decided by the candidate that the others choose, [R, F, K]."""
     return _held_out(found.counts, found.choose, found.metric)

@@ -183,6 +183,8 @@ def print_decision(name: str, decision: "Decision") -> None:
     columns = ("branch", "weight", "prior correction tau")[: 3 if metric.distribution else 2]
     table(f"Decision {name}", columns, [row[: len(columns)] for row in chosen])
     OUT.print(f"Smoothing: {f'{decision.smoother} over {decision.smoothing:g} s' if decision.smoothing else 'none'}")
+    if refined := str(decision.refinement):
+        OUT.print(f"Refined: {refined}", soft_wrap=True)
     if decision.thresholds is not None:
         table(
             "A unit is active from",
@@ -195,6 +197,7 @@ def print_decision(name: str, decision: "Decision") -> None:
     caveats = estimate.get("caveats", [])
     rows += [("nested (too high, see below)" if caveats else "nested", estimate[f"nested_{metric.key}"])]
     rows += [(f"nested without {branch}", figure) for branch, figure in estimate.get("without", {}).items()]
+    rows += [(f"nested, refined by {name}", figure) for name, figure in estimate.get("refinements", {}).items()]
     rows += [("optimism: tuned - nested", estimate["optimism"])]
     table(f"{metric.title} on these frames", ("", metric.name), rows)
     if estimate["interval"]:

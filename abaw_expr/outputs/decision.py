@@ -26,6 +26,7 @@ from abaw_expr.outputs.fusion import (
     fuse_priors,
     smooth_branch,
 )
+from abaw_expr.outputs.refinement import NO_REFINEMENT, Refinement
 from abaw_expr.outputs.table import Outputs, Source, VideoOutputs
 from abaw_expr.tasks.metric import Metric, Rows
 from abaw_expr.tasks.registry import metric_of
@@ -34,6 +35,8 @@ from abaw_expr.tasks.statistics import Statistics, with_crop
 from abaw_expr.tasks.task import EXPR, Task
 from abaw_expr.version import VERSION
 
+_OPTIONAL = ("task", "thresholds", "missing", "refinement")
+"""Fields that a file does not have, or only where they are not as by default."""
 _REMEDY = "Make the decision again with `abaw-expr tune`."
 
 
@@ -78,6 +81,8 @@ class Decision:
     """The probability from which each action unit counts as active; None: 0.5, and always None for other tasks."""
     missing: str = MISSING[0]
     """How smoothing treats a frame whose modality is missing, see `MISSING`."""
+    refinement: Refinement = NO_REFINEMENT
+    """Temperatures, a gate, or factors of classes; none by default."""
 
     def __post_init__(self) -> None:
         _require(len(self.branches) > 0, "branches", self.branches, "at least one")
@@ -91,6 +96,7 @@ class Decision:
         _require(self.missing in MISSING, "missing", self.missing, " or ".join(MISSING))
         expected = "a probability for each action unit, or null"
         _require(self.metric.are_thresholds(self.thresholds), "thresholds", self.thresholds, expected)
+        self.refinement.check(self.task, self.branches)
         for name in ("mu", "outputs", "scores", "estimate"):
             value = getattr(self, name)
             _require(value is None or isinstance(value, Mapping), name, value, "an object of names and values, or null")
@@ -104,10 +110,16 @@ class Decision:
         """The fused rows of one video, float32 [T, C], none missing; those of classes sum to 1.
 
         Each branch is smoothed over the frames that have it, then its prior is corrected; then the branches are fused
-        and missing rows filled.
+        and missing rows filled. What the refinement does comes before the correction (temperature), after the fusion
+        (gate) and last (factors).
         """
-        p = [self.prepared(name, video) for name in self.voting]
-        return fill(fuse(p, self._weights), video.time, self.fallback()).astype(np.float32)
+        return self.from_smoothed({name: self.smoothed(name, video) for name in self.voting}, video)
+
+    def from_smoothed(self, smoothed: Mapping[str, Rows], video: VideoOutputs) -> Rows:
+        """The fused rows of one video from the smoothed rows [T, C] of the branches that vote."""
+        p = {name: self._corrected(name, rows) for name, rows in smoothed.items()}
+        fused = self.refinement.gated(fuse([*p.values()], self._weights), p)
+        return self.refinement.weighed(fill(fused, video.time, self.fallback())).astype(np.float32)
 
     @property
     def voting(self) -> dict[str, Vote]:
@@ -116,10 +128,16 @@ class Decision:
 
     def prepared(self, branch: str, video: VideoOutputs) -> Rows:
         """A branch's rows [T, C] before the fusion: smoothed, with the prior corrected."""
-        vote, rows = self.branches[branch], video.p[branch]
+        return self._corrected(branch, self.smoothed(branch, video))
+
+    def smoothed(self, branch: str, video: VideoOutputs) -> Rows:
+        """A branch's rows [T, C], smoothed."""
         window = self.smoothing, self.smoother, self.metric.distribution
-        smoothed = smooth_branch(rows, video.time, *window, self.missing)
-        return correct_prior(smoothed, vote.prior, vote.tau)
+        return smooth_branch(video.p[branch], video.time, *window, self.missing)
+
+    def _corrected(self, branch: str, smoothed: Rows) -> Rows:
+        vote = self.branches[branch]
+        return correct_prior(self.refinement.sharpened(branch, smoothed, self.task), vote.prior, vote.tau)
 
     def fallback(self) -> Rows:
         """The row [C] of a video for which no branch has a row: the fused priors."""
@@ -194,6 +212,7 @@ class Decision:
             parts.append(f"tau {' : '.join(f'{vote.tau:g}' for vote in self.branches.values())}")
         if self.thresholds is not None:
             parts.append(f"thresholds {' '.join(f'{threshold:g}' for threshold in self.thresholds)}")
+        parts += [str(self.refinement)] if str(self.refinement) else []
         return ", ".join(parts)
 
     @property
@@ -206,6 +225,7 @@ class Decision:
         branches = {name: asdict(vote) for name, vote in self.branches.items()}
         more: dict[str, Any] = {} if self.thresholds is None else {"thresholds": self.thresholds}
         more |= {} if self.missing == MISSING[0] else {"missing": self.missing}
+        more |= {"refinement": refined} if (refined := self.refinement.to_json()) else {}
         write_json(path, {"version": VERSION, "task": self.task.name, **values, "branches": branches, **more})
 
     @classmethod
@@ -228,6 +248,7 @@ class Decision:
             cuts = value.get("thresholds")
             cuts = tuple(cuts) if isinstance(cuts, list) else cuts
             more: dict[str, Any] = {"thresholds": cuts, "missing": value.get("missing", MISSING[0])}
+            more["refinement"] = Refinement.from_json(value.get("refinement", {}))
             return cls(**named | {"branches": branches, "task": task} | more)
         except DecisionError as error:
             error.path = path
@@ -293,7 +314,7 @@ def _vote(name: str, value: object) -> Vote:
 
 def _field_names() -> list[str]:
     """The fields of a decision that every file has under the same name."""
-    return [field.name for field in fields(Decision) if field.name not in ("task", "thresholds", "missing")]
+    return [field.name for field in fields(Decision) if field.name not in _OPTIONAL]
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
