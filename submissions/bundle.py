@@ -122,9 +122,7 @@ def write_bundle(
             "branches": {
                 outputs.task.name: {name: source.run for name, source in outputs.branches.items()} for outputs in tables
             },
-            "members_of_averages": {
-                outputs.task.name: averages for outputs in tables if (averages := _members(outputs))
-            },
+            **({"members_of_averages": averages} if (averages := _averages(tables)) else {}),
             "options": options or {},
             "runs": {str(number): run.signature for number, run in enumerate(runs, 1)},
             "made_from": {
@@ -136,9 +134,13 @@ def write_bundle(
         _put(archive, "manifest.json", _json(manifest))
 
 
-def _members(outputs: Outputs) -> dict[str, list[str]]:
-    """The signatures of the runs that each averaged branch is made of."""
-    return {name: [*source.members] for name, source in outputs.branches.items() if source.members}
+def _averages(tables: Sequence[Outputs]) -> dict[str, dict[str, list[str]]]:
+    """By task and branch the signatures of the runs that an averaged branch is made of."""
+    found = {
+        outputs.task.name: {name: [*source.members] for name, source in outputs.branches.items() if source.members}
+        for outputs in tables
+    }
+    return {task: averages for task, averages in found.items() if averages}
 
 
 def environment(code: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`sweep`: a search over any settings of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +13,6 @@ from abaw_expr.settings import Settings
 if TYPE_CHECKING:
     from abaw_expr.outputs.comparison import Interval
     from tuning.sweep import Sweep, SweepResult
-    from tuning.sweep_space import SweepSpace
 
 _SHOWN = 10
 """Trials in the table on the terminal."""
@@ -68,35 +67,39 @@ def sweep_command(base: Settings) -> Callable[..., int]:
                 it an SQLite file in the folder.
             heartbeat: Seconds between heartbeats of a worker; after three missed ones its trial is marked as failed.
         """
-        from abaw_expr.data.store.mixture import open_mixture
-        from tuning.study import StudyOptions
-        from tuning.sweep import run_sweep
-        from tuning.sweep_space import read_space
-
         require_counts(1, trials=trials, heartbeat=heartbeat)
-        values = overrides.task_of.kind == "values"
+        no_entropy = overrides.task_of.kind == "values" and objective == "cross-entropy"
         expected = "nested or plain: valence and arousal have none"
-        require(not (values and objective == "cross-entropy"), "objective", objective, expected)
-        planned = _plan(overrides, read_space(space, overrides), trials, objective, sampler, pruner)
-        opened = open_mixture(store, overrides.task_of)
-        out.mkdir(parents=True, exist_ok=True)
-        url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
-        accelerator = overrides.compute.accelerator
-        drawn = "random" if sampler == "grid" else sampler
-        options = StudyOptions(out, url, drawn, overrides.seed, heartbeat, accelerator=accelerator)
-        with console.progress("Training epochs") as on_progress:
-            result = run_sweep(planned, opened, options, on_progress)
-        _report(result, out)
+        require(not no_entropy, "objective", objective, expected)
+        plan = _plan(overrides, space, trials, objective, sampler, pruner)
+        _report(_run(plan, store, out, sampler, storage, heartbeat), out)
         return 0
 
     return sweep
 
 
-def _plan(base: Settings, space: "SweepSpace", trials: int, objective: str, sampler: str, pruner: str) -> "Sweep":
+def _run(
+    plan: "Sweep", store: Sequence[str], out: Path, sampler: str, storage: str | None, heartbeat: int
+) -> "SweepResult":
+    from abaw_expr.data.store.mixture import open_mixture
+    from tuning.study import StudyOptions
+    from tuning.sweep import run_sweep
+
+    opened = open_mixture(store, plan.base.task_of)
+    out.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{out.resolve() / 'study.db'}"
+    drawn = "random" if sampler == "grid" else sampler
+    options = StudyOptions(out, url, drawn, plan.base.seed, heartbeat, accelerator=plan.base.compute.accelerator)
+    with console.progress("Training epochs") as on_progress:
+        return run_sweep(plan, opened, options, on_progress)
+
+
+def _plan(base: Settings, path: Path, trials: int, objective: str, sampler: str, pruner: str) -> "Sweep":
     """The sweep: first the settings as they are, and of a grid all of its points."""
     from tuning.sweep import Sweep
-    from tuning.sweep_space import grid_of, values_of
+    from tuning.sweep_space import grid_of, read_space, values_of
 
+    space = read_space(path, base)
     default = values_of(base, space)
     planned = [] if default is None else [default]
     if sampler == "grid":
