@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from abaw_expr.data.store.store import read_manifest
+from abaw_expr.data.store.mixture import open_mixture
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
 from abaw_expr.settings import Settings
@@ -79,21 +79,22 @@ def gpus_of(settings: Settings) -> int:
     return 0 if settings.compute.accelerator == "cpu" else torch.cuda.device_count()
 
 
-def train_jobs(jobs: Sequence[Job], store: Path, workers: int, gpus: int, on_progress: OnProgress) -> None:
+def train_jobs(jobs: Sequence[Job], stores: Sequence[str], workers: int, gpus: int, on_progress: OnProgress) -> None:
     """Trains every job and predicts its splits with its last epoch; finished jobs are skipped.
+
+    `stores` are a store, or several with their fractions; the first one is predicted.
 
     `workers` jobs run at a time, each on one of `gpus` devices, or on the CPU with an equal part of the cores.
     `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
     settings or another store, and, at the end, where a training failed.
     """
-    task = jobs[0].settings.task_of
-    digest = read_manifest(store, task)["tasks"][task.name]["digest"]
+    digest = open_mixture(stores, jobs[0].settings.task_of).digest
     for job in jobs:
         _check(job, digest)
     for job in jobs:
         save_settings(job.settings, job.settings_file)
     total = sum(job.settings.optimiser.epochs for job in jobs)
-    trainer = _Trainer(store, workers, gpus)
+    trainer = _Trainer(stores, workers, gpus)
     failed = trainer.train(
         [job for job in jobs if not job.done],
         lambda: on_progress(sum(job.epochs for job in jobs), total),
@@ -118,8 +119,8 @@ def _check(job: Job, digest: str) -> None:
 class _Trainer:
     """Trains jobs, several at a time, with the commands of the command line."""
 
-    def __init__(self, store: Path, workers: int, gpus: int) -> None:
-        self._store, self._workers, self._gpus = store, workers, gpus
+    def __init__(self, stores: Sequence[str], workers: int, gpus: int) -> None:
+        self._stores, self._workers, self._gpus = stores, workers, gpus
         self._slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(workers):
             self._slots.put(slot)
@@ -145,13 +146,13 @@ class _Trainer:
 
     def _train(self, job: Job) -> int:
         """Runs one training and its predictions, and returns the first exit status that is not 0."""
-        where = ["--run", str(job.run.root), "--store", str(self._store)]
-        lines = [["train", *where, "--settings", str(job.settings_file), "--resume"]]
+        run = ["--run", str(job.run.root)]
+        lines = [["train", *run, "--settings", str(job.settings_file), "--resume", "--store", *self._stores]]
         for split in job.splits:
             if not job.outputs(split).exists():
-                line = ["predict", *where, "--split", split, "--out", str(job.outputs(split)), "--checkpoint", "last"]
+                where = [*run, "--store", self._stores[0], "--split", split, "--out", str(job.outputs(split))]
                 template = ["--template", str(job.template)] if split == "test" and job.template else []
-                lines.append([*line, *template])
+                lines.append(["predict", *where, "--checkpoint", "last", *template])
         slot = self._slots.get()
         try:
             return self._run(lines, job.log, slot)

@@ -50,7 +50,9 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         chosen = ablation.with_needed(rows) if rows else ablation.ABLATION_ROWS
         gpus = gpus_of(overrides)
         with console.progress("Training epochs") as on_progress:
-            train_jobs(ablation.jobs_of(chosen, overrides, seeds, out), store, jobs or gpus or 1, gpus, on_progress)
+            train_jobs(
+                ablation.jobs_of(chosen, overrides, seeds, out), [str(store)], jobs or gpus or 1, gpus, on_progress
+            )
         found = ablation.results(out, overrides, chosen, seeds, overrides.task_of)
         write_report(found, out)
         columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")

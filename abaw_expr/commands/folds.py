@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from abaw_expr.commands import console
-from abaw_expr.commands.arguments import DEFAULT_RECIPE, require_counts
+from abaw_expr.commands.arguments import DEFAULT_RECIPE, Stores, require_counts
 from abaw_expr.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def folds_command(base: Settings) -> Callable[..., int]:
     def folds(
-        store: Path,
+        store: Stores,
         out: Path,
         settings: Path = DEFAULT_RECIPE,
         branches: tuple[str, ...] = (),
@@ -41,7 +41,7 @@ def folds_command(base: Settings) -> Callable[..., int]:
                 --template template.txt --out predictions.txt
 
         Args:
-            store: The prepared store.
+            store: The prepared store, or several with their fractions; the folds are of the first.
             out: The folder of the cross-validation.
             settings: The recipe of all runs; each of its settings can be changed here, as with `train`. With
                 --data.train-on both the folds are of training and validation recordings together.
@@ -59,7 +59,7 @@ def folds_command(base: Settings) -> Callable[..., int]:
         require_counts(1, seeds=seeds)
         require_counts(0, jobs=jobs)
         asked = replace(overrides, data=replace(overrides.data, folds=folds, fold=0))
-        splits = {video.split for video in open_store(store, asked.task_of).videos}
+        splits = {video.split for video in open_store(Path(store[0]), asked.task_of).videos}
         of_val = () if asked.data.train_on == "both" or "val" not in splits else ("val",)
         plan = Plan(asked, seeds, out, (*of_val, *(("test",) if "test" in splits else ())), template)
         gpus = gpus_of(asked)

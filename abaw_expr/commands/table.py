@@ -122,8 +122,8 @@ MORE = {
     "folds": Command(
         "cross-validation: out-of-fold outputs, and the average of all runs",
         lambda words: folds_command(base_settings(words)),
-        "STORE --out FOLDER",
-        STORE,
+        "STORE [STORE=FRACTION ...] --out FOLDER",
+        STORES,
     ),
     "retrain": Command(
         "the last training, on train and validation, as the folds found it good",
