@@ -128,7 +128,7 @@ def benchmark(store: Path, out: Path, seeds: int = 4, epochs: int = 4, jobs: int
     base = load_settings(recipe("modern"))
     base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     with console.progress("Training epochs") as tell:
-        train_jobs(jobs_of(rows, base, seeds, out), store, jobs, 0, tell)
+        train_jobs(jobs_of(rows, base, seeds, out), [str(store)], jobs, 0, tell)
     searched = [job_of(rows[0], base, seed, out) for seed in range(seeds)]
     scores = {
         "heads": np.array([heads_figures(store, out, job, [*mus.values()]) for job in searched]),
