@@ -126,7 +126,7 @@ MORE = {
         STORES,
     ),
     "retrain": Command(
-        "the last training, on train and validation, as the folds found it good",
+        "the last training, on train and validation together",
         _always(retrain),
         "STORE [STORE=FRACTION ...] --folds FOLDER --run RUN",
         STORES,
@@ -204,9 +204,9 @@ More:
 Looking for
   ensemble            `tune` with several outputs, `import` for other models'
   fine-tuning         `train --initial-weights`
-  cross-validation    the nested estimate of `tune`; training in folds: not yet
+  cross-validation    `folds`; the nested estimate of `tune`
   EMA of weights      `train --optimiser.ema-decay`
-  sweep               `penalties`; over other settings: not yet
+  sweep               `sweep`; `penalties` for the costs of the loss
   pretrained, CLIP    `embed`, or `weights` of a branch
   SLURM, torchrun     abaw_expr/training/README.md
   notebook, Python    abaw_expr/README.md
