@@ -128,13 +128,13 @@ MORE = {
     "retrain": Command(
         "the last training, on train and validation together",
         _always(retrain),
-        "STORE [STORE=FRACTION ...] --folds FOLDER --run RUN",
+        "STORE ... --folds FOLDER --run RUN",
         STORES,
     ),
     "sweep": Command(
         "searches any settings of training by many trainings",
         lambda words: sweep_command(base_settings(words)),
-        "STORE [STORE=FRACTION ...] --space FILE --out FOLDER",
+        "STORE ... --space FILE --out FOLDER",
         STORES,
     ),
     "penalties": Command(
