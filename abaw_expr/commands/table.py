@@ -204,9 +204,6 @@ More:
 Looking for
   ensemble            `tune` with several outputs, `import` for other models'
   fine-tuning         `train --initial-weights`
-  cross-validation    `folds`; the nested estimate of `tune`
-  EMA of weights      `train --optimiser.ema-decay`
-  sweep               `sweep`; `penalties` for the costs of the loss
   pretrained, CLIP    `embed`, or `weights` of a branch
   SLURM, torchrun     abaw_expr/training/README.md
   notebook, Python    abaw_expr/README.md
