@@ -15,6 +15,8 @@ from tuning.plots import CHOSEN, save
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_FEWEST = 8
+"""Trials that an importance is computed of."""
 DEFAULT = "default"
 """The name of the trial of the settings as they are."""
 
@@ -59,15 +61,16 @@ def draw_sweep(
 ) -> list[Path]:
     """Draws importance and parallel coordinates of a sweep into a folder, and returns the PNG files.
 
-    `score` says what the scores are. There are no files where all trials have the same score.
+    `score` says what the scores are. There are no files where all trials have the same score, and no importance
+    of few trials.
     """
     if len({point.score for point in points}) < 2:
         return []
-    fractions = importance(points, axes)
-    return [
-        save(lambda figure: draw_importance(figure, fractions, axes, score, len(points)), folder / f"importance{name}"),
-        save(lambda figure: draw_parallel(figure, points, axes, score), folder / f"parallel{name}"),
-    ]
+    files = [save(lambda figure: draw_parallel(figure, points, axes, score), folder / f"parallel{name}")]
+    if len(points) < _FEWEST:
+        return files
+    fractions, path = importance(points, axes), folder / f"importance{name}"
+    return [save(lambda figure: draw_importance(figure, fractions, axes, score, len(points)), path), *files]
 
 
 def importance(points: Sequence[Point], axes: Mapping[str, Axis]) -> dict[str, float]:

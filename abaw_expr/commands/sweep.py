@@ -28,7 +28,7 @@ def sweep_command(base: Settings) -> Callable[..., int]:
         trials: int = 50,
         objective: Literal["nested", "plain", "cross-entropy"] = "nested",
         sampler: Literal["tpe", "cmaes", "random", "qmc", "grid"] = "tpe",
-        pruner: Literal["halving", "median", "none"] = "halving",
+        pruner: Literal["median", "halving", "none"] = "median",
         storage: str | None = None,
         heartbeat: int = 10,
         overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
@@ -61,8 +61,8 @@ def sweep_command(base: Settings) -> Callable[..., int]:
             objective: What is maximised on validation: the score where each recording has the ratio that the others
                 choose (nested), the score by the weights of the settings (plain), or the likelihood (cross-entropy).
             sampler: Bayesian (tpe), CMA-ES (cmaes), random, a low-discrepancy sequence (qmc), or every point (grid).
-            pruner: Which trials end early, by the score after each epoch: by successive halving, below the median,
-                or none.
+            pruner: Which trials end early, by the score after each epoch: those below the median of the others
+                (median), two of three at each rung of successive halving (halving), or none.
             storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
                 it an SQLite file in the folder.
             heartbeat: Seconds between heartbeats of a worker; after three missed ones its trial is marked as failed.
