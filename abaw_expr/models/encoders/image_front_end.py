@@ -14,7 +14,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageFrontEnd(nn.Module):
-    """RGB [B, 3, 112, 112] in [-1, 1] to [B, 3, S, S], resized, minus the mean and divided by the deviation."""
+    """RGB [B, 3, 112, 112] in [-1, 1] to [B, 3, S, S], minus the mean and divided by the deviation, and resized.
+
+    Resizing is linear and keeps constants, so the order of the two does not matter, and small images are normalised in
+    a fraction of the time.
+    """
 
     mean: Tensor
     std: Tensor
@@ -29,7 +33,8 @@ class ImageFrontEnd(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x + 1) / 2
-        if x.shape[-1] != self.side:
-            x = interpolate(x, (self.side, self.side), mode=self._mode, align_corners=False, antialias=True)
-        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        mean, std = self.mean.to(x.dtype), self.std.to(x.dtype)
+        x = x * (0.5 / std) + (0.5 - mean) / std
+        if x.shape[-1] == self.side:
+            return x
+        return interpolate(x, (self.side, self.side), mode=self._mode, align_corners=False, antialias=True)
