@@ -24,7 +24,7 @@ def penalties(
     out: Path,
     trials: int = 200,
     full: int = 0,
-    sampler: Literal["tpe", "random", "qmc"] = "tpe",
+    sampler: Literal["tpe", "cmaes", "random", "qmc"] = "tpe",
     batch: int = 16,
     seed: int = 0,
     storage: str | None = None,
@@ -53,7 +53,7 @@ def penalties(
         out: The folder of the search: features, study, runs, best-run, best.yaml, best.json, plots.
         trials: Trials of the heads, with the three controls; 0: none.
         full: Whole trainings beside those of the three controls; 0: none at all.
-        sampler: Bayesian (tpe), random, or a low-discrepancy sequence (qmc).
+        sampler: Bayesian (tpe), CMA-ES (cmaes), random, or a low-discrepancy sequence (qmc).
         batch: Trials of the heads that are trained at once.
         seed: Seed of the sampler and of the trainings; one worker with the same seed makes the same study.
         storage: URL of the study's database, such as postgresql+psycopg://user:password@machine/database; without
