@@ -40,7 +40,7 @@ from tuning.study import SLOT, SharedStudy, StudyOptions, TrialResult
 from tuning.sweep_space import SweepSpace, Values, with_values
 
 if TYPE_CHECKING:
-    from abaw_expr.training.run import RunFolder
+    from abaw_expr.training.run import Epoch, RunFolder
 
 _REDUCTION = 3
 """Successive halving continues one of this many trainings at each rung."""
@@ -155,9 +155,11 @@ def run_sweep(sweep: Sweep, store: Store, options: StudyOptions, on_progress: On
         done = trials
         on_progress(trials * epochs, total * epochs)
 
+    def within(part: float) -> None:
+        on_progress(round((done + part) * epochs), study.total * epochs)
+
     def evaluate(asked: Sequence[Trial]) -> list[TrialResult]:
         (trial,) = asked
-        within = lambda part: on_progress(round((done + part) * epochs), study.total * epochs)  # noqa: E731
         return [_evaluate(own, store, options, trial, within)]
 
     study.work(1, evaluate, told)
@@ -272,7 +274,10 @@ def _train(
         with open(run.metrics) as file:
             for row in csv.DictReader(file):
                 report(int(row["epoch"]), float(row[name]))
-    on_epoch = lambda epoch: report(epoch.epoch, epoch.score)  # noqa: E731
+
+    def on_epoch(epoch: "Epoch") -> None:
+        report(epoch.epoch, epoch.score)
+
     while True:
         try:
             train(store, run, settings, True, on_epoch, lambda done, total: on_part(done / total))
