@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from abaw_expr.data.store.mixture import open_mixture
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.errors import RunError
+from abaw_expr.files import file_digest
 from abaw_expr.settings import Settings
 from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.training.run import RunFolder
@@ -49,8 +50,9 @@ class Job:
         return RunFolder(self.folder / self.name)
 
     def outputs(self, split: str) -> Path:
-        """The table of a split."""
-        return self.run.root / "outputs" / f"{split}.parquet"
+        """The table of a split; with another template it is another table."""
+        rows = f"-{file_digest(self.template)}" if split == "test" and self.template else ""
+        return self.run.root / "outputs" / f"{split}{rows}.parquet"
 
     @property
     def done(self) -> bool:
@@ -82,11 +84,10 @@ def gpus_of(settings: Settings) -> int:
 def train_jobs(jobs: Sequence[Job], stores: Sequence[str], workers: int, gpus: int, on_progress: OnProgress) -> None:
     """Trains every job and predicts its splits with its last epoch; finished jobs are skipped.
 
-    `stores` are a store, or several with their fractions; the first one is predicted.
-
-    `workers` jobs run at a time, each on one of `gpus` devices, or on the CPU with an equal part of the cores.
-    `on_progress(epochs done, total epochs)` is called every second. Raises RunError where the folder of a job has other
-    settings or another store, and, at the end, where a training failed.
+    `stores` are a store, or several with their fractions; the first one is predicted. `workers` jobs run at a time,
+    each on one of `gpus` devices, or on the CPU with an equal part of the cores. `on_progress(epochs done, total
+    epochs)` is called every second. Raises RunError where the folder of a job has other settings or another store, and,
+    at the end, where a training failed.
     """
     digest = open_mixture(stores, jobs[0].settings.task_of).digest
     for job in jobs:

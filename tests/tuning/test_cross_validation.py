@@ -103,7 +103,8 @@ def test_the_table_has_the_scores(made: Path) -> None:
 
 
 def outputs_of(folder: Path, fold: int, split: str) -> Outputs:
-    return read_outputs(folder / "runs" / f"fold{fold}-seed0" / "outputs" / f"{split}.parquet")
+    (path,) = (folder / "runs" / f"fold{fold}-seed0" / "outputs").glob(f"{split}*.parquet")
+    return read_outputs(path)
 
 
 def score(outputs: Outputs) -> float:
