@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
 
+from abaw_expr.models import lstm
 from abaw_expr.models.batch_norm import FrameNorm
 
 
@@ -34,7 +35,7 @@ class LSTM(Temporal):
 
     def __init__(self, inputs: int, dropout: float, units: int = 256) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, units, batch_first=True)
+        self.lstm = lstm.LSTM(inputs, units, batch_first=True)
         self.width = units
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import SettingsError, StoreError
 from abaw_expr.models.links import Votes
+from abaw_expr.models.lstm import cpu_has_bfloat16
 from abaw_expr.models.network import Network
 from abaw_expr.models.objectives import Objective
 from abaw_expr.settings import DataSettings, Settings
@@ -39,7 +40,7 @@ def native_precision(settings: Settings) -> Literal["32-true", "bf16-mixed", "64
     if settings.compute.accelerator != "cpu" and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = cpu_has_bfloat16()
     return "bf16-mixed" if native else "32-true"
 
 

@@ -47,6 +47,16 @@ def test_a_bilstm_is_torchs_of_both_directions() -> None:
     torch.testing.assert_close(own(x, torch.ones(3, 12, dtype=torch.bool)), referee(x)[0])
 
 
+@each_model
+def test_it_runs_under_autocast_on_any_cpu(name: str) -> None:
+    """oneDNN has no LSTM in bfloat16 for CPUs without units for it."""
+    net, x = TEMPORALS[name](INPUTS, 0.0), torch.randn(2, 12, INPUTS).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(x, torch.ones(2, 12, dtype=torch.bool))
+    y.float().sum().backward()
+    assert y.isfinite().all()
+
+
 # Time
 
 
