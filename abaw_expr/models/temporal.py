@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
 
-from abaw_expr.models import lstm
 from abaw_expr.models.batch_norm import FrameNorm
+from abaw_expr.models.encoders.lstm import PortableLSTM
 
 
 class Temporal(nn.Module):
@@ -35,7 +35,7 @@ class LSTM(Temporal):
 
     def __init__(self, inputs: int, dropout: float, units: int = 256) -> None:
         super().__init__()
-        self.lstm = lstm.LSTM(inputs, units, batch_first=True)
+        self.lstm = PortableLSTM(inputs, units, batch_first=True)
         self.width = units
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from abaw_expr.data.batches.stretches import cut_stretches, time_grid
 from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import SettingsError, StoreError
+from abaw_expr.models.encoders.lstm import cpu_has_bfloat16
 from abaw_expr.models.links import Votes
-from abaw_expr.models.lstm import cpu_has_bfloat16
 from abaw_expr.models.network import Network
 from abaw_expr.models.objectives import Objective
 from abaw_expr.settings import DataSettings, Settings

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from abaw_expr.data.batches.audio_chunks import AudioWindow
 from abaw_expr.models.encoders.front_ends import ROW, SpeakerFrontEnd
+from abaw_expr.models.encoders.lstm import PortableLSTM
 from abaw_expr.models.encoders.sound import SoundEncoder, rows_from
-from abaw_expr.models.lstm import LSTM
 
 _ROWS = 160
 """Rows of a window: 1.6 s around the frame, as in training."""
@@ -33,7 +33,7 @@ class GE2E(SoundEncoder):
     def __init__(self) -> None:
         super().__init__()
         self.mel = SpeakerFrontEnd()
-        self.lstm = LSTM(40, self.width, 3, batch_first=True)
+        self.lstm = PortableLSTM(40, self.width, 3, batch_first=True)
         self.linear = nn.Linear(self.width, self.width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class LSTM(nn.LSTM):
+class PortableLSTM(nn.LSTM):
     """torch's LSTM, in float32 where the CPU cannot do otherwise: oneDNN emulates bfloat16 in other layers only."""
 
     def forward(self, x: Tensor, hx: Any = None) -> Any:
