@@ -75,7 +75,10 @@ def refine(outputs: Outputs, found: Search, decision: Decision, on_progress: OnP
     if found.nested is None:
         return decision
     voting, task = [*decision.voting], outputs.task
-    tried = {name: _tried(outputs, found, family, on_progress) for name, family in families(voting, task).items()}
+    without = chosen_without(found).tolist()
+    tried = {
+        name: _tried(outputs, found, without, family, on_progress) for name, family in families(voting, task).items()
+    }
     figures = {"none": found.nested, **{name: one.nested for name, one in tried.items()}}
     best = max(tried, key=lambda name: tried[name].nested, default=None)
     estimate = dict(decision.estimate or {}) | {"refinements": figures}
@@ -98,16 +101,19 @@ def _refined(
     return replace(refined, scores=scores(refined, outputs.videos()), estimate=estimate)
 
 
-def _tried(outputs: Outputs, found: Search, family: Family, on_progress: OnProgress) -> Refined:
-    """The nested estimate of a family, and its choice on all recordings."""
-    without, chosen = chosen_without(found), int(found.choose(found.scores))
-    needed = sorted({*without.tolist(), chosen})
+def _tried(outputs: Outputs, found: Search, without: Sequence[int], family: Family, on_progress: OnProgress) -> Refined:
+    """The nested estimate of a family, and its choice on all recordings.
+
+    `without` is the candidate that is chosen without each recording, [R].
+    """
+    chosen = int(found.choose(found.scores))
+    needed = sorted({*without, chosen})
     tensors = dict[int, Statistics]()
     for done, candidate in enumerate(needed):
         tensors[candidate] = _statistics(outputs, found, candidate, family)
         on_progress(done + 1, len(needed))
     metric, held_out = found.metric, []
-    for recording, candidate in enumerate(without.tolist()):
+    for recording, candidate in enumerate(without):
         own = tensors[candidate]
         rest = own.sum(axis=1) - own[:, recording]  # [N, F, K]
         best = int(metric.tuned_score(rest).argmax())

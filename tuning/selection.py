@@ -127,21 +127,25 @@ def nested_score(counts: Statistics, metric: Metric, choose: Choose = _highest) 
 
 def _held_out(counts: Statistics, choose: Choose, metric: Metric) -> Statistics:
     """The statistics of each recording with the candidate and thresholds that are chosen on the others: [R, F, K]."""
-    # A candidate at a time: the statistics of all recordings but one take as much memory as `counts`.
-    scores = np.stack([metric.tuned_score(one.sum(axis=0) - one) for one in counts])  # [candidates, R]
-    chosen = choose(scores)
+    chosen = _chosen_without(counts, choose, metric)
     held = counts[chosen, np.arange(counts.shape[1])]
     return metric.at_best_thresholds(held, counts[chosen].sum(axis=1) - held)
 
 
 def chosen_without(found: Search) -> NDArray[np.intp]:
     """The candidate that is chosen without each recording, by its index, [R]."""
-    return found.choose(np.stack([found.metric.tuned_score(one.sum(axis=0) - one) for one in found.counts]))
+    return _chosen_without(found.counts, found.choose, found.metric)
 
 
 def held_out_statistics(found: Search) -> Statistics:
     """The statistics of each recording, decided by the candidate that the others choose, [R, F, K]."""
     return _held_out(found.counts, found.choose, found.metric)
+
+
+def _chosen_without(counts: Statistics, choose: Choose, metric: Metric) -> NDArray[np.intp]:
+    """The index of the candidate that is chosen without each recording, [R]."""
+    # A candidate at a time: the statistics of all recordings but one take as much memory as `counts`.
+    return choose(np.stack([metric.tuned_score(one.sum(axis=0) - one) for one in counts]))  # of [candidates, R]
 
 
 def search(

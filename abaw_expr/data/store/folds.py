@@ -57,19 +57,18 @@ def assign_folds(store: Store, videos: Sequence[StoredVideo], folds: int) -> lis
     has about the same fraction as all of each stratum (class, or bin of values) of annotated frames. Raises StoreError
     where there are fewer groups than folds.
     """
-    groups = [group_of(video) for video in videos]
-    if len(set(groups)) < folds:
-        found, expected = len(set(groups)), f"at least {folds}, one for each fold"
-        raise StoreError("has too few recordings or subjects", path=store.root, found=found, expected=expected)
-    names = sorted(set(groups))
-    stratum, group = _strata(videos, [names.index(one) for one in groups])
+    names, member = np.unique([group_of(video) for video in videos], return_inverse=True)
+    if len(names) < folds:
+        expected = f"at least {folds}, one for each fold"
+        raise StoreError("has too few recordings or subjects", path=store.root, found=len(names), expected=expected)
+    stratum, group = _strata(videos, member.tolist())
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     fold = np.zeros(len(names), int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # a class of few frames is no fault
         for number, (_, held_out) in enumerate(splitter.split(stratum, stratum, group)):
             fold[group[held_out]] = number
-    return [int(number) for number in _none_empty(fold, group, folds)[[names.index(one) for one in groups]]]
+    return [int(number) for number in _none_empty(fold, group, folds)[member]]
 
 
 def group_of(video: StoredVideo) -> str:
