@@ -26,6 +26,7 @@ from abaw_expr.tasks.statistics import Statistics, bootstrap_difference, bootstr
 from tuning.jobs import Job
 
 OUT_OF_FOLD, TABLE = "oof", "table.csv"
+_AVERAGE = "average"
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,16 @@ def collect(plan: Plan) -> CrossValidation:
     tables = {OUT_OF_FOLD: _out_of_fold(plan), **{split: average(of_split) for split, of_split in members.items()}}
     for name, outputs in tables.items():
         write_outputs(plan.folder / f"{name}.parquet", outputs)
-    scores = [_score(plan, job.name, HELD_OUT, _read(plan, job, HELD_OUT)) for job in plan.jobs]
-    if "val" in members:
-        named = zip(plan.jobs, members["val"], strict=True)
-        scores += [_score(plan, job.name, "val", outputs) for job, outputs in named]
-    scores += [
-        _score(plan, "average", HELD_OUT if name == OUT_OF_FOLD else name, outputs)
-        for name, outputs in tables.items()
-        if name != "test"  # which has no annotations
-    ]
+    names = [job.name for job in plan.jobs]
+    counted = [(job.name, HELD_OUT, _statistics(plan, _read(plan, job, HELD_OUT))) for job in plan.jobs]
+    of_val = [_statistics(plan, outputs) for outputs in members.get("val", [])]
+    counted += [(name, "val", counts) for name, counts in zip(names, of_val, strict=False)]
+    counted.append((_AVERAGE, HELD_OUT, _statistics(plan, tables[OUT_OF_FOLD])))
+    if of_val:
+        counted.append((_AVERAGE, "val", _statistics(plan, tables["val"])))
+    scores = [_score(plan, *one) for one in counted]
     _write_table(plan.folder / TABLE, plan, scores)
-    return CrossValidation(tuple(scores), _gain(plan, members["val"], tables["val"]) if "val" in members else None)
+    return CrossValidation(tuple(scores), _gain(plan, of_val, counted[-1][2]) if of_val else None)
 
 
 def _read(plan: Plan, job: Job, split: str) -> Outputs:
@@ -104,8 +104,7 @@ def _out_of_fold(plan: Plan) -> Outputs:
     )
 
 
-def _score(plan: Plan, name: str, split: str, outputs: Outputs) -> Score:
-    counts = _statistics(plan, outputs)
+def _score(plan: Plan, name: str, split: str, counts: Statistics) -> Score:
     metric = metric_of(plan.base.task_of)
     value = float(metric.score(counts.sum(axis=0)))
     low, high = bootstrap_interval(counts, metric.score, seed=0) if len(counts) > 1 else (value, value)
@@ -118,13 +117,13 @@ def _statistics(plan: Plan, outputs: Outputs) -> Statistics:
     return sum_recordings([video.name for video in videos], decision.statistics(videos))
 
 
-def _gain(plan: Plan, members: Sequence[Outputs], ensemble: Outputs) -> tuple[str, Interval] | None:
+def _gain(plan: Plan, counts: Sequence[Statistics], ensemble: Statistics) -> tuple[str, Interval] | None:
+    """How much the average is above the best member, from the statistics of each."""
     metric = metric_of(plan.base.task_of)
-    counts = [_statistics(plan, member) for member in members]
     best = max(range(len(counts)), key=lambda number: float(metric.score(counts[number].sum(axis=0))))
     if len(counts[best]) < 2:
         return None
-    difference = bootstrap_difference(_statistics(plan, ensemble), counts[best], metric.score, seed=0)
+    difference = bootstrap_difference(ensemble, counts[best], metric.score, seed=0)
     return plan.jobs[best].name, Interval(*difference)
 
 

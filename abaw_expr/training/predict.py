@@ -14,7 +14,7 @@ import pandas as pd
 from abaw_expr.data.batches.frame_index import FrameIndex
 from abaw_expr.data.batches.stretches import time_grid
 from abaw_expr.data.release.frame_times import seconds_of
-from abaw_expr.data.store.folds import HELD_OUT, split_for_training
+from abaw_expr.data.store.folds import split_for_training
 from abaw_expr.data.store.store import Store, StoredVideo
 from abaw_expr.errors import RunError, SettingsError, StoreError, shorten
 from abaw_expr.models.network import Network, build_network, fold_batch_norm
@@ -106,8 +106,6 @@ def predict(
     or it was trained with other settings than those of the run, and SettingsError for another stride.
     """
     settings = run.load_settings()
-    if split == HELD_OUT and wanted is None:
-        wanted = wanted_of_fold(store, settings)
     path = getattr(run, checkpoint)
     trained = load_checkpoint(path)
     run.check(settings, trained, path)
