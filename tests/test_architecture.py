@@ -23,7 +23,7 @@ LAYERS = (
     ("abaw_expr.faces",),
     ("abaw_expr.models",),
     ("abaw_expr.training",),
-    ("abaw_expr.infer",),
+    ("abaw_expr.infer", "abaw_expr.generate"),
     ("tuning", "submissions"),
     ("abaw_expr.commands", "abaw_expr.__main__"),
 )

@@ -12,7 +12,7 @@ import pytest
 from abaw_expr.commands.helping import arguments_of
 from abaw_expr.commands.main import main
 from abaw_expr.commands.parsing import HELP, expand, parse
-from abaw_expr.commands.table import commands
+from abaw_expr.commands.table import GROUPS, commands
 from abaw_expr.settings import Settings
 from tests.helpers.paths import ROOT
 
@@ -23,7 +23,8 @@ DOCUMENTS = [TOP, *sorted(path for folder in FOLDERS for path in (ROOT / folder)
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}
 CODE = {path: path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 COMMAND = re.compile(
-    r"^    (?:(?:srun )?abaw-expr|torchrun .* -m abaw_expr --) (?P<name>(?:ledger )?[a-z]+)(?P<arguments>.*)$", re.M
+    rf"^    (?:(?:srun )?abaw-expr|torchrun .* -m abaw_expr --) (?P<name>(?:(?:{'|'.join(GROUPS)}) )?[a-z]+)(?P<arguments>.*)$",
+    re.M,
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)#?(?P<anchor>[^)]*)\)")

@@ -21,6 +21,7 @@ SHIPPED = (
     "ddamfn-lstm",
     "demo",
     "mecs",
+    "mixed",
     "modern",
     "paper",
     "pretrained",

@@ -52,8 +52,12 @@ class AblationRow:
     """What joins the streams of all branches to a single one; empty: proportional fusion of their votes."""
     key_frames: bool = False
     """Whether key frames weigh the joined streams."""
+    data: tuple[str, ...] = ()
+    """What else it is trained on: names of `MORE_DATA`."""
 
 
+MORE_DATA = ("others", "generated")
+"""What rows can be trained on beside the store: other data sets, and generated clips."""
 ABLATION_ROWS = (
     AblationRow("v-base", "base", "V", {"model": _NO_ATTENTION, "loss": _NO_MU}, None, 0.3189, branches=_VISUAL),
     AblationRow("v-gcsa", "base + GCSA", "V", {"loss": _NO_MU}, "v-base", 0.3353, branches=_VISUAL),
@@ -86,9 +90,22 @@ ABLATION_ROWS = (
         join="dilated",
         key_frames=True,
     ),
+    AblationRow("av-others", "+ other data sets", "V + A", {}, "av-full", data=("others",)),
+    AblationRow("av-generated", "+ generated clips", "V + A", {}, "av-full", data=("generated",)),
+    AblationRow("av-mixed", "+ both", "V + A", {}, "av-full", data=("others", "generated")),
+    AblationRow("v-others", "+ other data sets", "V", {}, "v-full", branches=_VISUAL, data=("others",)),
+    AblationRow("v-generated", "+ generated clips", "V", {}, "v-full", branches=_VISUAL, data=("generated",)),
+    AblationRow("v-mixed", "+ both", "V", {}, "v-full", branches=_VISUAL, data=("others", "generated")),
 )
-"""The paper's six rows, the controls, and the parts of its first version; its dilated fusion weighs both
-modalities equally where nothing else is said. The uniform mu is the mean of the six."""
+"""The paper's six rows, the controls, the parts of its first version, and its mixture of data; its dilated fusion
+weighs both modalities equally where nothing else is said. The uniform mu is the mean of the six."""
+Data = Mapping[str, tuple[str, ...]]
+"""The stores of each name of `MORE_DATA`, as STORE=FRACTION."""
+
+
+def rows_with(data: Data) -> tuple[AblationRow, ...]:
+    """The rows whose data are there."""
+    return tuple(row for row in ABLATION_ROWS if all(data.get(name) for name in row.data))
 
 
 def with_needed(names: Sequence[str]) -> tuple[AblationRow, ...]:
@@ -144,23 +161,26 @@ def apply(row: AblationRow, base: Settings, seed: int) -> Settings:
     return settings_from(values | {"seed": seed})
 
 
-def jobs_of(rows: Sequence[AblationRow], base: Settings, seeds: int, out: Path) -> list[Job]:
+def jobs_of(rows: Sequence[AblationRow], base: Settings, seeds: int, out: Path, data: Data | None = None) -> list[Job]:
     """The trainings of these rows, one for each seed; rows that use another row's networks have none."""
-    return [job_of(row, base, seed, out) for seed in range(seeds) for row in rows if row.trained_as is None]
+    return [job_of(row, base, seed, out, data) for seed in range(seeds) for row in rows if row.trained_as is None]
 
 
-def job_of(row: AblationRow, base: Settings, seed: int, out: Path) -> Job:
+def job_of(row: AblationRow, base: Settings, seed: int, out: Path, data: Data | None = None) -> Job:
     """The training whose networks a row uses."""
     trained = row if row.trained_as is None else next(x for x in ABLATION_ROWS if x.name == row.trained_as)
-    return Job(f"{trained.name}-{seed}", apply(trained, base, seed), out / "runs")
+    extras = tuple(store for name in trained.data for store in (data or {}).get(name, ()))
+    return Job(f"{trained.name}-{seed}", apply(trained, base, seed), out / "runs", extras=extras)
 
 
-def results(out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, task: Task) -> list[RowResult]:
+def results(
+    out: Path, base: Settings, rows: Sequence[AblationRow], seeds: int, task: Task, data: Data | None = None
+) -> list[RowResult]:
     """The scores of every row, computed from the outputs of its runs."""
     chosen: dict[str, Counts] = {}
     table = []
     for row in rows:
-        jobs = [job_of(row, base, seed, out) for seed in range(seeds)]
+        jobs = [job_of(row, base, seed, out, data) for seed in range(seeds)]
         searches = [search(read_outputs(job.outputs("val"), task), row.space) for job in jobs]
         chosen[row.name] = np.stack([one.counts[one.choose(one.scores)] for one in searches])  # [S, R, C, C]
         nested = [one.nested for one in searches]

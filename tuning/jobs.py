@@ -44,6 +44,8 @@ class Job:
     """The splits that its last epoch predicts."""
     template: Path | None = None
     """The organisers' template, whose rows the test split has; None: all frames."""
+    extras: tuple[str, ...] = ()
+    """Stores that it is trained on too, as STORE=FRACTION, beside those of all jobs."""
 
     @property
     def run(self) -> RunFolder:
@@ -89,9 +91,10 @@ def train_jobs(jobs: Sequence[Job], stores: Sequence[str], workers: int, gpus: i
     epochs)` is called every second. Raises RunError where the folder of a job has other settings or another store, and,
     at the end, where a training failed.
     """
-    digest = open_mixture(stores, jobs[0].settings.task_of).digest
+    task = jobs[0].settings.task_of
+    digests = {extras: open_mixture([*stores, *extras], task).digest for extras in {job.extras for job in jobs}}
     for job in jobs:
-        _check(job, digest)
+        _check(job, digests[job.extras])
     for job in jobs:
         save_settings(job.settings, job.settings_file)
     total = sum(job.settings.optimiser.epochs for job in jobs)
@@ -148,7 +151,9 @@ class _Trainer:
     def _train(self, job: Job) -> int:
         """Runs one training and its predictions, and returns the first exit status that is not 0."""
         run = ["--run", str(job.run.root)]
-        lines = [["train", *run, "--settings", str(job.settings_file), "--resume", "--store", *self._stores]]
+        lines = [
+            ["train", *run, "--settings", str(job.settings_file), "--resume", "--store", *self._stores, *job.extras]
+        ]
         for split in job.splits:
             if not job.outputs(split).exists():
                 where = [*run, "--store", self._stores[0], "--split", split, "--out", str(job.outputs(split))]

@@ -20,13 +20,19 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         seeds: int = 5,
         jobs: int = 0,
         rows: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
+        generated: tuple[str, ...] = (),
         overrides: Annotated[Settings, tyro.conf.arg(name="")] = base,
     ) -> int:
         """Trains the paper's table and its controls over several seeds, and writes table.md, table.csv, figure.png.
 
         Run it again to continue: each training is a run of its own under OUT/runs, resumed where it stopped.
 
+        Rows with more data are trained where --others or --generated name it.
+
             abaw-expr ablate store --out ablation --seeds 3
+            abaw-expr ablate store --out mixture --rows av-mixed \\
+                --others afew=0.2 ckplus=0.1 --generated generated=0.2
 
         Args:
             store: The prepared store.
@@ -35,6 +41,8 @@ def ablate_command(base: Settings) -> Callable[..., int]:
             seeds: Trainings of each row.
             jobs: Trainings at a time; 0: one on each GPU, on a CPU one.
             rows: Only these rows of the table, by name; table.csv has the names.
+            others: Stores of other data sets with their fractions, STORE=FRACTION, for the rows with other data.
+            generated: Stores of generated clips with their fractions, for the rows with generated clips.
         """
         from tuning import ablation
         from tuning.ablation_report import cells, write_report
@@ -47,13 +55,20 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         for flag, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 0)):
             if value < least:
                 raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
-        chosen = ablation.with_needed(rows) if rows else ablation.ABLATION_ROWS
+        data = {"others": others, "generated": generated}
+        if lacking := [row for row in rows for name in known[row].data if not data[name]]:
+            raise UserError("--rows needs more data", found=lacking, expected="--others, --generated, or both")
+        chosen = ablation.with_needed(rows) if rows else ablation.rows_with(data)
         gpus = gpus_of(overrides)
         with console.progress("Training epochs") as on_progress:
             train_jobs(
-                ablation.jobs_of(chosen, overrides, seeds, out), [str(store)], jobs or gpus or 1, gpus, on_progress
+                ablation.jobs_of(chosen, overrides, seeds, out, data),
+                [str(store)],
+                jobs or gpus or 1,
+                gpus,
+                on_progress,
             )
-        found = ablation.results(out, overrides, chosen, seeds, overrides.task_of)
+        found = ablation.results(out, overrides, chosen, seeds, overrides.task_of, data)
         write_report(found, out)
         columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
         short = [cells(result, found) for result in found]

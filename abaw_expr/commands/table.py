@@ -13,6 +13,9 @@ from abaw_expr.commands.describe import describe
 from abaw_expr.commands.embed import embed
 from abaw_expr.commands.faces import faces
 from abaw_expr.commands.folds import folds_command
+from abaw_expr.commands.generate import sample as generate_sample
+from abaw_expr.commands.generate import score as generate_score
+from abaw_expr.commands.generate import train as generate_train
 from abaw_expr.commands.importing import import_outputs
 from abaw_expr.commands.importing_embeddings import import_embeddings
 from abaw_expr.commands.infer import infer
@@ -31,8 +34,16 @@ from abaw_expr.commands.train import train_command
 from abaw_expr.commands.tune import tune
 from abaw_expr.errors import UserError
 
-GROUPS = {"ledger": "keeps the attempts at a challenge and their official scores"}
+GROUPS = {
+    "generate": "makes clips of faces to train on: a class-conditional GAN",
+    "ledger": "keeps the attempts at a challenge and their official scores",
+}
 """Commands of two words, by the first."""
+NOTES = {
+    "generate": "Train a generator on stores, look at its samples, score them, sample clips.",
+    "ledger": "The organisers take five attempts a challenge: the sixth is refused, and so is\nthe same file again.",
+}
+"""What the help of a group says beside its commands."""
 FILES = "FILE [FILE ...]"
 STORE = {"": ("--store",)}
 STORES = {"": ("--store...",)}
@@ -113,6 +124,21 @@ MORE = {
     ),
     "ledger score": Command("records the official score of an attempt", _always(ledger_score), "ATTEMPT SCORE"),
     "ledger remove": Command("takes back an attempt that was never handed in", _always(remove), "ATTEMPT"),
+    "generate train": Command(
+        "stores -> generator of faces, a class-conditional GAN",
+        _always(generate_train),
+        "STORE [STORE ...] --out FOLDER",
+        STORES,
+    ),
+    "generate sample": Command(
+        "generator -> a data set of clips", _always(generate_sample), "--model DIR --out FOLDER"
+    ),
+    "generate score": Command(
+        "generated faces against held-out real ones",
+        _always(generate_score),
+        "STORE ... --model DIR --encoder NAME",
+        STORES,
+    ),
     "ablate": Command(
         "trains the rows of the paper's ablation table over several seeds",
         lambda words: ablate_command(base_settings(words)),
@@ -203,10 +229,8 @@ More:
 
 Looking for
   ensemble            `tune` with several outputs, `import` for other models'
-  fine-tuning         `train --initial-weights`
-  pretrained, CLIP    `embed`, or `weights` of a branch
-  SLURM, torchrun     abaw_expr/training/README.md
-  notebook, Python    abaw_expr/README.md
+  fine-tuning, CLIP   `train --initial-weights`; `embed`, `weights` of a branch
+  SLURM, notebook     README.md in abaw_expr/training, README.md in abaw_expr
 
 `{PROGRAM} COMMAND --help` shows its arguments and examples, README.md the whole
 way, --version the versions, --debug with a command the traceback of its error.
@@ -219,8 +243,7 @@ def group_overview(known: Mapping[str, Command], group: str) -> str:
     return f"""usage: {PROGRAM} {group} COMMAND ...
 
 {PROGRAM} {group} {GROUPS[group]}.
-The organisers take five attempts a challenge: the sixth is refused, and so is
-the same file again.
+{NOTES[group]}
 
 {_listed(lines, list(lines))}
 

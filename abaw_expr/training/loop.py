@@ -375,7 +375,8 @@ class Training:
         return loss, *scores_of(task, self._settings.weights, p, index.label[indices])
 
     def _checkpoint(self) -> Checkpoint:
-        own = (video.name for video in self._training.frame_index.videos)
+        videos = self._training.frame_index.videos
+        own = [*(video.name for video in videos), *sorted(name for video in videos for name in video.generated_from)]
         return Checkpoint(
             signature=self._identity,
             prior=self._criterion.prior,

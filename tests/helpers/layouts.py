@@ -38,11 +38,17 @@ class Layout:
     """The error then, as a pattern: file, line, what was found."""
     branches: tuple[str, ...]
     """The modalities that it has."""
+    variant: str = ""
+    """What tells it from another layout of its kind."""
     release: str = ""
     """The path of the release, under the folder."""
     crops: tuple[str, ...] = ()
     """Roots of crops under the folder."""
     images_are_faces: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.kind + self.variant
 
     def prepare(self, root: Path, store: Path) -> Prepared:
         options = ClipOptions()
@@ -101,7 +107,10 @@ def _mislabel_aff_wild2(root: Path) -> None:
     path.write_text(path.read_text().replace("\n2\n", "\n8\n"))
 
 
-AFEW = {"Train/Angry/1": "1", "Train/Neutral/2": "2", "Val/Happy/3": "3", "Val_AFEW/Surprise/4": "4"}
+AFEW = {
+    **{"Train/Angry/1": "1", "Train/Neutral/2": "2", "Val/Happy/3": "3", "Val_AFEW/Surprise/4": "4"},
+    **{"Test/5": "5", "Test_AFEW/Sad/6": "6"},
+}
 
 
 def _afew(root: Path) -> None:
@@ -120,6 +129,19 @@ def _ck(root: Path) -> None:
     sequence(root, "S010", "001", 6, "5.0000000e+00", mode="RGB")
     sequence(root, "S011", "001", 6, "2.0000000e+00")
     (root / "cohn-kanade-images/.DS_Store").touch()
+
+
+CK48 = {"anger": ("S010_004", (17, 18, 19)), "contempt": ("S139_002", (12,)), "happy": ("S010_006", (14, 15))}
+"""Sequence and images of each class folder."""
+
+
+def _ck48(root: Path) -> None:
+    for word, (name, frames) in CK48.items():
+        paint(root / "CK+48" / word, [f"{name}_{frame:08d}.png" for frame in frames])
+
+
+def _mislabel_ck48(root: Path) -> None:
+    (root / "CK+48/anger").rename(root / "CK+48/furious")
 
 
 def _mislabel_ck(root: Path) -> None:
@@ -180,9 +202,9 @@ LAYOUTS = (
     Layout(
         kind="afew",
         write=_afew,
-        labels={"1": [1] * 6, "2": [0] * 6, "3": [4] * 6, "4": [6] * 6},
+        labels={"1": [1] * 6, "2": [0] * 6, "3": [4] * 6, "4": [6] * 6, "5": [-1] * 6, "6": [5] * 6},
         subjects={name: name for name in AFEW.values()},
-        splits={"1": "train", "2": "train", "3": "val", "4": "val"},
+        splits={"1": "train", "2": "train", "3": "val", "4": "val", "5": "test", "6": "test"},
         clip="afew/Train/Angry/1.mp4",
         broken="1",
         mislabel=_mislabel_afew,
@@ -207,6 +229,24 @@ LAYOUTS = (
         mislabel=_mislabel_ck,
         unknown=r"S005_001_00000010_emotion\.txt:1: has an unknown class; found '8\.0000000e\+00'; expected a number",
         branches=("visual",),
+        images_are_faces=True,
+    ),
+    Layout(
+        kind="ck+",
+        write=_ck48,
+        labels={
+            **{f"S010_004_{frame:08d}": [1] for frame in (17, 18, 19)},
+            **{f"S139_002_{frame:08d}": [7] for frame in (12,)},
+            **{f"S010_006_{frame:08d}": [4] for frame in (14, 15)},
+        },
+        subjects={f"{name}_{frame:08d}": name[:4] for name, frames in CK48.values() for frame in frames},
+        splits={},
+        clip="CK+48/anger/S010_004_00000017.png",
+        broken="S010_004_00000017",
+        mislabel=_mislabel_ck48,
+        unknown=r"furious/S010_004_00000017\.png: has an unknown class; found 'furious'; expected neutral, calm, ",
+        branches=("visual",),
+        variant=", single faces",
         images_are_faces=True,
     ),
     Layout(

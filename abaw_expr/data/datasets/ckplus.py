@@ -2,9 +2,13 @@
 
 `cohn-kanade-images/S005/001/S005_001_00000001.png` and on, `Emotion/S005/001/S005_001_00000011_emotion.txt` with one
 number. It has no split of its own.
+
+Also its copies as single faces, the last three images of each coded sequence cut to 48 x 48 pixels and sorted into a
+folder a class: `CK+48/anger/S010_004_00000017.png`.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.reader import read_text_lines
 from abaw_expr.errors import ReleaseError
 
+_IMAGES = "cohn-kanade-images"
+"""The folder of all sequences."""
 EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 """By their number, from 0."""
 _NEUTRAL_FRACTION, _CLASS_FRACTION = 1 / 5, 1 / 3
@@ -22,9 +28,17 @@ _NEUTRAL_FRACTION, _CLASS_FRACTION = 1 / 5, 1 / 3
 between them are not annotated (D)."""
 
 
+_FACE = re.compile(r"(S\d{3})_\d{3}_\d{8}\.png", re.IGNORECASE)
+"""A face of a copy, with its subject."""
+
+
 def read_rows(root: Path, problems: list[Problem]) -> Iterator[ClipRow]:
-    """The neutral images of every sequence, and those of its class where its emotion is coded."""
-    images, emotions = (_folder(root, name, problems) for name in ("cohn-kanade-images", "Emotion"))
+    """The neutral images of every sequence, and those of its class where its emotion is coded; of a copy its faces."""
+    if faces := _faces(root):
+        for path in faces:
+            yield ClipRow(path, path.parent.name, path.name[:4].upper())
+        return
+    images, emotions = (_folder(root, name, problems) for name in (_IMAGES, "Emotion"))
     for folder in _takes(images):
         subject, take = folder.parts[-2:]
         name, count = f"{subject}_{take}", len(list_images(folder))
@@ -42,6 +56,16 @@ def read_rows(root: Path, problems: list[Problem]) -> Iterator[ClipRow]:
             yield ClipRow(
                 folder, EMOTIONS[code[0]], subject, start=_before(count - last), name=name, source=(code[1], 1)
             )
+
+
+def _faces(root: Path) -> list[Path]:
+    """The single faces of a copy; none where there is a folder of sequences."""
+    found = list[Path]()
+    for here, folders, files in folders_in(root, []):
+        if _IMAGES in folders:
+            return []
+        found += [here / name for name in files if _FACE.fullmatch(name)]
+    return sorted(found)
 
 
 def _takes(images: Path) -> list[Path]:

@@ -51,6 +51,8 @@ class ClipRow:
     """Seconds, not included."""
     name: str = ""
     """The clip's name in the store and in folders of crops; empty: its file's name without the suffix."""
+    generated_from: tuple[str, ...] = ()
+    """Of a generated clip, the recordings that its generator learned from."""
     source: tuple[Path, int | None] | None = None
     """File and line of this row; None: its path says everything."""
 
@@ -98,7 +100,7 @@ def release_of(root: Path, rows: Iterable[ClipRow], options: ClipOptions, proble
         faces = same[0].path if options.images_are_faces else None
         annotation = Annotation(splits[same[0].person], spans=spans)
         video = Video(name, {EXPR: annotation}, crops[name], faces)
-        recordings.append(Recording(name, same[0].path, (video,), same[0].subject))
+        recordings.append(Recording(name, same[0].path, (video,), same[0].subject, same[0].generated_from))
     return Release(root, (EXPR,), tuple(recordings), problems=tuple(found_problems))
 
 
@@ -168,7 +170,11 @@ def _check_clip(rows: list[ClipRow]) -> None:
     first = rows[0]
     check_name(first.clip, ReleaseError, *(first.source or (first.path, None)))
     for row in rows[1:]:
-        for what, mine, other in (("file", row.path, first.path), ("subject", row.subject, first.subject)):
+        for what, mine, other in (
+            ("file", row.path, first.path),
+            ("subject", row.subject, first.subject),
+            ("provenance", row.generated_from, first.generated_from),
+        ):
             if mine != other:
                 remedy = "Give one of them another name."
                 raise row.error(

@@ -5,22 +5,25 @@
     clips/b.wav,Anger,ben,val
 
 Paths are relative to the file's folder. `path` and `label` are required; `subject` is optional where `split` is given.
-Other columns: `start` and `end` (seconds; several rows of a clip label its stretches) and `name`.
+Other columns: `start` and `end` (seconds; several rows of a clip label its stretches), `name`, and `provenance` of
+generated clips, a file that says what their generator learned from.
 """
 
 import csv
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from abaw_expr.data.datasets.clips import SPLITS, ClipRow
+from abaw_expr.data.datasets.provenance import PROVENANCE, is_generated, read_provenance
 from abaw_expr.data.problems import Problem
 from abaw_expr.data.release.reader import read_text_lines
 from abaw_expr.errors import ReleaseError, is_machine_error
 
 _NEEDED = ("path", "label")
-_COLUMNS = (*_NEEDED, "subject", "split", "start", "end", "name")
+_COLUMNS = (*_NEEDED, "subject", "split", "start", "end", "name", "provenance")
 
 
 def read_rows(path: Path, problems: list[Problem]) -> Iterator[ClipRow]:
@@ -67,7 +70,23 @@ def _row(path: Path, line: int, header: list[str], cells: list[str]) -> ClipRow:
     start, end = _seconds(row, values["start"], 0.0), _seconds(row, values["end"], math.inf)
     if start >= end:
         raise row.error("ends before it starts", f"{start:g} to {end:g}", "seconds, start below end")
-    return replace(row, start=start, end=end)
+    return replace(row, start=start, end=end, generated_from=_generated_from(row, values["provenance"]))
+
+
+def _generated_from(row: ClipRow, provenance: str) -> tuple[str, ...]:
+    """The recordings that a generated clip's generator learned from. Raises ReleaseError where they are not known."""
+    if provenance:
+        return _recordings(row.path.parent / provenance if row.source is None else row.source[0].parent / provenance)
+    if is_generated(row.path):
+        remedy = f"Keep the column provenance, with the {PROVENANCE} that `generate sample` wrote."
+        raise row.error("is generated, and names no file that says what from", remedy=remedy)
+    return ()
+
+
+@cache
+def _recordings(path: Path) -> tuple[str, ...]:
+    """Those of a file, which many rows name."""
+    return read_provenance(path, ReleaseError, "Put back the file that `generate sample` wrote.").recordings
 
 
 def _seconds(row: ClipRow, text: str, default: float) -> float:

@@ -84,6 +84,13 @@ def as_crop(source: Path | bytes) -> bytes:
     return jpeg.getvalue()
 
 
+def comment_of(source: Path | bytes) -> str:
+    """The comment in an image's metadata; empty where it has none. Raises as `read_image`."""
+    with _opened(source) as image:
+        found = image.info.get("comment", b"")
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+
+
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     try:

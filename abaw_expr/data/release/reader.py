@@ -113,6 +113,8 @@ class Recording:
     videos: tuple[Video, ...]
     subject: str = ""
     """The person in it, where the data set names one."""
+    generated_from: tuple[str, ...] = ()
+    """Of a generated one, the recordings that its generator learned from."""
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,9 @@ def split_for_training(store: Store, data: DataSettings) -> Store:
         return "test" if video.split == "test" else OTHER
 
     split_videos = tuple(replace(video, split=split(video)) for video in store.videos)
-    check_extras(split_videos, store.extras)
-    return replace(store, videos=split_videos)
+    split_store = replace(store, videos=split_videos)
+    check_extras(split_store, store.extras)
+    return split_store
 
 
 def assign_folds(store: Store, videos: Sequence[StoredVideo], folds: int) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from abaw_expr.data.store.store import Extra, Store, StoredVideo, open_store
+from abaw_expr.data.store.store import Extra, Store, open_store
 from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import digest
 from abaw_expr.tasks.names import recording_of
@@ -28,6 +28,7 @@ def mix(main: Store, extras: Sequence[Extra]) -> Store:
     on recordings that the main store validates or tests on.
     """
     if not extras:
+        check_extras(main, [])
         return main
     fractions = [extra.fraction for extra in extras]
     if min(fractions) <= 0 or sum(fractions) >= 1:
@@ -40,23 +41,32 @@ def mix(main: Store, extras: Sequence[Extra]) -> Store:
         if extra.store.digest in digests:
             raise StoreError("is named twice", path=extra.store.root, remedy="Name each store once.")
         digests.add(extra.store.digest)
-    check_extras(main.videos, extras)
+    check_extras(main, extras)
     identity = digest([main.digest, [[extra.store.digest, extra.fraction] for extra in extras]])
     return replace(main, digest=identity, extras=tuple(extras))
 
 
-def check_extras(videos: Sequence[StoredVideo], extras: Sequence[Extra]) -> None:
-    """Raises StoreError where one of these stores would train on a recording that the first, of these videos, holds
-    out."""
-    held_out = {recording_of(video.name) for video in videos if video.split != "train"}
-    for extra in extras:
-        names = {recording_of(video.name) for video in extra.store.videos if video.split == "train"}
-        if both := sorted(names & held_out):
-            problem = (
-                f"would train on {len(both)} recordings that the first store validates or tests on: {shorten(both)}"
-            )
-            remedy = "Remove them from that store, or rename them if they are different recordings."
-            raise StoreError(problem, path=extra.store.root, remedy=remedy)
+def check_extras(main: Store, extras: Sequence[Extra]) -> None:
+    """Raises StoreError where one of these stores would train on a recording that the first holds out, or on clips
+    that were generated from one."""
+    held_out = {recording_of(video.name) for video in main.videos if video.split != "train"}
+    for store in (main, *(extra.store for extra in extras)):
+        training = [video for video in store.videos if video.split == "train"]
+        _refuse(store, {name for video in training for name in video.generated_from} & held_out, generated=True)
+        if store is not main:
+            _refuse(store, {recording_of(video.name) for video in training} & held_out, generated=False)
+
+
+def _refuse(store: Store, both: set[str], generated: bool) -> None:
+    """Raises StoreError where there is a recording that the run both learns from and holds out."""
+    if not both:
+        return
+    what = "clips generated from" if generated else ""
+    problem = f"would train on {what} {len(both)} recordings that the first store validates or tests on"
+    remedy = "Remove them from that store, or rename them if they are different recordings."
+    if generated:
+        remedy = "Train the generator on the training recordings of this run alone."
+    raise StoreError(f"{' '.join(problem.split())}: {shorten(sorted(both))}", path=store.root, remedy=remedy)
 
 
 def _open_extra(text: str, task: Task) -> Extra:

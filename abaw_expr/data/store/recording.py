@@ -86,7 +86,8 @@ def _fill(recording: Recording, crops: dict[str, Crops], folder: Path, source: s
         "files": {path.name: file_digest(path) for path in files},
         "bytes": {path.name: path.stat().st_size for path in files},
     }
-    write_json(folder / RECORDING_FILE, entry | ({"subject": recording.subject} if recording.subject else {}))
+    origin = {"subject": recording.subject, "generated_from": [*recording.generated_from]}
+    write_json(folder / RECORDING_FILE, entry | {name: value for name, value in origin.items() if value})
 
 
 def _read(recording: Recording) -> tuple[MediaSource | None, list[Problem]]:
@@ -212,7 +213,8 @@ def _source(recording: Recording, crops: dict[str, Crops]) -> str:
         annotations = {task.name: _identity(annotation) for task, annotation in video.annotations.items()}
         identity = [video.name, annotations, video.faces is not None]
         people.append([*identity, sizes, found.unknown, found.duplicates, found.unreadable_folders])
-    return digest([STORE_FORMAT, _READING, recording.path and fingerprint_media(recording.path), people])
+    origin = [[*recording.generated_from]] if recording.generated_from else []
+    return digest([STORE_FORMAT, _READING, recording.path and fingerprint_media(recording.path), people, *origin])
 
 
 def _identity(annotation: Annotation) -> list[Any]:

@@ -44,6 +44,7 @@ class RecordingEntry(BaseModel):
     files: dict[str, str]
     bytes: dict[str, _Count]
     subject: str | None = None
+    generated_from: list[str] | None = None
 
 
 class TaskEntry(BaseModel):

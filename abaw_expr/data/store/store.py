@@ -48,6 +48,7 @@ from abaw_expr.data.store.tables import (
 )
 from abaw_expr.errors import StoreError, shorten
 from abaw_expr.files import check_name, check_shape, digest, parse_json, read_json
+from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.task import EXPR, Task
 
 STORE_FORMAT = 3
@@ -114,6 +115,8 @@ class StoredVideo:
     task: Task = EXPR
     subject: str | None = None
     """The person in it, where the data set names one."""
+    generated_from: tuple[str, ...] = ()
+    """Of a generated one, the recordings that its generator learned from."""
 
     @cached_property
     def frames(self) -> Frames:
@@ -315,6 +318,11 @@ def summary_of(entries: Mapping[str, Mapping[str, Any]], columns: Mapping[str, S
     }
 
 
+def learned_from(videos: Iterable[StoredVideo]) -> set[str]:
+    """The recordings that training on these videos learns from, those behind generated ones among them."""
+    return {name for video in videos for name in (recording_of(video.name), *video.generated_from)}
+
+
 def _task_digest(entries: Mapping[str, Mapping[str, Any]], task: str) -> str:
     """A hash of the media, the labels and the splits of the videos that a task names, and of nothing else."""
     parts = {}
@@ -439,5 +447,5 @@ def _videos(folder: Path, entry: Mapping[str, Any], task: Task) -> list[StoredVi
     audio, files = entry["sound"], entry["files"]
     mean, std = (None if audio is None else np.array(audio[key], np.float32) for key in ("mean", "std"))
     splits = {name: video["splits"].get(task.name, "test") for name, video in entry["videos"].items()}
-    subject = entry.get("subject")
-    return [StoredVideo(name, split, folder, mean, std, files, task, subject) for name, split in splits.items()]
+    origin = entry.get("subject"), tuple(entry.get("generated_from") or ())
+    return [StoredVideo(name, split, folder, mean, std, files, task, *origin) for name, split in splits.items()]

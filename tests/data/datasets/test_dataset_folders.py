@@ -48,7 +48,7 @@ def _link(root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [_leave, _deeper, _link])
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.kind != "clips"], ids=lambda one: one.kind)
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.kind != "clips"], ids=lambda one: one.name)
 def test_every_kind_is_found_as_it_was_unpacked(layout: Layout, change: Callable[[Path], None], tmp_path: Path) -> None:
     layout.write(tmp_path / "set")
     change(tmp_path / "set")

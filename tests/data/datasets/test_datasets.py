@@ -26,23 +26,23 @@ from tests.helpers.fitting import AUDIO, SETTINGS, fit, metrics
 from tests.helpers.layouts import LAYOUTS, Layout, paint, prepare_kind, record, sequence
 from tests.helpers.tiny import contents, kinds, video_file
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.kind)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[DatasetKind, tuple[Path, Path]]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """A data set of every kind, and its store."""
-    found: dict[DatasetKind, tuple[Path, Path]] = {}
+    found: dict[str, tuple[Path, Path]] = {}
     for layout in LAYOUTS:
         root = tmp_path_factory.mktemp("datasets")
         layout.write(root / "set")
         layout.prepare(root / "set", root / "store")
-        found[layout.kind] = (root / "set", root / "store")
+        found[layout.name] = (root / "set", root / "store")
     return found
 
 
-def opened(stores: dict[DatasetKind, tuple[Path, Path]], layout: Layout) -> Store:
-    return open_store(stores[layout.kind][1], EXPR)
+def opened(stores: dict[str, tuple[Path, Path]], layout: Layout) -> Store:
+    return open_store(stores[layout.name][1], EXPR)
 
 
 def video_of(store: Path, name: str) -> StoredVideo:
@@ -53,13 +53,11 @@ def video_of(store: Path, name: str) -> StoredVideo:
 
 
 def test_every_kind_is_in_the_suite() -> None:
-    assert [layout.kind for layout in LAYOUTS] == ["aff-wild2", *CLIPS]
+    assert [*dict.fromkeys(layout.kind for layout in LAYOUTS)] == ["aff-wild2", *CLIPS]
 
 
 @each_layout
-def test_every_clip_is_a_recording_with_its_labels(
-    layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]]
-) -> None:
+def test_every_clip_is_a_recording_with_its_labels(layout: Layout, stores: dict[str, tuple[Path, Path]]) -> None:
     store = opened(stores, layout)
     assert {video.name: video.frames.label.tolist() for video in store.videos} == layout.labels
     for video in store.videos:
@@ -69,20 +67,20 @@ def test_every_clip_is_a_recording_with_its_labels(
 
 
 @each_layout
-def test_no_subject_is_in_two_splits(layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]]) -> None:
+def test_no_subject_is_in_two_splits(layout: Layout, stores: dict[str, tuple[Path, Path]]) -> None:
     splits: dict[str, set[str]] = {}
     for video in opened(stores, layout).videos:
         splits.setdefault(layout.subjects[video.name], set()).add(video.split)
     assert all(len(found) == 1 for found in splits.values())
-    assert set.union(*splits.values()) == {"train", "val"}
+    assert set.union(*splits.values()) - {"test"} == {"train", "val"}
     assert layout.splits.items() <= {subject: split for subject, (split,) in splits.items()}.items()
 
 
 @each_layout
 def test_the_same_files_make_the_same_store(
-    layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]], tmp_path: Path
+    layout: Layout, stores: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    root, store = stores[layout.kind]
+    root, store = stores[layout.name]
     layout.write(tmp_path / "elsewhere")
     layout.prepare(tmp_path / "elsewhere", tmp_path / "store")
     assert contents(tmp_path / "store") == contents(store)
@@ -92,7 +90,7 @@ def test_the_same_files_make_the_same_store(
 
 @each_layout
 def test_an_unreadable_clip_is_named_and_left_out(
-    layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]], tmp_path: Path
+    layout: Layout, stores: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
     layout.write(tmp_path)
     clip = tmp_path / layout.clip
@@ -105,7 +103,7 @@ def test_an_unreadable_clip_is_named_and_left_out(
     others = {video.name for video in open_store(tmp_path / "store", EXPR).videos}
     assert others == layout.labels.keys() - {layout.broken}
     for name in others:
-        whole = stores[layout.kind][1] / "recordings" / name
+        whole = stores[layout.name][1] / "recordings" / name
         assert contents(tmp_path / "store/recordings" / name) == contents(whole)
 
 
@@ -128,7 +126,7 @@ def test_a_place_without_the_data_set_is_named(layout: Layout, tmp_path: Path) -
 
 
 @each_layout
-def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]]) -> None:
+def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[str, tuple[Path, Path]]) -> None:
     store = opened(stores, layout)
     index = FrameIndex(store.videos, EXPR)
     assert len(index) == sum(map(len, layout.labels.values()))
@@ -140,7 +138,7 @@ def test_frames_have_what_the_clip_has(layout: Layout, stores: dict[DatasetKind,
 
 @pytest.mark.slow
 @each_layout
-def test_a_run_is_trained_on_it(layout: Layout, stores: dict[DatasetKind, tuple[Path, Path]], tmp_path: Path) -> None:
+def test_a_run_is_trained_on_it(layout: Layout, stores: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
     settings = replace(
         AUDIO,
         data=DataSettings(stride=0.1, val_stride=0.1, balance=0.5),
@@ -369,7 +367,7 @@ def write_stray(root: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "write", "message"),
     [
-        ("afew", write_stray, r"Angry/1\.mp4: is in no split folder; expected Train/<class>/ or Val/<class>/"),
+        ("afew", write_stray, r"Angry/1\.mp4: is in no split folder; expected Train/<class>/, Val/<class>/ or Test/"),
         ("ravdess", write_stray, r"Angry/1\.mp4: is not a RAVDESS name; expected as 03-01-05-01-02-01-12"),
         ("ck+", lambda root: paint(root, ["a.png"]), "holds 0 folders cohn-kanade-images; expected one, at any depth"),
     ],
