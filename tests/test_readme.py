@@ -22,9 +22,9 @@ TOP = ROOT / "README.md"
 DOCUMENTS = [TOP, *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md"))]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}
 CODE = {path: path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+_GROUP = f"(?:(?:{'|'.join(GROUPS)}) )?"
 COMMAND = re.compile(
-    rf"^    (?:(?:srun )?abaw-expr|torchrun .* -m abaw_expr --) (?P<name>(?:(?:{'|'.join(GROUPS)}) )?[a-z]+)(?P<arguments>.*)$",
-    re.M,
+    rf"^    (?:(?:srun )?abaw-expr|torchrun .* -m abaw_expr --) (?P<name>{_GROUP}[a-z]+)(?P<arguments>.*)$", re.M
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)#?(?P<anchor>[^)]*)\)")
