@@ -56,7 +56,7 @@ def ablate_command(base: Settings) -> Callable[..., int]:
             if value < least:
                 raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
         data = {"others": others, "generated": generated}
-        if lacking := [row for row in rows for name in known[row].data if not data[name]]:
+        if lacking := [row for row in rows if not all(data[name] for name in known[row].data)]:
             raise UserError("--rows needs more data", found=lacking, expected="--others, --generated, or both")
         chosen = ablation.with_needed(rows) if rows else ablation.rows_with(data)
         gpus = gpus_of(overrides)

@@ -20,7 +20,7 @@ from abaw_expr.models.encoders.encoder import Encoder
 
 _PROBE_C = 0.01
 """Inverse strength of the classifier's regularisation (D): features are many, faces few."""
-_MOST_TRAINING = 20_000
+_MOST_TRAINING = 8_000
 """Training faces among which copies are searched, drawn where there are more."""
 GENERATED, TRAINING, MEANS, NOISE = "generated", "training faces", "class means", "noise"
 _REAL = "held-out faces"

@@ -23,7 +23,7 @@ from abaw_expr.tasks.metric_classes import macro_f1
 from abaw_expr.tasks.statistics import bootstrap_difference, bootstrap_interval
 from abaw_expr.tasks.task import EXPR
 from tests.helpers.paths import ROOT
-from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, with_needed
+from tuning.ablation import ABLATION_ROWS, AblationRow, apply, job_of, results, rows_with, with_needed
 from tuning.grid import statistics_tensor
 from tuning.space import NO_SMOOTHING, Space
 
@@ -84,6 +84,33 @@ def test_parts_of_the_first_version_take_the_place_of_the_systems() -> None:
 
 def test_a_row_brings_what_it_is_held_against() -> None:
     assert [row.name for row in with_needed(["av-equal"])] == ["av-full", "av-equal"]
+
+
+def test_rows_with_more_data_are_the_full_system_on_more_stores(tmp_path: Path) -> None:
+    base = Settings()
+    data = {"others": ("afew=0.2", "ck=0.1"), "generated": ("gan=0.1",)}
+    assert not [row for row in rows_with({}) if row.data]
+    assert {row.name for row in rows_with({"others": ("ck=0.1",)}) if row.data} == {"v-others", "av-others"}
+    assert rows_with(data) == ABLATION_ROWS
+    expected = {
+        "others": data["others"],
+        "generated": data["generated"],
+        "mixed": (*data["others"], *data["generated"]),
+    }
+    rows = {row.name: row for row in ABLATION_ROWS}
+    for system in ("v", "av"):
+        for name, stores in expected.items():
+            row = rows[f"{system}-{name}"]
+            assert job_of(row, base, 0, tmp_path, data).extras == stores
+            assert apply(row, base, 0) == apply(rows[f"{system}-full"], base, 0)
+            assert row.against == f"{system}-full"
+
+
+def test_a_row_without_its_data_is_refused(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ablate", "--store", str(store), "--out", str(tmp_path / "out"), "--rows", "v-mixed"]
+    assert main([*command, "--others", "ck=0.1"]) == 2
+    assert "--rows needs more data; found ['v-mixed']" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def invented(out: Path, rows: Sequence[AblationRow], seeds: int) -> None:
