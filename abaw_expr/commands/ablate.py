@@ -1,8 +1,8 @@
 """`ablate`: the paper's table and its controls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -10,6 +10,9 @@ from abaw_expr.commands import console
 from abaw_expr.commands.arguments import DEFAULT_RECIPE, require_classes
 from abaw_expr.errors import UserError
 from abaw_expr.settings import Settings
+
+if TYPE_CHECKING:
+    from tuning.ablation import AblationRow
 
 
 def ablate_command(base: Settings) -> Callable[..., int]:
@@ -49,16 +52,11 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         from tuning.jobs import gpus_of, train_jobs
 
         require_classes(overrides, "ablate")
-        known = {row.name: row for row in ablation.ABLATION_ROWS}
-        if unknown := sorted(set(rows) - set(known)):
-            raise UserError("--rows names no row of the table", found=unknown, expected=", ".join(known))
         for flag, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 0)):
             if value < least:
                 raise UserError(f"{flag} cannot be used", found=value, expected=f"a count of at least {least}")
         data = {"others": others, "generated": generated}
-        if lacking := [row for row in rows if not all(data[name] for name in known[row].data)]:
-            raise UserError("--rows needs more data", found=lacking, expected="--others, --generated, or both")
-        chosen = ablation.with_needed(rows) if rows else ablation.rows_with(data)
+        chosen = _chosen_rows(rows, data)
         gpus = gpus_of(overrides)
         with console.progress("Training epochs") as on_progress:
             train_jobs(
@@ -79,3 +77,15 @@ def ablate_command(base: Settings) -> Callable[..., int]:
         return 0
 
     return ablate
+
+
+def _chosen_rows(names: Sequence[str], data: Mapping[str, tuple[str, ...]]) -> "tuple[AblationRow, ...]":
+    """The rows of these names with those that they are compared with; all that the data allow where none is named."""
+    from tuning.ablation import ABLATION_ROWS, rows_with, with_needed
+
+    known = {row.name: row for row in ABLATION_ROWS}
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError("--rows names no row of the table", found=unknown, expected=", ".join(known))
+    if lacking := [name for name in names if not all(data[kind] for kind in known[name].data)]:
+        raise UserError("--rows needs more data", found=lacking, expected="--others, --generated, or both")
+    return with_needed(names) if names else rows_with(data)

@@ -31,9 +31,9 @@ from abaw_expr.data.store.store import (
     STORE_FORMAT,
     Store,
     open_store,
-    pack,
     summary_of,
 )
+from abaw_expr.data.store.tar import pack
 from abaw_expr.data.synthetic.corpus import CorpusPlan
 from abaw_expr.files import file_digest, write_json
 from abaw_expr.tasks.names import crop_name

@@ -340,7 +340,7 @@ def test_settings_that_cannot_be_used(store: Path, tmp_path: Path, capsys: pytes
     command = ["train", "--store", store, "--run", tmp_path / "run"]
     text = fails(capsys, *command, "--settings", tmp_path / "none.yaml")
     assert f"{tmp_path}/none.yaml: cannot be read" in text
-    assert "demo, mecs, modern, paper" in text
+    assert "demo, mecs, mixed, modern, paper" in text
     (tmp_path / "typo.yaml").write_text("optimizer: {epochs: 3}\n")
     assert "typo.yaml: optimizer is not a setting" in fails(capsys, *command, "--settings", tmp_path / "typo.yaml")
     text = fails(capsys, *command, "--optimiser.epochs", 0)

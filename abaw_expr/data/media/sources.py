@@ -113,6 +113,11 @@ def read_faces(path: Path, frames: list[int], unreadable: list[str]) -> Iterator
         yield crop_name(frame), face
 
 
+def has_face(path: Path, read: MediaSource) -> bool:
+    """Whether one of a folder's images, or the one of a file, can serve as a crop; True for video and audio."""
+    return read.kind != "images" or any(True for _ in read_faces(path, [], []))
+
+
 def fingerprint_media(path: Path) -> list[object]:
     """Values that change when a source changes, whether or not it can be read."""
     return [[file.name, *_ends(file)] for file in list_images(path)]

@@ -16,7 +16,7 @@ import numpy as np
 from abaw_expr.data.media.audio_check import audio_check_problems, check_audio, source_problems
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.entropy import Entropies
-from abaw_expr.data.media.sources import MediaSource, fingerprint_media, media_type, read_faces, read_source
+from abaw_expr.data.media.sources import MediaSource, fingerprint_media, has_face, media_type, read_faces, read_source
 from abaw_expr.data.media.voice import voice_probabilities
 from abaw_expr.data.media.waveform import to_int16
 from abaw_expr.data.problems import READ_RIGHT, Problem
@@ -31,10 +31,10 @@ from abaw_expr.data.store.store import (
     WAVEFORM_FILE,
     check_replaceable_recording,
     entropy_file,
-    pack,
     read_recording,
 )
 from abaw_expr.data.store.tables import label_file, write_frame_table, write_labels
+from abaw_expr.data.store.tar import pack
 from abaw_expr.errors import StoreError, is_machine_error, shorten
 from abaw_expr.files import atomic, digest, file_digest, write_json
 from abaw_expr.version import VERSION
@@ -101,9 +101,11 @@ def _read(recording: Recording) -> tuple[MediaSource | None, list[Problem]]:
         try:
             read = read_source(path)
             framed = any(video.lines for video in recording.videos)
-            if len(read.times) and not (framed and read.kind == "audio"):
+            faceless = any(video.faces is not None for video in recording.videos) and not has_face(path, read)
+            if len(read.times) and not (framed and read.kind == "audio") and not faceless:
                 return read, []
-            what, detail = "video" if framed else read.kind, "it holds no video frame"
+            what = "video" if framed else read.kind
+            detail = "it holds no image that can be a crop" if faceless else "it holds no video frame"
             if read.audio is not None:
                 detail += f"; {read.audio.problem}" if read.audio.problem else " to time its labels by"
         except av.FFmpegError as error:

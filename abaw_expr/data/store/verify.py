@@ -28,9 +28,9 @@ from abaw_expr.data.store.store import (
     entropy_file,
     read_manifest,
     read_recording,
-    tar_header,
 )
 from abaw_expr.data.store.tables import label_file, read_labels
+from abaw_expr.data.store.tar import tar_header
 from abaw_expr.data.workers import OnProgress, parallel_map
 from abaw_expr.errors import StoreError, is_machine_error, shorten
 from abaw_expr.files import file_digest

@@ -32,7 +32,8 @@ from abaw_expr.data.batches.loading import load, split_segments
 from abaw_expr.data.batches.windows import Batch, Windows, modalities
 from abaw_expr.data.media.images import CROP_SIDE
 from abaw_expr.data.media.logmel import MEL_BANDS
-from abaw_expr.data.store.store import Frames, StoredVideo, open_store, pack
+from abaw_expr.data.store.store import Frames, StoredVideo, open_store
+from abaw_expr.data.store.tar import pack
 from abaw_expr.models.encoders.mcnn import AUDIO_WINDOW
 from abaw_expr.models.network import build_network
 from abaw_expr.settings import AugmentSettings, DataSettings, Settings

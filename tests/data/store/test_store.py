@@ -22,9 +22,9 @@ from abaw_expr.data.store.store import (
     Frames,
     _Mapped,
     open_store,
-    pack,
 )
 from abaw_expr.data.store.stored_crops import decode_crop
+from abaw_expr.data.store.tar import pack
 from abaw_expr.errors import StoreError
 from abaw_expr.tasks.names import crop_name, recording_of
 from abaw_expr.tasks.task import EXPR, VA

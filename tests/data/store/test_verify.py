@@ -10,8 +10,9 @@ import pytest
 
 from abaw_expr.commands.main import main
 from abaw_expr.data.problems import Problem
-from abaw_expr.data.store.store import MANIFEST, StoredVideo, pack
+from abaw_expr.data.store.store import MANIFEST, StoredVideo
 from abaw_expr.data.store.tables import write_frame_table, write_labels
+from abaw_expr.data.store.tar import pack
 from abaw_expr.data.store.verify import verify
 from abaw_expr.tasks.names import crop_name
 from abaw_expr.tasks.task import EXPR
