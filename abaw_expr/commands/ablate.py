@@ -12,7 +12,7 @@ from abaw_expr.errors import UserError
 from abaw_expr.settings import Settings
 
 if TYPE_CHECKING:
-    from tuning.ablation import AblationRow
+    from tuning.ablation import AblationRow, RowResult
 
 
 def ablate_command(base: Settings) -> Callable[..., int]:
@@ -48,7 +48,7 @@ def ablate_command(base: Settings) -> Callable[..., int]:
             generated: Stores of generated clips with their fractions, for the rows with generated clips.
         """
         from tuning import ablation
-        from tuning.ablation_report import cells, write_report
+        from tuning.ablation_report import write_report
         from tuning.jobs import gpus_of, train_jobs
 
         require_classes(overrides, "ablate")
@@ -68,12 +68,7 @@ def ablate_command(base: Settings) -> Callable[..., int]:
             )
         found = ablation.results(out, overrides, chosen, seeds, overrides.task_of, data)
         write_report(found, out)
-        columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
-        short = [cells(result, found) for result in found]
-        console.table(
-            f"Ablation {out}", columns, [[r.row.name, *c[1:6], c[-1]] for r, c in zip(found, short, strict=True)]
-        )
-        console.note(f"Table and plot: {out / 'table.md'}, {out / 'figure.png'}")
+        _print_table(found, out)
         return 0
 
     return ablate
@@ -89,3 +84,13 @@ def _chosen_rows(names: Sequence[str], data: Mapping[str, tuple[str, ...]]) -> "
     if lacking := [name for name in names if not all(data[kind] for kind in known[name].data)]:
         raise UserError("--rows needs more data", found=lacking, expected="--others, --generated, or both")
     return with_needed(names) if names else rows_with(data)
+
+
+def _print_table(found: "Sequence[RowResult]", out: Path) -> None:
+    from tuning.ablation_report import cells
+
+    columns = ("row", "", "macro F1, %", "sd", "95 % interval", "nested", "paper")
+    short = [cells(result, found) for result in found]
+    rows = [[result.row.name, *cell[1:6], cell[-1]] for result, cell in zip(found, short, strict=True)]
+    console.table(f"Ablation {out}", columns, rows)
+    console.note(f"Table and plot: {out / 'table.md'}, {out / 'figure.png'}")
