@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from abaw_expr.files import atomic, write_text
-from abaw_expr.outputs.colours import NEUTRAL
+from abaw_expr.outputs.style import NEUTRAL
 from tuning.ablation import RowResult
 
 HEADER = (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from abaw_expr.files import atomic
-from abaw_expr.outputs.colours import NEUTRAL
 from abaw_expr.outputs.fusion import MAX_WEIGHT, SMOOTHERS, WEIGHTS, reduced
+from abaw_expr.outputs.style import NEUTRAL
 from abaw_expr.tasks.statistics import bootstrap_interval
 from abaw_expr.tasks.task import Task
 from tuning.selection import Search

@@ -43,7 +43,7 @@ def list_attempts(ledger: Path = LEDGER, json_: Json = False) -> int:
         columns = ("#", "date, UTC", "tuned", "nested", "test", "change", "note")
         heading = f"{title(name, edition)}: {len(group)} of {MAX_ATTEMPTS} attempts"
         console.table(heading, columns, [_row(attempt) for attempt in group])
-        console.OUT.print(_in_words(found))
+        console.OUT.print(in_words(found))
     if not known:
         console.OUT.print("No attempts yet.")
     return 0
@@ -130,11 +130,15 @@ def remove(attempt: Number, ledger: Path = LEDGER) -> int:
 
 def _row(attempt: "Attempt") -> tuple[object, ...]:
     change = None if attempt.difference is None else f"{attempt.difference:+.4f}"
-    note = (attempt.note or Path(attempt.file).name) + ("" if attempt.checked else " (unchecked)")
-    return attempt.id, attempt.date[:10], attempt.tuned, attempt.nested, attempt.score, change, note
+    return attempt.id, attempt.date[:10], attempt.tuned, attempt.nested, attempt.score, change, note_of(attempt)
 
 
-def _in_words(found: "Agreement") -> str:
+def note_of(attempt: "Attempt") -> str:
+    """The note on an attempt, or the name of its file, and whether it was not checked."""
+    return (attempt.note or Path(attempt.file).name) + ("" if attempt.checked else " (unchecked)")
+
+
+def in_words(found: "Agreement") -> str:
     """How validation predicted the test, and how little that may say."""
     from submissions.ledger import MIN_ATTEMPTS
 

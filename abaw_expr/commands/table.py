@@ -23,6 +23,7 @@ from abaw_expr.commands.penalties import penalties
 from abaw_expr.commands.predict import predict
 from abaw_expr.commands.prepare import prepare
 from abaw_expr.commands.refit import refit
+from abaw_expr.commands.report import report
 from abaw_expr.commands.retrain import retrain
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
@@ -104,6 +105,12 @@ MORE = {
         "another model's outputs -> outputs; its embeddings -> store",
         lambda words: import_embeddings if "--embeddings" in words else import_outputs,
         "SOURCE --name BRANCH --out FILE",
+    ),
+    "report": Command(
+        "whatever there is -> one HTML file to look at and to send",
+        _always(report),
+        "[FILE ...] --out FILE",
+        TABLES,
     ),
     "compare": Command("compares two decisions by a paired bootstrap", _always(compare)),
     "convert": Command("predictions -> another format, or outputs", _always(convert), "SOURCE --out FILE"),
@@ -205,8 +212,7 @@ Looking for
   ensemble            `tune` with several outputs, `import` for other models'
   fine-tuning         `train --initial-weights`
   pretrained, CLIP    `embed`, or `weights` of a branch
-  SLURM, torchrun     abaw_expr/training/README.md
-  notebook, Python    abaw_expr/README.md
+  SLURM, notebooks    abaw_expr/training/README.md, abaw_expr/README.md
 
 `{PROGRAM} COMMAND --help` shows its arguments and examples, README.md the whole
 way, --version the versions, --debug with a command the traceback of its error.

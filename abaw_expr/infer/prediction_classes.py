@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.infer.prediction import DECIMALS, Caption, Panel, PersonPrediction, most_frequent, percent
-from abaw_expr.outputs.colours import CLASS_COLOURS, text_colour
+from abaw_expr.outputs.style import CLASS_COLOURS, text_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

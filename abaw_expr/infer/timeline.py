@@ -11,7 +11,7 @@ from PIL import Image
 
 from abaw_expr.files import atomic
 from abaw_expr.infer.prediction import Panel, PersonPrediction
-from abaw_expr.outputs.colours import branch_colours
+from abaw_expr.outputs.style import branch_colours
 from abaw_expr.tasks.names import crop_name
 
 _THUMBNAILS = 14

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from abaw_expr.files import atomic
-from abaw_expr.outputs.colours import CLASS_COLOURS, NEUTRAL, branch_colours
+from abaw_expr.outputs.style import CLASS_COLOURS, NEUTRAL, branch_colours
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.run import Epoch, best_epoch

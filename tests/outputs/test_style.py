@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, UNIT_COLOUR, VALUE_COLOURS, branch_colours, text_colour
+from abaw_expr.outputs.style import CLASS_COLOURS, FUSED, UNIT_COLOUR, VALUE_COLOURS, branch_colours, text_colour
 from abaw_expr.tasks.task import EXPR
 
 PROTAN = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
