@@ -24,15 +24,15 @@ def landscape_section(outputs: Outputs, decision: Decision, on_progress: OnProgr
 
     `on_progress` counts smoothings. Raises OutputsError as `search` does.
     """
-    voting = {name: source for name, source in outputs.branches.items() if name in decision.voting}
-    own, chosen = replace(outputs, branches=voting), _candidate(decision, [*voting])
+    branches = {name: source for name, source in outputs.branches.items() if name in decision.branches}
+    own, chosen = replace(outputs, branches=branches), _candidate(decision, [*branches])
     blocks: list[Block] = []
     title = f"{outputs.task.name.upper()}: fusion, smoothing{', thresholds' if decision.thresholds else ''}"
     if str(decision.refinement):
         blocks.append(Text(f"Without the decision's refinement ({decision.refinement})."))
-    if len(set(chosen.tau)) > 1 and len(voting) > 2:
+    if chosen is None:
         return Section(title, [Text("The branches have different tau, which no search has: nothing to compare with.")])
-    if len(voting) > 1:
+    if len(branches) > 1:
         blocks.append(_weights(own, decision, chosen, on_progress))
     windows = _search(own, decision, chosen, [chosen.weights], _windows(chosen), on_progress)
     blocks.append(_smoothing(windows, chosen))
@@ -40,11 +40,16 @@ def landscape_section(outputs: Outputs, decision: Decision, on_progress: OnProgr
     return Section(title, blocks, f"Scores on the outputs of the page, {len(outputs.videos())} videos.")
 
 
-def _candidate(decision: Decision, names: Sequence[str]) -> Candidate:
-    """The decision as a point of the search."""
+def _candidate(decision: Decision, names: Sequence[str]) -> Candidate | None:
+    """The decision as a point of the search; None where no search has it, as of three branches with different tau."""
     votes = [decision.branches[name] for name in names]
     window = Smoothing(float(decision.smoothing), decision.smoother) if decision.smoothing else NO_SMOOTHING
-    return Candidate(reduced([vote.weight for vote in votes]), window, tuple(float(vote.tau) for vote in votes))
+    used = {float(vote.tau) for vote in votes if vote.weight}
+    if len(votes) > 2 and len(used) > 1:
+        return None
+    shared = used.pop() if len(votes) > 2 else None
+    taus = [shared if shared is not None else float(vote.tau) if vote.weight else 0.0 for vote in votes]
+    return Candidate(reduced([vote.weight for vote in votes]), window, tuple(taus))
 
 
 def _windows(chosen: Candidate) -> tuple[Smoothing, ...]:
@@ -60,7 +65,7 @@ def _search(
     on_progress: OnProgress,
 ) -> Search:
     """The search over some weights and windows, with the prior correction as decided."""
-    tau = tuple(sorted(set(chosen.tau)))
+    tau = tuple(sorted({0.0, *chosen.tau}))
     space = Space(len(chosen.weights), tuple(dict.fromkeys(weights)), tuple(windows), tau, decision.missing, zero=True)
     return search(outputs, space, on_progress=on_progress)
 
@@ -104,17 +109,20 @@ def _weight_lines(
     """The score over the weight of each branch, with the others as decided."""
     full = [decision.branches[name].weight for name in names]
     moved = {
-        name: [reduced([*full[:place], weight, *full[place + 1 :]]) for weight in (0, *WEIGHTS)]
+        name: [[*full[:place], weight, *full[place + 1 :]] for weight in (0, *WEIGHTS)]
         for place, name in enumerate(names)
     }
-    every = [weights for own in moved.values() for weights in own]
+    every = [reduced(weights) for own in moved.values() for weights in own if any(weights)]
     found = _search(outputs, decision, chosen, every, [chosen.smoothing], on_progress)
     colours, dashes = branch_colours(names), branch_dashes(names)
     drawn = [
         Line(
             f"{name}, decided {full[place]}",
             [0, *WEIGHTS],
-            [_score(found, _at(found, chosen, weights=weights)) for weights in moved[name]],
+            [
+                _score(found, _at(found, chosen, weights=reduced(weights))) if any(weights) else None
+                for weights in moved[name]
+            ],
             colours[name],
             dashes[name],
             "circle",

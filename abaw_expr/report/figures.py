@@ -76,7 +76,9 @@ def lines(
 
 
 def _draw_line(plot: "figure", line: Line) -> None:
-    source = {"x": gaps(line.x), "y": gaps(line.y), "name": [plain(line.name)] * len(line.x)}
+    from bokeh.models import ColumnDataSource
+
+    source = ColumnDataSource({"x": gaps(line.x), "y": gaps(line.y), "name": [plain(line.name)] * len(line.x)})
     if line.low:
         plot.varea(x=gaps(line.x), y1=gaps(line.low), y2=gaps(line.high), fill_color=line.colour, fill_alpha=0.15)
     plot.line("x", "y", source=source, line_color=line.colour, line_dash=[*line.dash], line_width=2)
