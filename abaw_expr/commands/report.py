@@ -147,10 +147,9 @@ def _others(
 
 def _ledger(ledger: Path) -> "Iterator[Section]":
     """The attempts at each challenge."""
-    from abaw_expr.commands.ledger import in_words, note_of
     from abaw_expr.report.attempts import Submission, attempts_section
     from submissions.ledger import agreement, attempts, by_challenge, title
 
     for (edition, challenge), group in by_challenge(attempts(ledger)).items():
-        rows = [Submission(one.id, one.date[:10], one.tuned, one.nested, one.score, note_of(one)) for one in group]
-        yield attempts_section(title(challenge, edition), rows, in_words(agreement(group)))
+        rows = [Submission(one.id, one.date[:10], one.tuned, one.nested, one.score, one.shown_note) for one in group]
+        yield attempts_section(title(challenge, edition), rows, agreement(group).in_words())

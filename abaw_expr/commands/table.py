@@ -25,6 +25,7 @@ from abaw_expr.commands.prepare import prepare
 from abaw_expr.commands.refit import refit
 from abaw_expr.commands.report import report
 from abaw_expr.commands.retrain import retrain
+from abaw_expr.commands.runs import runs
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
 from abaw_expr.commands.sweep import sweep_command
@@ -112,7 +113,10 @@ MORE = {
         "[FILE ...] --out FILE",
         TABLES,
     ),
-    "compare": Command("compares two decisions by a paired bootstrap", _always(compare)),
+    "runs": Command(
+        "the runs of a folder: state, score, and settings that differ", _always(runs), "[FOLDER]", {"": ("--folder",)}
+    ),
+    "compare": Command("compares two decisions by a paired bootstrap, or runs", _always(compare)),
     "convert": Command("predictions -> another format, or outputs", _always(convert), "SOURCE --out FILE"),
     "ledger list": Command("shows all attempts, and how validation predicts the test", _always(list_attempts)),
     "ledger add": Command(
@@ -210,8 +214,7 @@ More:
 
 Looking for
   ensemble            `tune` with several outputs, `import` for other models'
-  fine-tuning         `train --initial-weights`
-  pretrained, CLIP    `embed`, or `weights` of a branch
+  fine-tuning, CLIP   `train --initial-weights`; `embed`, `weights` of a branch
   SLURM, notebooks    abaw_expr/training/README.md, abaw_expr/README.md
 
 `{PROGRAM} COMMAND --help` shows its arguments and examples, README.md the whole

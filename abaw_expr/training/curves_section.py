@@ -7,15 +7,12 @@ from abaw_expr.report.blocks import Block, Figure, Section, Table
 from abaw_expr.report.figures import Line, lines
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
-from abaw_expr.training.runs import RunSummary, differing_settings
+from abaw_expr.training.runs import RunSummary, by_task, differing_settings
 
 
 def runs_sections(runs: Sequence[RunSummary]) -> list[Section]:
     """A section for the runs of each task, as their scores cannot be compared."""
-    by_task: dict[Task, list[RunSummary]] = {}
-    for run in runs:
-        by_task.setdefault(run.settings.task_of, []).append(run)
-    return [_section(task, own) for task, own in by_task.items()]
+    return [_section(task, own) for task, own in by_task(runs).items()]
 
 
 def _section(task: Task, runs: Sequence[RunSummary]) -> Section:

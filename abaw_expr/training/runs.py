@@ -12,6 +12,7 @@ from abaw_expr.outputs.style import FUSED
 from abaw_expr.settings import Settings
 from abaw_expr.settings_file import flat_settings
 from abaw_expr.tasks.registry import metric_of
+from abaw_expr.tasks.task import Task
 from abaw_expr.training.run import RunFolder
 
 State = Literal["complete", "running", "stopped", "diverged", "not begun"]
@@ -107,6 +108,25 @@ def _rows(run: RunFolder) -> list[dict[str, float]]:
         raise unreadable(RunError, run.metrics, error) from error
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise RunError(f"is not a table of epochs ({error})", path=run.metrics, remedy=remedy) from error
+
+
+def by_task(runs: Sequence[RunSummary]) -> dict[Task, list[RunSummary]]:
+    """Runs by their tasks, whose scores cannot be compared."""
+    found: dict[Task, list[RunSummary]] = {}
+    for run in runs:
+        found.setdefault(run.settings.task_of, []).append(run)
+    return found
+
+
+def best_scores(runs: Sequence[RunSummary]) -> list[tuple[str | float | None, ...]]:
+    """The scores of each run's best epoch, a row a branch and a column of the task: its name, then a cell a run."""
+    short = metric_of(runs[0].settings.task_of).short
+    ending, start = f"_{short}", f"{short}_"
+    names = dict.fromkeys(
+        name for run in runs for name in run.best or () if name.endswith(ending) or name.startswith(start)
+    )
+    best = [run.best or {} for run in runs]
+    return [(name.removesuffix(ending).removeprefix(start), *(one.get(name) for one in best)) for name in names]
 
 
 def differing_settings(runs: Sequence[RunSummary]) -> dict[str, list[str]]:

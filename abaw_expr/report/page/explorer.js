@@ -6,7 +6,8 @@ class ExplorerView {
   constructor(root, buffer) {
     this.root = root;
     this.task = pageData.explorers[root.dataset.explorer];
-    this.videos = this.task.videos.map((video) => readVideo(buffer, this.task, video));
+    this.buffer = buffer;
+    this.read = new Map();
     this.timelines = new Map();
     root.querySelectorAll(".confusion button").forEach((cell) => cell.addEventListener("click", () => this.filter(cell)));
     root.querySelector(".clear").addEventListener("click", () => this.clear());
@@ -19,6 +20,16 @@ class ExplorerView {
     this.tell();
   }
 
+  // A video with its arrays, which are read when they are first asked for.
+  video(place) {
+    if (!this.read.has(place)) this.read.set(place, readVideo(this.buffer, this.task, this.task.videos[place]));
+    return this.read.get(place);
+  }
+
+  get videos() {
+    return this.task.videos.map((_, place) => this.video(place));
+  }
+
   // Draws the timelines of a recording's videos, once.
   open(details) {
     const places = [...details.querySelectorAll("[data-video]")];
@@ -27,7 +38,7 @@ class ExplorerView {
 
   timeline(place) {
     if (!this.timelines.has(place)) {
-      const view = new TimelineView(this.root.querySelector(`[data-video="${place}"] .timeline`), this.videos[place]);
+      const view = new TimelineView(this.root.querySelector(`[data-video="${place}"] .timeline`), this.video(place));
       this.timelines.set(place, libraryRead.then(() => view.draw()).then(() => view));
     }
     return this.timelines.get(place);
