@@ -144,7 +144,9 @@ def _smoothing(found: Search, chosen: Candidate) -> Figure:
             ends = [bootstrap_interval(one, found.metric.tuned_score, seed=0) for one in counts]
         seconds, scores = [one.seconds for one in windows], [_score(found, one) for one in counts]
         low, high = [low for low, _ in ends], [high for _, high in ends]
-        drawn.append(Line(f"{smoother} of a window", seconds, scores, low=low, high=high, **styled_series(number)))
+        drawn.append(
+            Line(f"{smoother} of a window", seconds, scores, low=low, high=high, **styled_series(2 * number))
+        )  # beside the colour of what was chosen
     title = f"{found.metric.title} over the smoothing, with the 95 % interval over recordings"
     axes = "window, s", found.metric.name
     return lines(title, axes, drawn, {f"decided: {chosen.smoothing.seconds:g} s": chosen.smoothing.seconds})

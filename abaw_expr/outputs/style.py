@@ -35,6 +35,14 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5c2d91", "#e69f00", "#56
 MARKERS = ("circle", "square", "diamond", "triangle", "inverted_triangle", "hex", "star", "plus")
 """Markers of the same, by Bokeh's names."""
 
+RULES: Any = {"text.parse_math": False, "savefig.bbox": "tight", "axes.axisbelow": True}
+"""Matplotlib's settings of all plots: names may contain $, and no text is cut at the edge."""
+
+
+def line_style(dash: Dash) -> str | tuple[int, Dash]:
+    """A line style by Matplotlib's name."""
+    return (0, dash) if dash else "-"
+
 
 def branch_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each branch: its own for `audio`, `visual` and `fused`, for others by their order."""
