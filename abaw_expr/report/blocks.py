@@ -108,7 +108,20 @@ class Explorer:
     kind = "explorer"
 
 
-Block = Text | Facts | Table | Figure | Explorer
+@dataclass(frozen=True)
+class Player:
+    """A video beside its timeline."""
+
+    value: Mapping[str, Any]
+    """JSON: what `timeline.task_value` and `timeline.video_value` make."""
+    sources: Sequence[str]
+    """The addresses of the video, relative to the page: the first that the browser can play is shown."""
+    title: str
+
+    kind = "player"
+
+
+Block = Text | Facts | Table | Figure | Explorer | Player
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from abaw_expr.files import write_text
-from abaw_expr.report.blocks import Block, Cell, Explorer, Figure, Section
+from abaw_expr.report.blocks import Block, Cell, Explorer, Figure, Player, Section
 from abaw_expr.report.packing import Pack, as_json, compressed
 from abaw_expr.version import VERSION
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILES = Path(__file__).parent / "page"
 """Templates, style and scripts."""
-SCRIPTS = ("data.js", "figures.js", "video.js", "timeline.js", "player.js", "explorer.js")
+SCRIPTS = ("data.js", "figures.js", "video.js", "timeline.js", "view.js", "explorer.js", "player.js", "main.js")
 """In the order in which they are put together."""
 COMPONENTS = ("bokeh", "bokeh-api")
 """The parts of the plotting library: its core, and what scripts draw with."""
@@ -43,12 +43,14 @@ def render(title: str, sections: Sequence[Section], pack: Pack) -> str:
     blocks = [block for section in sections for block in section.blocks]
     figures = [block for block in blocks if isinstance(block, Figure)]
     explorers = [block for block in blocks if isinstance(block, Explorer)]
+    players = [block for block in blocks if isinstance(block, Player)]
     data = {
         "figures": [dict(figure.item) for figure in figures],
         "explorers": [_without_markup(block.value) for block in explorers],
+        "players": [dict(block.value) for block in players],
     }
     script = Markup(_script())
-    numbers = {id(block): number for kind in (figures, explorers) for number, block in enumerate(kind)}
+    numbers = {id(block): number for kind in (figures, explorers, players) for number, block in enumerate(kind)}
     return (
         _environment(numbers)
         .get_template("page.html.j2")
@@ -56,6 +58,7 @@ def render(title: str, sections: Sequence[Section], pack: Pack) -> str:
             title=title,
             sections=sections,
             version=VERSION,
+            whole=not players,
             css=Markup((FILES / "page.css").read_text(encoding="utf-8")),
             script=script,
             policy=_POLICY.format(scripts=" ".join(map(_hash, (script, _library())))),

@@ -7,13 +7,13 @@ import pytest
 
 from abaw_expr.outputs.decision import Decision, equal_weights
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.report.explorer import POINTS, TICK
 from abaw_expr.report.packing import MISSING, Pack, codes
 from abaw_expr.report.page import render
 from abaw_expr.report.registry import KINDS, kind_of
 from abaw_expr.report.result import task_sections
 from abaw_expr.report.scored import Scored, column_intervals
 from abaw_expr.report.stretches import MOST, SECONDS, worst_stretches
+from abaw_expr.report.timeline import POINTS, TICK
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.registry import METRICS
 from abaw_expr.tasks.statistics import is_annotated, with_crop

@@ -116,10 +116,3 @@ function stretchesOf(video, field, truth, decided) {
     from: video.time[start], to: timeAfter(video, stop), first: video.frame[start], frames: stop - start,
   }));
 }
-
-arraysRead.then((buffer) => {
-  const explorers = [...document.querySelectorAll("[data-explorer]")].map((root) => new ExplorerView(root, buffer));
-  return libraryRead.then(() => explorers);
-}).then(() => {
-  document.documentElement.dataset.state = "ready";
-});
