@@ -12,11 +12,14 @@ from abaw_expr.files import read_json
 from abaw_expr.outputs.style import CHOSEN, DASHES
 from abaw_expr.report.blocks import Block, Fact, Facts, Figure, Key, Section, Table
 from abaw_expr.report.figures import bars, canvas, finished, hover, plain
+from abaw_expr.tasks.registry import METRICS
 from tuning.sweep_plots import DEFAULT
 
 TABLE, BEST = "table.csv", "best.json"
 _MEASURES = ("nested", "plain", "tuned", "cross_entropy")
 _NOT_SETTINGS = ("trial", "state", "reason", *_MEASURES)
+_SLANTED = 0.5
+"""Radians by which the names of settings are turned, so that they do not meet on a narrow page."""
 _LOG_FROM = 30
 """The ratio of the largest to the smallest value of a setting from which its axis is logarithmic."""
 
@@ -35,7 +38,9 @@ def sweep_section(folder: Path) -> Section:
     if len(scored) > 1 and settings:
         blocks.append(_parallel(scored, settings, column))
     blocks.append(Table("Trials", shown, rows, folded=True))
-    return Section(f"Sweep {folder.name}", blocks, f"{len(table)} trials, {len(scored)} scored by {_words(column)}.")
+    return Section(
+        f"Sweep: {folder.resolve().name}", blocks, f"{len(table)} trials, {len(scored)} scored by {_words(column)}."
+    )
 
 
 def _facts(best: dict[str, Any], column: str) -> list[Fact]:
@@ -64,6 +69,7 @@ def _parallel(scored: pd.DataFrame, settings: Sequence[str], column: str) -> Fig
     shades = [Viridis256[round(225 * (score - low) / (high - low)) if high > low else 128] for score in scores.tolist()]
     plot = canvas(("setting", "from the low to the high end of its range"), 380, x_range=names, y_range=(-0.08, 1.08))
     trials = order["trial"].astype(str).tolist()
+    plot.xaxis.major_label_orientation = _SLANTED
     last, default = len(order) - 1, [number for number, name in enumerate(trials) if name == DEFAULT]
     source = {
         "xs": [names] * len(order),
@@ -112,12 +118,14 @@ def folds_section(folder: Path) -> Section:
     average = table["run"].eq("average").tolist()
     colours = [CHOSEN if one else "#56b4e9" for one in average]
     ends = list(zip(table["low"].tolist(), table["high"].tolist(), strict=True))
-    metric = key.replace("_", " ")
-    title = f"{metric} of each run, and of the averages, with the 95 % interval over recordings"
+    metric = next((kind.name for kind in METRICS.values() if kind.key == key), key)
+    title = f"{metric[0].upper()}{metric[1:]} of each run, and of the averages, with the 95 % interval over recordings"
     patterns = ["/" if one else "" for one in average]
     figure = bars(title, ("run and split", metric), names, table[key].tolist(), colours, patterns, ends)
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return Section(f"Folds {folder.name}", [figure, Table("Scores", list(table.columns), rows)], "Nothing is tuned.")
+    return Section(
+        f"Folds: {folder.resolve().name}", [figure, Table("Scores", list(table.columns), rows)], "Nothing is tuned."
+    )
 
 
 def _read(folder: Path, expected: str, columns: Sequence[str]) -> pd.DataFrame:

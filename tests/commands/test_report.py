@@ -82,7 +82,7 @@ def test_parts_without_outputs(
     page = PageData.read(out)
     assert page.headings() == [
         "EXPR: runs and learning curves",
-        f"Sweep {sweep.name}",
+        f"Sweep: {sweep.name}",
         "Submissions: expr, edition 10",
         f"Store: {store.name}",
     ]
