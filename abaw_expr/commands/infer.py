@@ -43,9 +43,8 @@ def infer(
     """Predicts everyone in any video files, such as a phone's, with a trained run of any task.
 
     Each person gets NAME.csv (a row a frame: seconds, then probabilities and the class, valence and arousal, or
-    probabilities and activity of the action units), NAME.png (a plot of them, with faces) and NAME.html (the video
-    beside its timeline; a click seeks). Two people in a video become VIDEO_left and VIDEO_right; without a face the
-    audio branch decides alone.
+    probabilities and activity of the action units), NAME.png (a plot) and NAME.html (the video beside its timeline).
+    Two people in a video become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
 
     To correct the choice of a person, change `choice` in OUT/found_faces/tracks.csv and run the command again.
 

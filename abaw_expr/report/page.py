@@ -21,7 +21,7 @@ from abaw_expr.version import VERSION
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FILES = Path(__file__).parent / "page"
+FILES = Path(__file__).parent / "assets"
 """Templates, style and scripts."""
 SCRIPTS = ("data.js", "figures.js", "video.js", "timeline.js", "view.js", "explorer.js", "player.js", "main.js")
 """In the order in which they are put together."""
