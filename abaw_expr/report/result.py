@@ -11,12 +11,12 @@ from abaw_expr.report.explorer import explorer
 from abaw_expr.report.figures import HEIGHT, bars, canvas, diagonal, finished, hover
 from abaw_expr.report.media import Media
 from abaw_expr.report.packing import Pack
-from abaw_expr.report.scored import Scored, column_intervals
+from abaw_expr.report.scored import ASSUMED_RATE, Scored, column_intervals, has_times
 from abaw_expr.tasks.report import Report
 
 
 def task_sections(scored: Scored, media: Media | None, pack: Pack, on_progress: OnProgress) -> list[Section]:
-    """The result of a task, and its recordings. Raises UserError where no frame is annotated."""
+    """The result of a task, and its recordings."""
     task = scored.outputs.task.name.upper()
     found = [Section(f"{task}: result", _result(scored), _lead(scored))]
     lead = (
@@ -79,6 +79,8 @@ def _between(interval: Any) -> str:
 def _warnings(scored: Scored) -> list[str]:
     """What should be known before the numbers are quoted."""
     found = [f"These scores are too high, the nested estimate too: {one}." for one in _caveats(scored)]
+    if not all(map(has_times, scored.outputs.videos())):
+        found.append(f"Videos have no times: the page shows them at {ASSUMED_RATE:g} frames a second.")
     note = note_on(scored.path, scored.outputs, scored.decision)
     return [*found, *([note] if note else [])]
 

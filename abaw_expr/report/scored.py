@@ -4,7 +4,7 @@ Shapes: T frames of one video, V videos, R recordings, C numbers of a row, F fie
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.data.workers import OnProgress
+from abaw_expr.errors import OutputsError
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.table import Outputs, VideoOutputs
 from abaw_expr.report.kind import TaskKind
@@ -20,7 +21,10 @@ from abaw_expr.report.registry import kind_of
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.report import Report
-from abaw_expr.tasks.statistics import Statistics, Values, is_annotated, sum_recordings, with_crop
+from abaw_expr.tasks.statistics import Statistics, Values, is_annotated, resample, sum_recordings, with_crop
+
+ASSUMED_RATE = 30.0
+"""Frames a second of a table without times, on the page; decisions take the times as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +63,15 @@ class Scored:
 
     @classmethod
     def of(cls, outputs: Outputs, decision: Decision, path: Path | None, on_progress: OnProgress) -> Self:
-        """Decides every video. `on_progress` counts videos."""
+        """Decides every video. `on_progress` counts videos. Raises OutputsError where no frame is annotated."""
+        if not is_annotated(outputs.label(), outputs.task).any():
+            remedy = "Give the outputs of a split that has annotations, such as val."
+            raise OutputsError("has no annotated frame, so there is nothing to score", path=outputs.path, remedy=remedy)
         videos = []
         every = outputs.videos()
         for number, video in enumerate(every, start=1):
             rows = decision.probabilities(video)
-            videos.append(DecidedVideo(video, rows, decision.metric.decide(rows, decision.thresholds)))
+            videos.append(DecidedVideo(_timed(video), rows, decision.metric.decide(rows, decision.thresholds)))
             on_progress(number, len(every))
         return cls(outputs, decision, path, tuple(videos))
 
@@ -87,11 +94,6 @@ class Scored:
     def statistics(self) -> Statistics:
         """Of each video, [V, F, K]."""
         return self._statistics([one.video.label for one in self.videos])
-
-    @property
-    def annotated(self) -> bool:
-        """Whether any frame is annotated."""
-        return bool(self.statistics.any())
 
     @cached_property
     def by_recording(self) -> Statistics:
@@ -145,10 +147,18 @@ class Scored:
         return self.metric.statistics(labels, [one.decided for one in self.videos])
 
 
+def has_times(video: VideoOutputs) -> bool:
+    """Whether the frames of a video have different times, as those of a table without times have not."""
+    return len(video.time) < 2 or bool(video.time[-1] > video.time[0])
+
+
+def _timed(video: VideoOutputs) -> VideoOutputs:
+    """The video; without times, as if it had `ASSUMED_RATE`."""
+    return video if has_times(video) else replace(video, time=(video.frame - 1) / ASSUMED_RATE)
+
+
 def column_intervals(scored: Scored, seed: int = 0, resamples: int = 1000) -> list[tuple[float, float]]:
     """The 95 % interval over recordings of the score of each column; none with fewer than two recordings."""
-    from abaw_expr.tasks.statistics import resample
-
     if len(scored.by_recording) < 2:
         return []
     drawn: Values = resample(scored.by_recording, scored.metric.by_column, seed, resamples)  # [resamples, C]

@@ -127,7 +127,7 @@ def test_outputs_without_annotations_are_refused(tmp_path: Path, capsys: pytest.
     table.table["label"] = table.table["label"] * 0 - 1
     write_outputs(tmp_path / "test.parquet", table)
     assert call("report", tmp_path / "test.parquet", "--out", tmp_path / "page.html") == 2
-    assert "there is no annotated frame to score" in capsys.readouterr().err
+    assert "test.parquet: has no annotated frame, so there is nothing to score" in capsys.readouterr().err
 
 
 def test_an_input_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

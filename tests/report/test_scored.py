@@ -164,7 +164,10 @@ def test_a_table_without_times_and_crops(scored: Scored) -> None:
     pack = Pack()
     page = PageData.of(render("Test", task_sections(own, None, pack, ignore), pack))
     assert [*own.reports] == ["all annotated frames"]
-    assert page.data["explorers"][0]["videos"][0]["count"] == LENGTHS["1-30-1280x720"]
+    (first, *_) = page.data["explorers"][0]["videos"]
+    assert first["count"] == LENGTHS["1-30-1280x720"]
+    assert np.cumsum(page.array(first["ticks"]))[[0, 30]] * TICK == pytest.approx([0, 1])
+    assert "Videos have no times: the page shows them at 30 frames a second." in page.text
 
 
 # Stretches
