@@ -165,7 +165,7 @@ def _thresholds(found: Search, chosen: Candidate, decision: Decision) -> list[Bl
         for row in range(len(names))
     ]
     axes = "threshold", "unit", found.metric.short.upper()
-    columns = [f"{cut:.4g}".removeprefix("0") for cut in cuts]
+    columns = [f"{cut:.2f}" for cut in cuts]
     title = f"{found.metric.short.upper()} of each unit over its threshold"
     cells = scores[::-1].tolist()
     return [replace(heat(title, axes, columns, names[::-1], cells, framed, digits=2), wide=True)]
@@ -177,10 +177,10 @@ def members_section(decision: Decision, name: str) -> Section:
     alone, without = _mapping(scores.get("alone")), _mapping(estimate.get("without"))
     runs, members = (_mapping((decision.outputs or {}).get(key)) for key in ("runs", "members"))
     rows = [
-        (branch, vote.weight, f"{vote.tau:g}", alone.get(branch), without.get(branch), _origin(branch, runs, members))
+        (branch, vote.weight, alone.get(branch), without.get(branch), _origin(branch, runs, members))
         for branch, vote in decision.branches.items()
     ]
-    columns = ("branch", "weight", "prior correction", f"{metric.name} alone", "nested without it", "run")
+    columns = ("branch", "weight", f"{metric.name} alone", "nested without it", "run")
     table = Table("Branches that vote, with their weights", columns, rows)
     nested = f"nested_{metric.key}"
     steps = [("equal weights, nothing tuned", scores.get("equal")), ("tuned", scores.get(metric.key))]

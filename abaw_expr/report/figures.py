@@ -19,6 +19,10 @@ LONGEST = 26
 Number = float | int | None
 HEIGHT = 320
 _FONT = "system-ui, sans-serif"
+_FITTING = 8
+"""Columns of a map whose names stand beside each other on a narrow page."""
+_CLOSE = 0.01
+"""The range of scores below which one digit more is shown."""
 _NOT_A_NUMBER = float("nan")
 
 
@@ -154,6 +158,7 @@ def heat(
     x, y = distinct(columns), distinct(rows)
     known = [cell for row in cells for cell in row if cell is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    digits += high - low < _CLOSE
     spots = [(c, r, cell) for r, row in enumerate(cells) for c, cell in enumerate(row) if cell is not None]
     shades = [Viridis256[round(255 * (cell - low) / (high - low)) if high > low else 128] for _, _, cell in spots]
     source = {
@@ -170,11 +175,13 @@ def heat(
     plot.rect(
         [p[0] for p in places], [p[1] for p in places], 0.97, 0.95, fill_color=None, line_color=CHOSEN, line_width=5
     )
-    size = "12px" if len(columns) < 8 else "9.5px"
+    size = "12px" if len(columns) <= _FITTING else "9.5px"
     font = {"text_font": value(_FONT), "text_font_size": value(size), "text_align": "center", "text_baseline": "middle"}
     plot.text("x", "y", text="text", source=source, text_color="ink", **font)
     hover(plot, [("", f"@y, @x: @value{{0.{'0' * 4}}}")], drawn)
     plot.grid.visible = False
+    if len(columns) > _FITTING:
+        plot.xaxis.major_label_orientation = "vertical"
     keys = [Key("chosen", CHOSEN)] if chosen else []
     summary = f"{axes[2]} over {axes[0]} and {axes[1]}, from {low:.4f} to {high:.4f}."
     return finished(plot, title, summary, keys, note=f"{axes[2]}: dark is {low:.3f}, light is {high:.3f}")

@@ -90,7 +90,7 @@ def test_the_members_say_what_is_lost_without_them() -> None:
     section = members_section(decision, "d.json")
     table = next(block for block in section.blocks if isinstance(block, Table))
     without = (decision.estimate or {})["without"]
-    assert [(row[0], row[1], row[4]) for row in table.rows] == [
+    assert [(row[0], row[1], row[3]) for row in table.rows] == [
         (name, vote.weight, without.get(name)) for name, vote in decision.branches.items()
     ]
     assert json.dumps(str(decision))[1:-1] in json.dumps(section.blocks[0].text)  # type: ignore[union-attr]
