@@ -12,14 +12,14 @@ from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.fusion import SMOOTHERS, WEIGHTS, reduced
 from abaw_expr.outputs.style import branch_colours, branch_dashes, styled_series
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.report.blocks import Block, Figure, Section, Table, Text
+from abaw_expr.report.blocks import Block, Figure, Part, Table, Text
 from abaw_expr.report.figures import Line, heat, lines
 from abaw_expr.tasks.statistics import Statistics, bootstrap_interval
 from tuning.selection import Search, search
 from tuning.space import MEANS, MEDIANS, NO_SMOOTHING, Candidate, Smoothing, Space
 
 
-def landscape_section(outputs: Outputs, decision: Decision, on_progress: OnProgress) -> Section:
+def landscape_section(outputs: Outputs, decision: Decision, on_progress: OnProgress) -> Part:
     """How the score depends on weights, smoothing and thresholds, each with the others as decided.
 
     `on_progress` counts smoothings. Raises OutputsError as `search` does.
@@ -31,13 +31,13 @@ def landscape_section(outputs: Outputs, decision: Decision, on_progress: OnProgr
     if str(decision.refinement):
         blocks.append(Text(f"Without the decision's refinement ({decision.refinement})."))
     if chosen is None:
-        return Section(title, [Text("The branches have different tau, which no search has: nothing to compare with.")])
+        return Part(title, [Text("The branches have different tau, which no search has: nothing to compare with.")])
     if len(branches) > 1:
         blocks.append(_weights(own, decision, chosen, on_progress))
     windows = _search(own, decision, chosen, [chosen.weights], _windows(chosen), on_progress)
     blocks.append(_smoothing(windows, chosen))
     blocks += _thresholds(windows, chosen, decision)
-    return Section(title, blocks, f"Scores on the outputs of the page, {len(outputs.videos())} videos.")
+    return Part(title, blocks, f"Scores on the outputs of the page, {len(outputs.videos())} videos.")
 
 
 def _candidate(decision: Decision, names: Sequence[str]) -> Candidate | None:
@@ -171,7 +171,7 @@ def _thresholds(found: Search, chosen: Candidate, decision: Decision) -> list[Bl
     return [replace(heat(title, axes, columns, names[::-1], cells, framed, digits=2), wide=True)]
 
 
-def members_section(decision: Decision, name: str) -> Section:
+def members_section(decision: Decision, name: str) -> Part:
     """The branches of a decision, what each gives alone, and what is lost without it."""
     scores, estimate, metric = decision.scores or {}, decision.estimate or {}, decision.metric
     alone, without = _mapping(scores.get("alone")), _mapping(estimate.get("without"))
@@ -193,7 +193,7 @@ def members_section(decision: Decision, name: str) -> Section:
     if decision.thresholds is not None:
         pairs = [(unit, f"{cut:g}") for unit, cut in zip(decision.task.columns, decision.thresholds, strict=True)]
         blocks.append(Table("A unit is active from", ("unit", "probability"), pairs, folded=True))
-    return Section(f"{decision.task.name.upper()}: members", blocks)
+    return Part(f"{decision.task.name.upper()}: members", blocks)
 
 
 def _origin(branch: str, runs: Mapping[str, Any], members: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ import pandas as pd
 from abaw_expr.errors import UserError, unreadable
 from abaw_expr.files import read_json
 from abaw_expr.outputs.style import CHOSEN, DASHES
-from abaw_expr.report.blocks import Block, Fact, Facts, Figure, Key, Section, Table
+from abaw_expr.report.blocks import Block, Fact, Facts, Figure, Key, Part, Table
 from abaw_expr.report.figures import bars, canvas, finished, hover, plain
 from abaw_expr.tasks.registry import METRICS
 from tuning.sweep_plots import DEFAULT
 
-TABLE, BEST = "table.csv", "best.json"
+_TABLE, _BEST = "table.csv", "best.json"
 _MEASURES = ("nested", "plain", "tuned", "cross_entropy")
 _NOT_SETTINGS = ("trial", "state", "reason", *_MEASURES)
 _SLANTED = 0.5
@@ -24,10 +24,10 @@ _LOG_FROM = 30
 """The ratio of the largest to the smallest value of a setting from which its axis is logarithmic."""
 
 
-def sweep_section(folder: Path) -> Section:
+def sweep_section(folder: Path) -> Part:
     """The trials of a sweep. Raises UserError where the folder holds none."""
     table = _read(folder, "a folder of `sweep`", ("trial", "state"))
-    best: dict[str, Any] = read_json(folder / BEST, UserError, "Name the folder of a finished `sweep`.", dict)
+    best: dict[str, Any] = read_json(folder / _BEST, UserError, "Name the folder of a finished `sweep`.", dict)
     objective = str(best.get("objective", "nested")).replace("-", "_")
     column = objective if objective in table else "nested"
     settings = [name for name in table.columns if name not in _NOT_SETTINGS]
@@ -38,7 +38,7 @@ def sweep_section(folder: Path) -> Section:
     if len(scored) > 1 and settings:
         blocks.append(_parallel(scored, settings, column))
     blocks.append(Table("Trials", shown, rows, folded=True))
-    return Section(
+    return Part(
         f"Sweep: {folder.resolve().name}", blocks, f"{len(table)} trials, {len(scored)} scored by {_words(column)}."
     )
 
@@ -110,7 +110,7 @@ def _end(values: pd.Series, place: int) -> str:
     return ordered[place]
 
 
-def folds_section(folder: Path) -> Section:
+def folds_section(folder: Path) -> Part:
     """The scores of a cross-validation's runs and averages. Raises UserError where the folder holds none."""
     table = _read(folder, "a folder of `folds`", ("run", "split", "recordings", "low", "high"))
     (key,) = [name for name in table.columns if name not in ("run", "split", "recordings", "low", "high")][:1]
@@ -123,13 +123,13 @@ def folds_section(folder: Path) -> Section:
     patterns = ["/" if one else "" for one in average]
     figure = bars(title, ("run and split", metric), names, table[key].tolist(), colours, patterns, ends)
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return Section(
+    return Part(
         f"Folds: {folder.resolve().name}", [figure, Table("Scores", list(table.columns), rows)], "Nothing is tuned."
     )
 
 
 def _read(folder: Path, expected: str, columns: Sequence[str]) -> pd.DataFrame:
-    path = folder / TABLE
+    path = folder / _TABLE
     try:
         table = pd.read_csv(path)
     except OSError as error:

@@ -67,7 +67,7 @@ def _compare_runs(folders: Sequence[Path]) -> int:
     if len(runs) < 2 or len(tasks) > 1:
         found = f"{len(runs)} runs of the tasks {', '.join(sorted(tasks))}"
         raise UserError("runs cannot be compared", found=found, expected="two or more runs of one task")
-    console.runs(runs)
+    console.print_runs(runs)
     metric = metric_of(runs[0].settings.task_of)
     console.table(f"{metric.title} of the best epoch", ("", *(run.name for run in runs)), best_scores(runs))
     console.note(

@@ -177,7 +177,7 @@ def print_best(best: "Epoch", task: "Task", epochs: int) -> None:
     table(f"Best epoch {best.epoch} of {epochs}: {name} on validation", ("", name), best.scores.items())
 
 
-def runs(found: "Sequence[RunSummary]") -> None:
+def print_runs(found: "Sequence[RunSummary]") -> None:
     """Prints a table of the runs of each task, and the settings in which they differ."""
     from abaw_expr.tasks.registry import metric_of
     from abaw_expr.training.runs import by_task, differing_settings

@@ -16,7 +16,7 @@ from abaw_expr.files import check_target
 if TYPE_CHECKING:
     from abaw_expr.outputs.decision import Decision
     from abaw_expr.outputs.table import Outputs
-    from abaw_expr.report.blocks import Section
+    from abaw_expr.report.blocks import Part
     from abaw_expr.report.packing import Pack
 
 
@@ -58,7 +58,7 @@ def report(
     check_target(out, *files_of(outputs), *decision, ledger)
     require(title.strip(), "title", title, "a text")
     pack = Pack()
-    sections: list[Section] = []
+    sections: list[Part] = []
     if outputs:
         sections += _outputs(outputs, decision, store, pack)
     else:
@@ -73,11 +73,11 @@ def report(
     return OK
 
 
-def _outputs(outputs: Sequence[Path], decisions: Sequence[Path], store: Path | None, pack: "Pack") -> "list[Section]":
+def _outputs(outputs: Sequence[Path], decisions: Sequence[Path], store: Path | None, pack: "Pack") -> "list[Part]":
     """The parts of each task: result, recordings, scores around the decision, members."""
     from abaw_expr.outputs.applied import read_all_decided
 
-    found: list[Section] = []
+    found: list[Part] = []
     for table, chosen, path in read_all_decided(outputs, decisions):
         console.applied(path, table, chosen)
         found += _task(table, chosen, path, store, pack)
@@ -86,7 +86,7 @@ def _outputs(outputs: Sequence[Path], decisions: Sequence[Path], store: Path | N
 
 def _task(
     table: "Outputs", chosen: "Decision", path: Path | None, store: Path | None, pack: "Pack"
-) -> "Iterator[Section]":
+) -> "Iterator[Part]":
     from abaw_expr.data.store.store import open_store
     from abaw_expr.report.media import Media
     from abaw_expr.report.result import task_sections
@@ -104,7 +104,7 @@ def _task(
         yield members_section(chosen, path.name)
 
 
-def _decision(path: Path) -> "Section":
+def _decision(path: Path) -> "Part":
     """What a decision alone says. Raises DecisionError where it is of a task whose classes it does not name."""
     from abaw_expr.errors import DecisionError
     from abaw_expr.files import read_json
@@ -122,7 +122,7 @@ def _decision(path: Path) -> "Section":
 
 def _others(
     store: Path | None, runs: Sequence[Path], ledger: Path | None, sweep: Path | None, folds: Path | None
-) -> "Iterator[Section]":
+) -> "Iterator[Part]":
     """The parts that need no outputs."""
     if runs:
         from abaw_expr.training.curves_section import runs_sections
@@ -145,7 +145,7 @@ def _others(
         yield store_section(store)
 
 
-def _ledger(ledger: Path) -> "Iterator[Section]":
+def _ledger(ledger: Path) -> "Iterator[Part]":
     """The attempts at each challenge."""
     from abaw_expr.report.attempts import Submission, attempts_section
     from submissions.ledger import agreement, attempts, by_challenge, title

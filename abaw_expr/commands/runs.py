@@ -16,5 +16,5 @@ def runs(folder: Path = Path("runs")) -> int:
     """
     from abaw_expr.training.runs import find_runs
 
-    console.runs(find_runs(folder))
+    console.print_runs(find_runs(folder))
     return OK

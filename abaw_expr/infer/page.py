@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from abaw_expr.infer.prediction import PersonPrediction
-from abaw_expr.report.blocks import Fact, Facts, Player, Section
+from abaw_expr.report.blocks import Fact, Facts, Part, Player
 from abaw_expr.report.packing import Pack
 from abaw_expr.report.page import write_page
 from abaw_expr.report.registry import kind_of
@@ -24,9 +24,7 @@ def write_person_page(prediction: PersonPrediction, videos: Sequence[Path], path
     facts += [Fact("frames", len(prediction.p)), Fact("with a face", int(frames.crop.sum()))]
     sources = [address(video, path.parent) for video in videos]
     player = Player(value, sources, f"The video of {prediction.name}")
-    section = Section(
-        f"{prediction.task.name.upper()}: what is predicted", [player, Facts(facts)], prediction.headline()
-    )
+    section = Part(f"{prediction.task.name.upper()}: what is predicted", [player, Facts(facts)], prediction.headline())
     write_page(path, prediction.name, [section], pack)
 
 

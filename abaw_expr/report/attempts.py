@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from abaw_expr.outputs.style import DASHES, NEUTRAL, SERIES
-from abaw_expr.report.blocks import Block, Figure, Key, Section, Table, Text
+from abaw_expr.report.blocks import Block, Figure, Key, Part, Table, Text
 from abaw_expr.report.figures import HEIGHT, canvas, diagonal, finished, hover, plain
 
 
@@ -22,7 +22,7 @@ class Submission:
     note: str
 
 
-def attempts_section(title: str, found: Sequence[Submission], summary: str) -> Section:
+def attempts_section(title: str, found: Sequence[Submission], summary: str) -> Part:
     """The attempts at one challenge; `summary` says how well validation predicts the test."""
     rows = [
         (
@@ -41,7 +41,7 @@ def attempts_section(title: str, found: Sequence[Submission], summary: str) -> S
     both = [(one, one.nested, one.official) for one in found if one.nested is not None and one.official is not None]
     if both:
         blocks.append(_figure([(one.number, nested, official) for one, nested, official in both]))
-    return Section(f"Submissions: {title}", [*blocks, Text(summary)])
+    return Part(f"Submissions: {title}", [*blocks, Text(summary)])
 
 
 def _figure(both: Sequence[tuple[int, float, float]]) -> Figure:

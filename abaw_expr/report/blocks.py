@@ -1,6 +1,6 @@
 """The parts of a page as plain values: sections of texts, tables and figures, in the order in which they are shown.
 
-Whoever has something to show gives a `Section`; the page neither knows where it comes from nor computes anything.
+Whoever has something to show gives a `Part`; the page neither knows where it comes from nor computes anything.
 """
 
 import re
@@ -125,7 +125,7 @@ Block = Text | Facts | Table | Figure | Explorer | Player
 
 
 @dataclass(frozen=True)
-class Section:
+class Part:
     """A part of the page under a heading."""
 
     title: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LONGEST = 26
 """Characters of a name in a plot; tables have all of them."""
-Number = float | int | None
+MaybeNumber = float | int | None
 HEIGHT = 320
 _FONT = "system-ui, sans-serif"
 _FITTING = 8
@@ -31,8 +31,8 @@ class Line:
     """A line of a plot; None in `y` is a gap."""
 
     name: str
-    x: Sequence[Number]
-    y: Sequence[Number]
+    x: Sequence[MaybeNumber]
+    y: Sequence[MaybeNumber]
     colour: str
     dash: Dash = ()
     marker: str | None = None
@@ -75,7 +75,7 @@ def lines(
         plot.vspan(x=[*marks.values()], line_color=CHOSEN, line_dash=[*DASHES[2]], line_width=2)
     keys = [Key(line.name, line.colour, line.dash, line.marker) for line in drawn]
     keys += [Key(name, CHOSEN, DASHES[2]) for name in marks or {}]
-    ends = [f"{line.name} from {show(line.y[0])} to {show(line.y[-1])}" for line in drawn if len(line.y)]
+    ends = [f"{line.name} from {in_label(line.y[0])} to {in_label(line.y[-1])}" for line in drawn if len(line.y)]
     return finished(plot, title, f"{axes[1]} over {axes[0]}: {'; '.join(ends)}.", keys)
 
 
@@ -102,13 +102,13 @@ def bars(
     title: str,
     axes: tuple[str, str],
     names: Sequence[str],
-    values: Sequence[Number],
+    values: Sequence[MaybeNumber],
     colours: Sequence[str],
     patterns: Sequence[str],
     intervals: Sequence[tuple[float, float]] = (),
 ) -> Figure:
     """Horizontal bars with their numbers, the first on top; `axes` are the labels of the names and of the values."""
-    labels = [f"{name}  {show(value)}" for name, value in zip(distinct(names), values, strict=True)]
+    labels = [f"{name}  {in_label(value)}" for name, value in zip(distinct(names), values, strict=True)]
     plot = canvas((axes[1], axes[0]), 80 + 27 * len(names), y_range=labels[::-1])
     source = {
         "y": labels,
@@ -137,7 +137,7 @@ def bars(
             plot.scatter(ends, labels, marker="dash", angle=1.5708, size=9, line_color="#000000", line_width=2)
     hover(plot, [("", "@y")], drawn)
     plot.ygrid.visible = False
-    told = "; ".join(f"{name} {show(value)}" for name, value in zip(names, values, strict=True))
+    told = "; ".join(f"{name} {in_label(value)}" for name, value in zip(names, values, strict=True))
     return finished(plot, title, f"{axes[1]} of each {axes[0]}: {told}.")
 
 
@@ -146,7 +146,7 @@ def heat(
     axes: tuple[str, str, str],
     columns: Sequence[str],
     rows: Sequence[str],
-    cells: Sequence[Sequence[Number]],
+    cells: Sequence[Sequence[MaybeNumber]],
     chosen: Sequence[tuple[int, int]] = (),
     digits: int = 3,
 ) -> Figure:
@@ -243,11 +243,11 @@ def _renumbered(value: Any, known: dict[str, str]) -> Any:
     return [_renumbered(one, known) for one in value] if isinstance(value, list) else value
 
 
-def gaps(values: Sequence[Number]) -> list[float]:
+def gaps(values: Sequence[MaybeNumber]) -> list[float]:
     """Numbers with NaN for None, which is a gap."""
     return [_NOT_A_NUMBER if value is None else float(value) for value in values]
 
 
-def show(value: Number) -> str:
+def in_label(value: MaybeNumber) -> str:
     """A number in a label."""
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

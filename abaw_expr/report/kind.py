@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.outputs.style import branch_colours, branch_dashes
-from abaw_expr.report.packing import MISSING
+from abaw_expr.report.packing import NO_CODE
 from abaw_expr.tasks.metric import Metric
 
 Codes = NDArray[np.uint8]
@@ -39,7 +39,7 @@ class Reliability(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Panel:
+class TimelineRow:
     """A row of a timeline. `source` names the arrays that it shows."""
 
     title: str
@@ -77,7 +77,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def codes(self, labels: NDArray[Any]) -> Codes:
-        """Labels, annotated or predicted, as codes: [T] or [T, F] -> [F, T], `MISSING` where not annotated."""
+        """Labels, annotated or predicted, as codes: [T] or [T, F] -> [F, T], `NO_CODE` where not annotated."""
 
     @abstractmethod
     def errors(self, label: NDArray[Any], decided: NDArray[Any]) -> NDArray[np.float64]:
@@ -92,16 +92,16 @@ class TaskKind(ABC):
         """What was observed over what the fused rows predicted, on annotated frames: [T, C], [T] or [T, F]."""
 
     @abstractmethod
-    def panels(self, votes: Mapping[str, str]) -> Sequence[Panel]:
+    def panels(self, votes: Mapping[str, str]) -> Sequence[TimelineRow]:
         """The rows of a timeline; `votes` are titles by the key of each branch, and of the fusion."""
 
     def level(self, codes: Codes) -> NDArray[np.intp]:
-        """The level of each code that is not `MISSING`: [...] -> [...]."""
+        """The level of each code that is not `NO_CODE`: [...] -> [...]."""
         return codes.astype(np.intp) * len(self.levels) // self.steps
 
     def confusion(self, truth: Codes, decided: Codes) -> NDArray[np.int64]:
         """Frames by annotated and decided level of each field: [F, T], [F, T] -> [F, L, L]."""
-        size, known = len(self.levels), truth != MISSING
+        size, known = len(self.levels), truth != NO_CODE
         pairs = self.level(np.where(known, truth, 0)) * size + self.level(decided)  # [F, T]
         counts = [np.bincount(row[has], minlength=size**2) for row, has in zip(pairs, known, strict=True)]
         return np.stack(counts).reshape(-1, size, size)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.outputs.style import CLASS_COLOURS, CLASS_PATTERNS, cycled
-from abaw_expr.report.kind import Codes, Panel, Reliability, TaskKind, binned
-from abaw_expr.report.packing import MISSING
+from abaw_expr.report.kind import Codes, Reliability, TaskKind, TimelineRow, binned
+from abaw_expr.report.packing import NO_CODE
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.statistics import is_annotated
 
@@ -32,7 +32,7 @@ class ClassKind(TaskKind):
         self.patterns = tuple(cycled(CLASS_PATTERNS, self.steps))
 
     def codes(self, labels: NDArray[Any]) -> Codes:
-        return np.where(labels < 0, MISSING, labels).astype(np.uint8)[None]
+        return np.where(labels < 0, NO_CODE, labels).astype(np.uint8)[None]
 
     def errors(self, label: NDArray[Any], decided: NDArray[Any]) -> NDArray[np.float64]:
         return ((label != decided) & is_annotated(label, self.task)).astype(np.float64)
@@ -50,10 +50,10 @@ class ClassKind(TaskKind):
             rows[known].max(axis=1).astype(np.float64), right.astype(np.float64), np.linspace(0, 1, _BINS + 1)
         )
 
-    def panels(self, votes: Mapping[str, str]) -> Sequence[Panel]:
+    def panels(self, votes: Mapping[str, str]) -> Sequence[TimelineRow]:
         height = 15 * self.steps
-        bands = [Panel("annotated", "band", 26, "truth"), Panel("decided", "band", 26, "decided")]
-        return [*bands, *(Panel(title, "heat", height, key) for key, title in votes.items())]
+        bands = [TimelineRow("annotated", "band", 26, "truth"), TimelineRow("decided", "band", 26, "decided")]
+        return [*bands, *(TimelineRow(title, "heat", height, key) for key, title in votes.items())]
 
     def column_style(self, names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
         return self.colours, self.patterns

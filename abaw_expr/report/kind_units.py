@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.outputs.style import UNIT_COLOUR
-from abaw_expr.report.kind import Codes, Panel, Reliability, TaskKind, binned
-from abaw_expr.report.packing import MISSING
+from abaw_expr.report.kind import Codes, Reliability, TaskKind, TimelineRow, binned
+from abaw_expr.report.packing import NO_CODE
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.statistics import is_annotated
 
@@ -34,7 +34,7 @@ class UnitKind(TaskKind):
         self.fields = self.task.columns
 
     def codes(self, labels: NDArray[Any]) -> Codes:
-        return np.where(labels < 0, MISSING, labels).astype(np.uint8).T
+        return np.where(labels < 0, NO_CODE, labels).astype(np.uint8).T
 
     def errors(self, label: NDArray[Any], decided: NDArray[Any]) -> NDArray[np.float64]:
         return ((label != decided) & is_annotated(label, self.task)).sum(axis=1, dtype=np.float64)
@@ -54,7 +54,7 @@ class UnitKind(TaskKind):
         known = is_annotated(label, self.task)
         return binned(rows[known].astype(np.float64), label[known].astype(np.float64), np.linspace(0, 1, _BINS + 1))
 
-    def panels(self, votes: Mapping[str, str]) -> Sequence[Panel]:
+    def panels(self, votes: Mapping[str, str]) -> Sequence[TimelineRow]:
         height = 14 * len(self.fields)
         shown = {"truth": "annotated", "decided": "decided", **votes}
-        return [Panel(title, "heat", height, key) for key, title in shown.items()]
+        return [TimelineRow(title, "heat", height, key) for key, title in shown.items()]

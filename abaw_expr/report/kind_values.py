@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.outputs.style import VALUE_COLOURS, cycled
-from abaw_expr.report.kind import Codes, Panel, Reliability, TaskKind, binned
-from abaw_expr.report.packing import MISSING, codes
+from abaw_expr.report.kind import Codes, Reliability, TaskKind, TimelineRow, binned
+from abaw_expr.report.packing import NO_CODE, codes
 from abaw_expr.tasks.metric import Metric
 from abaw_expr.tasks.statistics import is_annotated
 
-BINS = 8
+_LEVELS = 8
 """Levels of a value from its lowest to its highest, in the confusion."""
 
 
 class ValueKind(TaskKind):
     """One value per field and frame."""
 
-    steps = MISSING
+    steps = NO_CODE
     confusion_title = "Frames by annotated value (rows) and decided value (columns), each in equal parts of its range"
     reliability_axes = "decided value", "mean annotated value"
     reliability_lead = "A slope above the line's: the decided values stay too close to the middle."
@@ -33,10 +33,10 @@ class ValueKind(TaskKind):
         first = self.task.fields[0]
         self.low, self.high = float(first.low), float(first.high)
         self.fields = tuple(field.name for field in self.task.fields)
-        edges = np.linspace(self.low, self.high, BINS + 1).tolist()
+        edges = np.linspace(self.low, self.high, _LEVELS + 1).tolist()
         self.levels = tuple(f"{low:+.2f} to {high:+.2f}" for low, high in pairwise(edges))
-        self.colours = tuple(cycled(VALUE_COLOURS, BINS))
-        self.patterns = ("",) * BINS
+        self.colours = tuple(cycled(VALUE_COLOURS, _LEVELS))
+        self.patterns = ("",) * _LEVELS
 
     def codes(self, labels: NDArray[Any]) -> Codes:
         known = np.where(is_annotated(labels, self.task), labels, np.nan)
@@ -56,12 +56,11 @@ class ValueKind(TaskKind):
 
     def reliability(self, rows: NDArray[np.floating], label: NDArray[Any]) -> Reliability:
         known = is_annotated(label, self.task)
-        return binned(
-            rows[known].astype(np.float64), label[known].astype(np.float64), np.linspace(self.low, self.high, BINS + 1)
-        )
+        edges = np.linspace(self.low, self.high, _LEVELS + 1)
+        return binned(rows[known].astype(np.float64), label[known].astype(np.float64), edges)
 
-    def panels(self, votes: Mapping[str, str]) -> Sequence[Panel]:
-        return [Panel(name, "lines", 170, "values", field) for field, name in enumerate(self.fields)]
+    def panels(self, votes: Mapping[str, str]) -> Sequence[TimelineRow]:
+        return [TimelineRow(name, "lines", 170, "values", field) for field, name in enumerate(self.fields)]
 
     def column_style(self, names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
         return self.colours[: len(names)], [""] * len(names)

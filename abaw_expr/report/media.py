@@ -21,7 +21,7 @@ _DECIBELS = 10 / np.log(10)
 _JPEG = b"\xff\xd8"
 
 
-class Audio(NamedTuple):
+class AudioLevels(NamedTuple):
     """The audio of a video at some times, float64 [n] each; NaN after its end."""
 
     level: NDArray[np.float64]
@@ -53,7 +53,7 @@ class Media:
         data = bytes(video.jpeg(row) or b"")
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data.startswith(_JPEG) else None
 
-    def audio(self, name: str, time: NDArray[np.float64]) -> Audio | None:
+    def audio(self, name: str, time: NDArray[np.float64]) -> AudioLevels | None:
         """The largest level and voice probability from each time to the next, [n]; None where it has no audio."""
         video = self.videos.get(name)
         if video is None or video.audio is None or video.voice is None or not len(video.audio):
@@ -61,7 +61,7 @@ class Media:
         power = np.exp(np.asarray(video.audio, np.float32)).sum(axis=1)  # [t]
         level = _DECIBELS * np.log(power / power.max())
         voice = np.asarray(video.voice, np.float64)
-        return Audio(np.maximum(_largest(level, time, STEP), QUIETEST), _largest(voice, time, VOICE_STEP))
+        return AudioLevels(np.maximum(_largest(level, time, STEP), QUIETEST), _largest(voice, time, VOICE_STEP))
 
 
 def _largest(steps: NDArray[np.floating], time: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:

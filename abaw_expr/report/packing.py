@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 ALIGNMENT = 4
 """Bytes to whose multiples arrays are laid, as typed arrays of JavaScript need it."""
-MISSING = 255
+NO_CODE = 255
 """The code of what is missing or not annotated, in arrays of uint8."""
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&'\u2028\u2029"}
 
@@ -39,7 +39,7 @@ class Pack:
         self._length = 0
 
     def add(self, array: NDArray[Any]) -> list[int | str]:
-        """Lays down an array of uint8, uint16 or uint32, and returns its reference: type, offset, length."""
+        """Lays down an array of uint8, uint16 or uint32, [...], and returns its reference: type, offset, length."""
         assert array.dtype in (np.uint8, np.uint16, np.uint32), array.dtype
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         start = self._length
@@ -53,8 +53,8 @@ class Pack:
 
 
 def codes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Numbers in [low, high] as 0 to 254, NaN as `MISSING`: [...] -> uint8 [...]; they are right to 1/508 of the
+    """Numbers in [low, high] as 0 to 254, NaN as `NO_CODE`: [...] -> uint8 [...]; they are right to 1/508 of the
     range."""
     missing = np.isnan(values)
-    scaled = np.clip((np.where(missing, low, values) - low) / (high - low), 0, 1) * (MISSING - 1)
-    return np.where(missing, MISSING, np.rint(scaled)).astype(np.uint8)
+    scaled = np.clip((np.where(missing, low, values) - low) / (high - low), 0, 1) * (NO_CODE - 1)
+    return np.where(missing, NO_CODE, np.rint(scaled)).astype(np.uint8)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from abaw_expr.files import write_text
-from abaw_expr.report.blocks import Block, Cell, Explorer, Figure, Player, Section
+from abaw_expr.report.blocks import Block, Cell, Explorer, Figure, Part, Player
 from abaw_expr.report.packing import Pack, as_json, compressed
 from abaw_expr.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FILES = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parent / "assets"
 """Templates, style and scripts."""
 SCRIPTS = ("data.js", "figures.js", "video.js", "timeline.js", "view.js", "explorer.js", "player.js", "main.js")
 """In the order in which they are put together."""
@@ -33,12 +33,12 @@ _POLICY = (
 )
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], pack: Pack) -> None:
+def write_page(path: Path, title: str, sections: Sequence[Part], pack: Pack) -> None:
     """Writes a page of these sections, whole or not at all; `pack` has the arrays that they refer to."""
     write_text(path, render(title, sections, pack))
 
 
-def render(title: str, sections: Sequence[Section], pack: Pack) -> str:
+def render(title: str, sections: Sequence[Part], pack: Pack) -> str:
     """The text of a page; equal sections give equal text."""
     blocks = [block for section in sections for block in section.blocks]
     figures = [block for block in blocks if isinstance(block, Figure)]
@@ -59,7 +59,7 @@ def render(title: str, sections: Sequence[Section], pack: Pack) -> str:
             sections=sections,
             version=VERSION,
             whole=not players,
-            css=Markup((FILES / "page.css").read_text(encoding="utf-8")),
+            css=Markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
             script=script,
             policy=_POLICY.format(scripts=" ".join(map(_hash, (script, _library())))),
             data=as_json(data),
@@ -82,7 +82,7 @@ def _without_markup(value: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _script() -> str:
     """The scripts of the page as one, in a scope of its own."""
-    parts = "\n".join((FILES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    parts = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
@@ -108,20 +108,20 @@ def _hash(script: str) -> str:
 def _environment(numbers: Mapping[int, int]) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(FILES)
+    loader = FileSystemLoader(_ASSETS)
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
     def number(block: Block) -> int:
         return numbers[id(block)]
 
-    filters = (number, show, compact, counted, signed, share, abbreviated)
+    filters = (number, cell_text, compact, counted, signed, percent_of_highest, abbreviated)
     made.filters |= {function.__name__: function for function in filters}
     macros: Any = made.get_template("macros.html.j2").module
     made.globals |= {"cell": macros.cell, "sample": macros.sample}
     return made
 
 
-def show(value: Cell) -> str:
+def cell_text(value: Cell) -> str:
     """A cell of a table: floats to four digits, thousands apart, nothing as a dash."""
     if value is None:
         return "-"
@@ -145,7 +145,7 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def share(cost: float, recordings: Sequence[Mapping[str, Any]]) -> int:
+def percent_of_highest(cost: float, recordings: Sequence[Mapping[str, Any]]) -> int:
     """The length of a recording's bar, in percent of the highest cost; 0 where it costs nothing."""
     highest = max(float(one["cost"]) for one in recordings)
     return round(100 * max(cost, 0) / highest) if highest > 0 else 0

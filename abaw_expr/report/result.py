@@ -6,7 +6,7 @@ from typing import Any
 from abaw_expr.data.workers import OnProgress
 from abaw_expr.outputs.applied import note_on
 from abaw_expr.outputs.style import DASHES, NEUTRAL, SERIES
-from abaw_expr.report.blocks import Block, Explorer, Fact, Facts, Figure, Key, Section, Table, Text
+from abaw_expr.report.blocks import Block, Explorer, Fact, Facts, Figure, Key, Part, Table, Text
 from abaw_expr.report.explorer import explorer
 from abaw_expr.report.figures import HEIGHT, bars, canvas, diagonal, finished, hover
 from abaw_expr.report.media import Media
@@ -15,10 +15,10 @@ from abaw_expr.report.scored import ASSUMED_RATE, Scored, column_intervals, has_
 from abaw_expr.tasks.report import Report
 
 
-def task_sections(scored: Scored, media: Media | None, pack: Pack, on_progress: OnProgress) -> list[Section]:
+def task_sections(scored: Scored, media: Media | None, pack: Pack, on_progress: OnProgress) -> list[Part]:
     """The result of a task, and its recordings."""
     task = scored.outputs.task.name.upper()
-    found = [Section(f"{task}: result", _result(scored), _lead(scored))]
+    found = [Part(f"{task}: result", _result(scored), _lead(scored))]
     lead = (
         "Choose a cell to see the stretches behind it, and a recording to see its timeline. The cost of a recording is "
         f"{scored.metric.name} without it minus {scored.metric.name} with it."
@@ -27,7 +27,7 @@ def task_sections(scored: Scored, media: Media | None, pack: Pack, on_progress: 
     if media is not None and (lacking := [name for name in scored.names if name not in media.videos]):
         blocks.append(Text(f"{len(lacking)} videos are not in the store: no thumbnails and no audio of them.", True))
     blocks.append(Explorer(explorer(scored, media, pack, on_progress)))
-    return [*found, Section(f"{task}: where it fails", blocks, lead)]
+    return [*found, Part(f"{task}: where it fails", blocks, lead)]
 
 
 def _lead(scored: Scored) -> str:

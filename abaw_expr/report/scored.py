@@ -134,7 +134,7 @@ class Scored:
 
     @cached_property
     def stacked(self) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[Any]]:
-        """The fused rows, annotations and decisions of all frames that have an annotation."""
+        """The fused rows [N, C], annotations and decisions, [N] or [N, F] both, of the N frames with an annotation."""
         parts = []
         for one in self.videos:
             fields = is_annotated(one.video.label, self.outputs.task)

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from abaw_expr.data.store.store import read_manifest
-from abaw_expr.report.blocks import Section, Table
+from abaw_expr.report.blocks import Part, Table
 from abaw_expr.tasks.names import recording_of
 
 _SPLITS = ("train", "val", "test")
 
 
-def store_section(root: Path) -> Section:
+def store_section(root: Path) -> Part:
     """The videos of a store. Raises StoreError where it is none."""
     manifest = read_manifest(root)
     rows = [(task, split, *_counts(task, split, manifest["videos"])) for task in manifest["tasks"] for split in _SPLITS]
     columns = ("task", "split", "recordings", "videos", "annotated lines", "frames", "with a crop, %")
-    return Section(f"Store: {root.resolve().name}", [Table("Videos by task and split", columns, rows)])
+    return Part(f"Store: {root.resolve().name}", [Table("Videos by task and split", columns, rows)])
 
 
 def _counts(task: str, split: str, videos: Mapping[str, Any]) -> tuple[int | str | None, ...]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SECONDS = 3.0
+STRETCH_SECONDS = 3.0
 """The length of a stretch."""
-MOST = 4
+MOST_STRETCHES = 4
 """Stretches of a video."""
 
 
@@ -25,14 +25,14 @@ class Stretch(NamedTuple):
 
 
 def worst_stretches(errors: NDArray[np.float64], time: NDArray[np.float64]) -> list[Stretch]:
-    """The stretches of at most `SECONDS` with the largest sums of errors, none of which overlap: [T], [T].
+    """The stretches of at most `STRETCH_SECONDS` with the largest sums of errors, none of which overlap: [T], [T].
 
     Each begins and ends with a frame that is wrong; a stretch without an error is none.
     """
     left = errors.astype(np.float64).copy()
-    ends = np.searchsorted(time, time + SECONDS, "left")
+    ends = np.searchsorted(time, time + STRETCH_SECONDS, "left")
     found: list[Stretch] = []
-    while len(found) < MOST:
+    while len(found) < MOST_STRETCHES:
         sums = np.concatenate([[0.0], np.cumsum(left)])
         totals = sums[ends] - sums[:-1]
         first = int(totals.argmax()) if len(totals) else 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from abaw_expr.outputs.style import FUSED, TRUTH
 from abaw_expr.outputs.table import VideoOutputs
 from abaw_expr.report.kind import TaskKind
-from abaw_expr.report.media import QUIETEST, Audio
+from abaw_expr.report.media import QUIETEST, AudioLevels
 from abaw_expr.report.packing import Pack, codes
 from abaw_expr.report.scored import DecidedVideo
 
@@ -50,7 +50,7 @@ def sampled_times(frames: VideoOutputs) -> NDArray[np.float64]:
     return frames.time[:: _step(frames)]
 
 
-def video_value(kind: TaskKind, one: DecidedVideo, audio: Audio | None, pack: Pack) -> dict[str, Any]:
+def video_value(kind: TaskKind, one: DecidedVideo, audio: AudioLevels | None, pack: Pack) -> dict[str, Any]:
     """One video: references to its arrays. `audio` is of the sampled times."""
     frames, step = one.video, _step(one.video)
     has = np.stack([~np.isnan(rows[:, 0]) for rows in frames.p.values()]).astype(np.uint8)  # [k, T]
@@ -79,5 +79,5 @@ def _ticks(time: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.diff(np.rint(np.maximum(time, 0) / TICK).astype(np.int64), prepend=0).clip(0).astype(np.uint32)
 
 
-def _audio(audio: Audio, pack: Pack) -> dict[str, Any]:
+def _audio(audio: AudioLevels, pack: Pack) -> dict[str, Any]:
     return {"level": pack.add(codes(audio.level, QUIETEST, 0)), "voice": pack.add(codes(audio.voice, 0, 1))}

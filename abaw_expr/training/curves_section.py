@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 
 from abaw_expr.outputs.style import FUSED, branch_colours, branch_dashes, styled_series
-from abaw_expr.report.blocks import Block, Figure, Section, Table
+from abaw_expr.report.blocks import Block, Figure, Part, Table
 from abaw_expr.report.figures import Line, lines
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.runs import RunSummary, by_task, differing_settings
 
 
-def runs_sections(runs: Sequence[RunSummary]) -> list[Section]:
+def runs_sections(runs: Sequence[RunSummary]) -> list[Part]:
     """A section for the runs of each task, as their scores cannot be compared."""
     return [_section(task, own) for task, own in by_task(runs).items()]
 
 
-def _section(task: Task, runs: Sequence[RunSummary]) -> Section:
+def _section(task: Task, runs: Sequence[RunSummary]) -> Part:
     metric = metric_of(task).name
     columns = ("run", "state", "epochs", f"best {metric}", "at epoch", "device", "minutes")
     blocks: list[Block] = [Table("Runs", columns, [_row(run) for run in runs])]
@@ -31,7 +31,7 @@ def _section(task: Task, runs: Sequence[RunSummary]) -> Section:
     lead = (
         "Scores of the best epoch, which validation chose, are too high: compare them, and quote the nested estimate."
     )
-    return Section(f"{task.name.upper()}: runs and learning curves", blocks, lead)
+    return Part(f"{task.name.upper()}: runs and learning curves", blocks, lead)
 
 
 _LOSSES = {"train_loss": "training", "val_loss": "validation"}

@@ -15,7 +15,7 @@ from abaw_expr.infer.page import address, write_person_page
 from abaw_expr.infer.prediction import PersonPrediction
 from abaw_expr.infer.registry import PREDICTIONS, person_prediction
 from abaw_expr.outputs.decision import equal_weights
-from abaw_expr.report.media import Audio
+from abaw_expr.report.media import AudioLevels
 from abaw_expr.tasks.task import TASKS, Task
 from tests.helpers.challenges import make_table, make_video
 from tests.helpers.pages import PageData, browser, overflow, shown
@@ -31,7 +31,7 @@ def prediction_of(task: Task, name: str = "v") -> PersonPrediction:
     video = replace(video, time=np.arange(FRAMES) / RATE, label=np.full_like(video.label, task.ignore_value))
     one = person_prediction(video, equal_weights(make_table(task, [video])))
     steps = np.linspace(0, 1, FRAMES)
-    return replace(one, name=name, frames=replace(one.frames, name=name), audio=Audio(-60 * steps, steps))
+    return replace(one, name=name, frames=replace(one.frames, name=name), audio=AudioLevels(-60 * steps, steps))
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from abaw_expr.report.blocks import Block, Fact, Facts, Figure, Section, Table, Text
+from abaw_expr.report.blocks import Block, Fact, Facts, Figure, Part, Table, Text
 from abaw_expr.report.figures import Line, bars, distinct, heat, lines, plain
 from abaw_expr.report.packing import Pack, as_json
-from abaw_expr.report.page import abbreviated, compact, counted, render, show, signed, write_page
+from abaw_expr.report.page import abbreviated, cell_text, compact, counted, render, signed, write_page
 from tests.helpers.pages import PageData
 
 ODD = (
@@ -30,7 +30,7 @@ ODD = (
 
 
 def page_of(*blocks: Block, title: str = "Title") -> str:
-    return render(title, [Section("Part", blocks)], Pack())
+    return render(title, [Part("Part", blocks)], Pack())
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -81,7 +81,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("before")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_page(path, "Title", [Section("Part", [Figure("t", {"x": float("nan")}, "s", 10)])], Pack())
+        write_page(path, "Title", [Part("Part", [Figure("t", {"x": float("nan")}, "s", 10)])], Pack())
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
 
@@ -108,7 +108,7 @@ def test_numbers_in_tables_are_aligned() -> None:
 def test_short_forms() -> None:
     assert [compact(count) for count in (0, 9999, 12_345, 999_499, 1_234_567)] == ["0", "9999", "12k", "999k", "1.2M"]
     assert [signed(value) for value in (0.12345, -0.00001, -0.5)] == ["+0.1235", "0.0000", "-0.5000"]
-    assert [show(value) for value in (None, 0.5, 12_345, "x")] == ["-", "0.5000", "12,345", "x"]
+    assert [cell_text(value) for value in (None, 0.5, 12_345, "x")] == ["-", "0.5000", "12,345", "x"]
     assert (counted(1, "frame"), counted(2000, "frame")) == ("1 frame", "2,000 frames")
     assert [abbreviated(name) for name in ("Neutral", "Fearfully_Surprised", "+0.25 to +0.50")] == [
         "Neut",

@@ -7,12 +7,12 @@ import pytest
 
 from abaw_expr.outputs.decision import Decision, equal_weights
 from abaw_expr.outputs.table import Outputs
-from abaw_expr.report.packing import MISSING, Pack, codes
+from abaw_expr.report.packing import NO_CODE, Pack, codes
 from abaw_expr.report.page import render
 from abaw_expr.report.registry import KINDS, kind_of
 from abaw_expr.report.result import task_sections
 from abaw_expr.report.scored import Scored, column_intervals
-from abaw_expr.report.stretches import MOST, SECONDS, worst_stretches
+from abaw_expr.report.stretches import MOST_STRETCHES, STRETCH_SECONDS, worst_stretches
 from abaw_expr.report.timeline import POINTS, TICK
 from abaw_expr.tasks.names import recording_of
 from abaw_expr.tasks.registry import METRICS
@@ -116,7 +116,7 @@ def test_a_timeline_has_every_frame(scored: Scored, page: PageData) -> None:
         assert page.array(video["crop"]).tolist() == frames.crop.tolist()
         truth, decided = (page.array(video[name]).reshape(fields, -1) for name in ("truth", "decided"))
         annotated = is_annotated(frames.label, task).reshape(-1, fields).T
-        assert ((truth != MISSING) == annotated).all()
+        assert ((truth != NO_CODE) == annotated).all()
         for found, label in ((truth, frames.label), (decided, one.decided)):
             numbers = found / 254 * (kind.high - kind.low) + kind.low if task.kind == "values" else found
             label = label.reshape(-1, fields).T
@@ -126,7 +126,7 @@ def test_a_timeline_has_every_frame(scored: Scored, page: PageData) -> None:
         for branch, rows in {"fused": one.rows, **frames.p}.items():
             shown = page.array(video["p"][branch]).reshape(task.n_columns, -1).T
             expected = rows[::step]
-            assert ((shown == MISSING) == np.isnan(expected)).all()
+            assert ((shown == NO_CODE) == np.isnan(expected)).all()
             values = shown / 254 * (kind.high - kind.low) + kind.low
             known = ~np.isnan(expected)
             assert values[known] == pytest.approx(expected[known], abs=(kind.high - kind.low) / 508 + 1e-6)
@@ -179,12 +179,12 @@ def test_the_worst_stretches_do_not_overlap_and_are_the_worst() -> None:
         time = np.cumsum(rng.uniform(0.02, 0.3, 200))
         errors = rng.random(200) * (rng.random(200) < 0.2)
         found = worst_stretches(errors, time)
-        assert 0 < len(found) <= MOST
+        assert 0 < len(found) <= MOST_STRETCHES
         taken = np.concatenate([np.arange(one.first, one.last + 1) for one in found])
         assert len(set(taken.tolist())) == len(taken)
-        assert all(time[one.last] - time[one.first] < SECONDS for one in found)
+        assert all(time[one.last] - time[one.first] < STRETCH_SECONDS for one in found)
         assert [one.error for one in found] == pytest.approx([errors[one.first : one.last + 1].sum() for one in found])
-        windows = [errors[(time >= start) & (time < start + SECONDS)].sum() for start in time]
+        windows = [errors[(time >= start) & (time < start + STRETCH_SECONDS)].sum() for start in time]
         assert found[0].error == pytest.approx(max(windows))
 
 
@@ -199,6 +199,6 @@ def test_a_video_without_an_error_has_no_stretch() -> None:
 def test_codes_are_right_to_half_a_step() -> None:
     values = np.append(np.linspace(-1, 1, 1001), np.nan)
     found = codes(values, -1, 1)
-    assert found[-1] == MISSING
+    assert found[-1] == NO_CODE
     assert found[:-1] / 254 * 2 - 1 == pytest.approx(values[:-1], abs=1 / 254)
     assert found[:-1].max() == 254

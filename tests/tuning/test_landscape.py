@@ -8,7 +8,7 @@ import pytest
 
 from abaw_expr.outputs.decision import Decision
 from abaw_expr.outputs.fusion import reduced
-from abaw_expr.report.blocks import Figure, Section, Table
+from abaw_expr.report.blocks import Figure, Part, Table
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import AU, VA, Task
 from tests.helpers.challenges import EVERY, make_table, make_video
@@ -41,7 +41,7 @@ def sources(figure: Figure) -> list[dict[str, list[float]]]:
     return found
 
 
-def figures(section: Section) -> list[Figure]:
+def figures(section: Part) -> list[Figure]:
     return [block for block in section.blocks if isinstance(block, Figure)]
 
 

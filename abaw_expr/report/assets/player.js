@@ -8,8 +8,9 @@ class PlayerView {
     this.view.onSeek = (time) => { this.film.currentTime = time; };
     this.film.addEventListener("timeupdate", () => this.follow());
     this.film.addEventListener("play", () => this.step());
-    const last = root.querySelector("source:last-of-type");
-    last.addEventListener("error", () => { root.querySelector(".unplayable").hidden = false; });
+    const tell = () => { root.querySelector(".unplayable").hidden = false; };
+    root.querySelector("source:last-of-type").addEventListener("error", tell);
+    if (this.film.networkState === HTMLMediaElement.NETWORK_NO_SOURCE) tell(); // before this page listened
   }
 
   follow() {
