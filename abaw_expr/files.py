@@ -92,6 +92,16 @@ def locked(folder: Path, error: type[UserError]) -> Iterator[None]:
                 made.rmdir()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process has locked a folder, as far as the file system knows."""
+    try:
+        lock, state = _lock(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    _release(lock)
+    return state is False
+
+
 def is_passing(name: str) -> bool:
     """Whether a name is that of a lock or an unfinished file of this project, which are removed automatically."""
     return name == _LOCK or (name.startswith(".") and name.endswith(_UNFINISHED))

@@ -107,6 +107,11 @@ class Attempt(Entry):
         """The official score minus the nested score; None where one of them is not known."""
         return None if self.score is None or self.nested is None else self.score - self.nested
 
+    @property
+    def shown_note(self) -> str:
+        """The note, or the name of the file, and whether it was not checked."""
+        return (self.note or Path(self.file).name) + ("" if self.checked else " (unchecked)")
+
 
 def new_entry(predictions: Path, template: Path, decisions: Sequence[Path], note: str, checked: bool) -> Entry:
     """Reads the entry of a submission for the ledger; the challenge is that of the template's header.
@@ -239,6 +244,18 @@ class Agreement:
     """Mean of official score minus nested score."""
     rank_correlation: float | None
     """Spearman's, of nested and official scores; None with fewer than 3 attempts, or where one of them is constant."""
+
+    def in_words(self) -> str:
+        """How validation predicted the test, and how little that may say."""
+        if self.mean_difference is None:
+            return "How validation predicts the test is known once an attempt has both: `ledger score ATTEMPT SCORE`."
+        text = f"Test minus nested: {self.mean_difference:+.4f} on average of {self.scored}. "
+        if self.rank_correlation is not None:
+            few = "of so few it says little"
+            return f"{text}Rank correlation (Spearman): {self.rank_correlation:+.2f}; {few}."
+        if self.scored < MIN_ATTEMPTS:
+            return f"{text}Too few for a rank correlation, which takes {MIN_ATTEMPTS}."
+        return f"{text}No rank correlation: all scores of one kind are equal."
 
 
 def by_challenge(known: Sequence[Attempt]) -> dict[tuple[int, str], list[Attempt]]:

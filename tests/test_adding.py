@@ -87,3 +87,6 @@ def test_a_task_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     call(["tune", tmp_path / "val.parquet", "--out", tmp_path / "decision.json"])
     assert json.loads((tmp_path / "decision.json").read_text())["task"] == "smile"
     call(["score", tmp_path / "val.parquet", "--decision", tmp_path / "decision.json"])
+    shown = ["--decision", tmp_path / "decision.json", "--store", tmp_path / "store", "--out", tmp_path / "page.html"]
+    call(["report", tmp_path / "val.parquet", *shown])
+    assert "SMILE: where it fails" in (tmp_path / "page.html").read_text()

@@ -20,6 +20,7 @@ LAYERS = (
     ("abaw_expr.tasks",),
     ("abaw_expr.settings", "abaw_expr.settings_file", "abaw_expr.outputs"),
     ("abaw_expr.data",),
+    ("abaw_expr.report",),
     ("abaw_expr.faces",),
     ("abaw_expr.models",),
     ("abaw_expr.training",),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from abaw_expr.files import atomic, write_text
-from abaw_expr.outputs.colours import NEUTRAL
+from abaw_expr.outputs.style import CHOSEN, NEUTRAL, RULES, SERIES
 from tuning.ablation import RowResult
 
 HEADER = (
@@ -58,7 +58,7 @@ def draw(found: Sequence[RowResult], path: Path) -> None:
     """Every row's mean with its interval and its seeds, and the paper's score where it gives one, as a PNG."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"text.parse_math": False}):  # names may contain $
+    with mpl.rc_context(RULES):
         _draw(found, path)
 
 
@@ -69,15 +69,15 @@ def _draw(found: Sequence[RowResult], path: Path) -> None:
     axes = figure.subplots()
     for index, result in enumerate(found):
         low, high = (100 * value for value in result.interval)
-        axes.plot([low, high], [index, index], color="#0072b2", linewidth=2)
-        axes.plot([100 * f1 for f1 in result.f1], [index] * len(result.f1), "o", color="#0072b2", alpha=0.4, ms=4)
-        axes.plot(100 * result.mean, index, "o", color="#0072b2", label="ours: mean, seeds, 95 % over recordings")
+        axes.plot([low, high], [index, index], color=SERIES[0], linewidth=2)
+        axes.plot([100 * f1 for f1 in result.f1], [index] * len(result.f1), "o", color=SERIES[0], alpha=0.4, ms=4)
+        axes.plot(100 * result.mean, index, "o", color=SERIES[0], label="ours: mean, seeds, 95 % over recordings")
         if result.row.paper is not None:
-            axes.plot(100 * result.row.paper, index, "D", color="#d55e00", label="paper, on Aff-Wild2")
+            axes.plot(100 * result.row.paper, index, "D", color=CHOSEN, label="paper, on Aff-Wild2")
     axes.axvline(12.5, color=NEUTRAL, linestyle=":", label="chance")
     axes.set_yticks(range(len(found)), [f"{result.row.modality}: {result.row.title}" for result in found])
     axes.invert_yaxis()
-    axes.set(xlabel="macro F1 on validation, %", xlim=(0, None))
+    axes.set(xlabel="macro F1 on validation, %", ylabel="row of the table", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))

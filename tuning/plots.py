@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from abaw_expr.files import atomic
-from abaw_expr.outputs.colours import NEUTRAL
 from abaw_expr.outputs.fusion import MAX_WEIGHT, SMOOTHERS, WEIGHTS, reduced
+from abaw_expr.outputs.style import CHOSEN, DASHES, NEUTRAL, RULES, SERIES, line_style
 from abaw_expr.tasks.statistics import bootstrap_interval
 from abaw_expr.tasks.task import Task
 from tuning.selection import Search
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Draw = Callable[["Figure"], None]
-CHOSEN = "#d55e00"
-"""The colour of the chosen candidate."""
 EDGE_NOTE = "\n(at the edge of the search space)"
 
 
@@ -52,8 +50,7 @@ def save(draw: Draw, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
-        # parse_math: names may contain $
-        rules = mpl.rc_context({"svg.hashsalt": path.name, "text.parse_math": False})
+        rules = mpl.rc_context({**RULES, "svg.hashsalt": path.name})
         with rules, atomic(path.with_suffix(f".{suffix}")) as temporary:
             figure = Figure(figsize=(7, 4.5), layout="constrained")
             draw(figure)
@@ -99,13 +96,13 @@ def draw_smoothing(figure: "Figure", search: Search, chosen: Candidate) -> None:
     """Draws the score over the width of the window, with its 95 % interval, weights and correction as chosen."""
     index = {candidate: number for number, candidate in enumerate(search.space.candidates())}
     axes, score = figure.subplots(), search.metric.tuned_score
-    for smoother, colour in zip(SMOOTHERS, ("#0072b2", "#009e73"), strict=True):
+    for smoother, colour, dash, marker in zip(SMOOTHERS, SERIES[::2], DASHES, "os", strict=False):
         windows = sorted(s for s in search.space.smoothing if s.smoother == smoother or s == NO_SMOOTHING)
         if len(windows) < 2:
             continue
         counts = search.counts[[index[replace(chosen, smoothing=window)] for window in windows]]
         seconds = [window.seconds for window in windows]
-        axes.plot(seconds, score(counts.sum(axis=1)), "o-", color=colour, label=smoother)
+        axes.plot(seconds, score(counts.sum(axis=1)), marker, linestyle=line_style(dash), color=colour, label=smoother)
         if counts.shape[1] > 1:
             low, high = zip(*(bootstrap_interval(one, score, seed=0) for one in counts), strict=True)
             axes.fill_between(seconds, low, high, color=colour, alpha=0.15, label="95 % over recordings")
@@ -131,9 +128,7 @@ def draw_optimism(figure: "Figure", search: Search) -> None:
     bars = [("nothing tuned", float(scores[0])), ("tuned", tuned)]
     if estimate.nested is not None:
         bars.append(("nested: what to expect", estimate.nested))
-    axes.barh(
-        [name for name, _ in bars], [value for _, value in bars], color=[NEUTRAL, "#e69f00", "#0072b2"][: len(bars)]
-    )
+    axes.barh([name for name, _ in bars], [value for _, value in bars], color=[NEUTRAL, CHOSEN, SERIES[0]][: len(bars)])
     if estimate.nested is not None and estimate.interval is not None:
         low, high = estimate.interval
         axes.plot([low, high], [len(bars) - 1] * 2, color="black", label="95 % over recordings")
@@ -141,7 +136,7 @@ def draw_optimism(figure: "Figure", search: Search) -> None:
     for row, (_, value) in enumerate(bars):
         axes.annotate(f" {value:.4f}", (0, row), va="center", color="white", fontweight="bold")
     optimism = "" if estimate.optimism is None else f": optimism {estimate.optimism:.4f}"
-    axes.set(xlabel=search.metric.name, title=f"{len(scores):,} candidates{optimism}")
+    axes.set(xlabel=search.metric.name, ylabel="score", title=f"{len(scores):,} candidates{optimism}")
     axes.invert_yaxis()
 
 

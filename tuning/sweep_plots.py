@@ -10,7 +10,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from tuning.plots import CHOSEN, save
+from abaw_expr.outputs.style import CHOSEN, SERIES
+from tuning.plots import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,9 +93,13 @@ def draw_importance(
 ) -> None:
     """Draws one bar for each setting."""
     plot = figure.subplots()
-    bars = plot.barh([axes[name].label for name in fractions], [*fractions.values()])
+    bars = plot.barh([axes[name].label for name in fractions], [*fractions.values()], color=SERIES[0])
     plot.bar_label(bars, fmt="%.2f", padding=3)
-    plot.set(xlabel=f"fraction of the variance of {score} (fANOVA)", title=f"What matters, by {trials} trials")
+    plot.set(
+        xlabel=f"fraction of the variance of {score} (fANOVA)",
+        ylabel="setting",
+        title=f"What matters, by {trials} trials",
+    )
     plot.margins(x=0.1)
     plot.invert_yaxis()
 
@@ -123,8 +128,9 @@ def draw_parallel(figure: "Figure", points: Sequence[Point], axes: Mapping[str, 
         for y, text in zip((0, 1), axis.ends, strict=True):
             plot.annotate(text, (place, y), (0, -9 if y == 0 else 4), textcoords="offset points", ha="center")
     plot.set_xticks(x, [axis.label for axis in axes.values()], rotation=20 if len(axes) > 4 else 0)
-    plot.set(ylim=(-0.1, 1.1), yticks=[], title="Values of the trials, from the low to the high end of each range")
+    plot.set(ylim=(-0.1, 1.1), yticks=[], xlabel="setting", ylabel="from the low to the high end of its range")
+    plot.set_title("Values of the trials")
     plot.tick_params(axis="x", pad=10)
     plot.grid(alpha=0.3, axis="x")
-    plot.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.0, -0.18), frameon=False, ncols=2)
+    plot.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.0, -0.25), frameon=False, ncols=2)
     figure.colorbar(colours, ax=plot, label=score)

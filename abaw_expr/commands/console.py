@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from abaw_expr.tasks.report import Report
     from abaw_expr.tasks.task import Task
     from abaw_expr.training.run import Epoch, RunStart
+    from abaw_expr.training.runs import RunSummary
 
 
 class _Escaping(Console):
@@ -174,6 +175,25 @@ def print_best(best: "Epoch", task: "Task", epochs: int) -> None:
 
     name = metric_of(task).name
     table(f"Best epoch {best.epoch} of {epochs}: {name} on validation", ("", name), best.scores.items())
+
+
+def print_runs(found: "Sequence[RunSummary]") -> None:
+    """Prints a table of the runs of each task, and the settings in which they differ."""
+    from abaw_expr.tasks.registry import metric_of
+    from abaw_expr.training.runs import by_task, differing_settings
+
+    for task, own in by_task(found).items():
+        columns = ("run", "state", "epochs", metric_of(task).name, "at epoch", "minutes", "device")
+        table(f"Runs of the task {task.name}", columns, [_run_row(run) for run in own])
+        if differing := differing_settings(own):
+            rows = [(name, *values) for name, values in differing.items()]
+            table("Settings that differ", ("", *(run.name for run in own)), rows)
+
+
+def _run_row(run: "RunSummary") -> tuple[object, ...]:
+    done = f"{len(run.epochs)} of {run.settings.optimiser.epochs}"
+    at = None if run.best is None else int(run.best["epoch"])
+    return run.name, run.state, done, run.score, at, f"{run.seconds / 60:.1f}", run.device
 
 
 def print_decision(name: str, decision: "Decision") -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from abaw_expr.infer.prediction import PersonPrediction
 
 ANNOTATED = ".annotated.mp4"
-OUTPUTS = (".csv", ".png", ANNOTATED)
+OUTPUTS = (".csv", ".png", ".html", ANNOTATED)
 
 
 class _Video(NamedTuple):
@@ -43,8 +43,8 @@ def infer(
     """Predicts everyone in any video files, such as a phone's, with a trained run of any task.
 
     Each person gets NAME.csv (a row a frame: seconds, then probabilities and the class, valence and arousal, or
-    probabilities and activity of the action units) and NAME.png (a plot of them, with faces). Two people in a video
-    become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
+    probabilities and activity of the action units), NAME.png (a plot) and NAME.html (the video beside its timeline).
+    Two people in a video become VIDEO_left and VIDEO_right; without a face the audio branch decides alone.
 
     To correct the choice of a person, change `choice` in OUT/found_faces/tracks.csv and run the command again.
 
@@ -139,12 +139,14 @@ def _infer(video: Path, out: Path, asked: "InferenceOptions", every: int, annota
     with console.progress("Finding faces") as on_progress:
         found = find_people(video, out, every, on_progress)
     people = _predict(video, found, asked)
-    write_person_predictions(people, found, out)
+    annotated, shown = out / f"{video.stem}{ANNOTATED}", [video]
     if annotate and found.detections.frame_count:
         from abaw_expr.infer.annotate import annotate as write_annotated
 
         with console.progress("Writing the video") as on_progress:
-            write_annotated(video, found, people, out / f"{video.stem}{ANNOTATED}", on_progress)
+            write_annotated(video, found, people, annotated, on_progress)
+        shown.insert(0, annotated)
+    write_person_predictions(people, found, out, shown)
     return _Video(people, found)
 
 

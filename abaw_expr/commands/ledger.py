@@ -16,7 +16,7 @@ from abaw_expr.commands.check import check
 from abaw_expr.errors import UserError
 
 if TYPE_CHECKING:
-    from submissions.ledger import Agreement, Attempt
+    from submissions.ledger import Attempt
 
 LEDGER = Path("ledger.db")
 Number = Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="ATTEMPT")]
@@ -43,7 +43,7 @@ def list_attempts(ledger: Path = LEDGER, json_: Json = False) -> int:
         columns = ("#", "date, UTC", "tuned", "nested", "test", "change", "note")
         heading = f"{title(name, edition)}: {len(group)} of {MAX_ATTEMPTS} attempts"
         console.table(heading, columns, [_row(attempt) for attempt in group])
-        console.OUT.print(_in_words(found))
+        console.OUT.print(found.in_words())
     if not known:
         console.OUT.print("No attempts yet.")
     return 0
@@ -130,20 +130,4 @@ def remove(attempt: Number, ledger: Path = LEDGER) -> int:
 
 def _row(attempt: "Attempt") -> tuple[object, ...]:
     change = None if attempt.difference is None else f"{attempt.difference:+.4f}"
-    note = (attempt.note or Path(attempt.file).name) + ("" if attempt.checked else " (unchecked)")
-    return attempt.id, attempt.date[:10], attempt.tuned, attempt.nested, attempt.score, change, note
-
-
-def _in_words(found: "Agreement") -> str:
-    """How validation predicted the test, and how little that may say."""
-    from submissions.ledger import MIN_ATTEMPTS
-
-    if found.mean_difference is None:
-        return "How validation predicts the test is known once an attempt has both: `ledger score ATTEMPT SCORE`."
-    text = f"Test minus nested: {found.mean_difference:+.4f} on average of {found.scored}. "
-    if found.rank_correlation is not None:
-        few = "of so few it says little"
-        return f"{text}Rank correlation (Spearman): {found.rank_correlation:+.2f}; {few}."
-    if found.scored < MIN_ATTEMPTS:
-        return f"{text}Too few for a rank correlation, which takes {MIN_ATTEMPTS}."
-    return f"{text}No rank correlation: all scores of one kind are equal."
+    return attempt.id, attempt.date[:10], attempt.tuned, attempt.nested, attempt.score, change, attempt.shown_note

@@ -26,7 +26,9 @@ from abaw_expr.commands.penalties import penalties
 from abaw_expr.commands.predict import predict
 from abaw_expr.commands.prepare import prepare
 from abaw_expr.commands.refit import refit
+from abaw_expr.commands.report import report
 from abaw_expr.commands.retrain import retrain
+from abaw_expr.commands.runs import runs
 from abaw_expr.commands.score import score
 from abaw_expr.commands.submit import submit
 from abaw_expr.commands.sweep import sweep_command
@@ -116,7 +118,16 @@ MORE = {
         lambda words: import_embeddings if "--embeddings" in words else import_outputs,
         "SOURCE --name BRANCH --out FILE",
     ),
-    "compare": Command("compares two decisions by a paired bootstrap", _always(compare)),
+    "report": Command(
+        "whatever there is -> one HTML file to look at and to send",
+        _always(report),
+        "[FILE ...] --out FILE",
+        TABLES,
+    ),
+    "runs": Command(
+        "the runs of a folder: state, score, and settings that differ", _always(runs), "[FOLDER]", {"": ("--folder",)}
+    ),
+    "compare": Command("compares two decisions by a paired bootstrap, or runs", _always(compare)),
     "convert": Command("predictions -> another format, or outputs", _always(convert), "SOURCE --out FILE"),
     "ledger list": Command("shows all attempts, and how validation predicts the test", _always(list_attempts)),
     "ledger add": Command(
@@ -232,9 +243,8 @@ Looking for
   fine-tuning, CLIP   `train --initial-weights`; `embed`, `weights` of a branch
   SLURM, notebook     README.md in abaw_expr/training, README.md in abaw_expr
 
-`{PROGRAM} COMMAND --help` shows its arguments and examples, README.md the whole
-way, --version the versions, --debug with a command the traceback of its error.
-Exit status: 0 done, 1 done and faults found, 2 could not run."""
+`{PROGRAM} COMMAND --help` shows its arguments and examples, --version the
+versions, --debug tracebacks. Exit status: 0 done, 1 faults found, 2 cannot run."""
 
 
 def group_overview(known: Mapping[str, Command], group: str) -> str:

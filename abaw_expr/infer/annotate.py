@@ -24,7 +24,7 @@ from abaw_expr.faces.extract import Faces
 from abaw_expr.faces.frames import read_frames, upright, upright_size
 from abaw_expr.files import atomic
 from abaw_expr.infer.prediction import PersonPrediction
-from abaw_expr.outputs.colours import text_colour
+from abaw_expr.outputs.style import text_colour
 
 CLOCK = Fraction(1, 90_000)
 """Seconds of a frame's time stamp: fine enough for any rate."""

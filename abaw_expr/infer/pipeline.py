@@ -6,7 +6,7 @@ predicted and fused. Slow imports are inside the functions, so that the detectio
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,6 +86,8 @@ def predict_people(
     """
     from abaw_expr.infer.registry import person_prediction
     from abaw_expr.outputs.decision import equal_weights
+    from abaw_expr.report.media import Media
+    from abaw_expr.report.timeline import sampled_times
     from abaw_expr.training.predict import predict
 
     task = options.task
@@ -102,19 +104,27 @@ def predict_people(
         store = Store(folder, digest="", videos=tuple(stored_videos(folder, task)))
         how = options.stride, options.accelerator, options.checkpoint
         outputs = predict(options.run, store, "test", None, *how, on_progress)
-    decision = options.decision or equal_weights(outputs)
-    decision.check(outputs)
-    return [person_prediction(one, decision) for one in outputs.videos()]
+        decision = options.decision or equal_weights(outputs)
+        decision.check(outputs)
+        media, predicted = Media.of(store), [person_prediction(one, decision) for one in outputs.videos()]
+        return [replace(one, audio=media.audio(one.name, sampled_times(one.frames))) for one in predicted]
 
 
-def write_person_predictions(predictions: "Sequence[PersonPrediction]", faces: Faces, out: Path) -> None:
-    """Writes `<name>.csv` and `<name>.png` of everyone into a folder, each whole or not at all."""
+def write_person_predictions(
+    predictions: "Sequence[PersonPrediction]", faces: Faces, out: Path, videos: Sequence[Path]
+) -> None:
+    """Writes `<name>.csv`, `<name>.png` and `<name>.html` of everyone into a folder, each whole or not at all.
+
+    `videos` are the files that the page may show, of which a browser takes the first that it can play.
+    """
+    from abaw_expr.infer.page import write_person_page
     from abaw_expr.infer.timeline import draw_timeline
 
     for prediction in predictions:
         with atomic(out / f"{prediction.name}.csv") as temporary:
             prediction.table().to_csv(temporary, index=False)
         draw_timeline(prediction, faces.crops.get(prediction.name), out / f"{prediction.name}.png")
+        write_person_page(prediction, videos, out / f"{prediction.name}.html")
 
 
 def _check(prepared: dict[str, Any], video: Path, run: RunFolder) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from abaw_expr.outputs.table import VideoOutputs
+from abaw_expr.report.media import AudioLevels
 from abaw_expr.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class PersonPrediction(ABC):
     label: NDArray[Any]
     """[T] or [T, F], what `Metric.decide` makes of them."""
     task: Task
+    audio: AudioLevels | None = None
+    """Of the frames that a page samples; None without audio."""
 
     @property
     def seconds(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.infer.prediction import DECIMALS, Caption, Panel, PersonPrediction, most_frequent, percent
-from abaw_expr.outputs.colours import CLASS_COLOURS, text_colour
+from abaw_expr.outputs.style import CLASS_COLOURS, text_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ class ClassPrediction(PersonPrediction):
         edges = [0, *(np.flatnonzero(np.diff(label)) + 1).tolist(), len(label)]
         for start, stop in pairwise(edges):
             begin, finish = time[start], time[stop] if stop < len(label) else end
-            axes.axvspan(begin, finish, color=CLASS_COLOURS[label[start]], linewidth=0)
+            axes.axvspan(begin, finish, facecolor=CLASS_COLOURS[label[start]], linewidth=0)
             if finish - begin > 0.07 * end:
                 name = self.task.columns[label[start]]
                 colour = text_colour(CLASS_COLOURS[label[start]])

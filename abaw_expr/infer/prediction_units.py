@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.infer.prediction import DECIMALS, Caption, Panel, PersonPrediction, most_frequent, percent
-from abaw_expr.outputs.colours import UNIT_COLOUR
+from abaw_expr.outputs.style import UNIT_COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.infer.prediction import DECIMALS, Caption, Panel, PersonPrediction
-from abaw_expr.outputs.colours import NEUTRAL, VALUE_COLOURS
+from abaw_expr.outputs.style import NEUTRAL, VALUE_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from PIL import Image
 
 from abaw_expr.files import atomic
 from abaw_expr.infer.prediction import Panel, PersonPrediction
-from abaw_expr.outputs.colours import branch_colours
+from abaw_expr.outputs.style import RULES, branch_colours
 from abaw_expr.tasks.names import crop_name
 
 _THUMBNAILS = 14
@@ -20,7 +20,7 @@ _THUMBNAILS = 14
 
 def draw_timeline(prediction: PersonPrediction, crops: Path | None, path: Path) -> None:
     """Plots predictions as PNG, whole or not at all; `crops` is the person's folder, None without a face."""
-    with mpl.rc_context({"text.parse_math": False}):  # names may hold characters of formulas
+    with mpl.rc_context(RULES):
         _draw(prediction, crops, path)
 
 

@@ -142,6 +142,11 @@ class Metric(ABC):
         """The thresholds that are best on tuning statistics [F, K]; None for a kind without thresholds."""
         return None
 
+    def by_threshold(self, statistics: Statistics) -> tuple[tuple[float, ...], Values] | None:
+        """The thresholds that are tried, ascending, and the score of each column with each of them, from tuning
+        statistics [F, K] -> [C, H]; None for a kind without thresholds."""
+        return None
+
     def at_best_thresholds(self, statistics: Statistics, chosen_on: Statistics) -> Statistics:
         """Statistics from tuning statistics, with the thresholds that are best on `chosen_on`: [..., F, K] both."""
         return statistics

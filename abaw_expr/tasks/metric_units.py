@@ -210,6 +210,10 @@ class UnitMetric(FieldMetric):
     def thresholds(self, statistics: Statistics) -> tuple[float, ...] | None:
         return tuple(CUTS[index] for index in best_cuts(statistics))
 
+    def by_threshold(self, statistics: Statistics) -> tuple[tuple[float, ...], Values] | None:
+        order = np.argsort(CUTS)
+        return tuple(sorted(CUTS)), _f1_by_cut(statistics)[:, order]
+
     def at_best_thresholds(self, statistics: Statistics, chosen_on: Statistics) -> Statistics:
         return at_cuts(statistics, best_cuts(chosen_on))
 

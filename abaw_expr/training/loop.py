@@ -178,10 +178,8 @@ class Training:
     def start(self) -> RunStart:
         """The facts of the run that are shown before the first step."""
         samples = len(sample_epoch(self._training, self._settings, 1))
-        device = self._fabric.device
-        name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
         return RunStart(
-            device=f"{device}{name}",
+            device=self._device_name(),
             processes=self._fabric.world_size,
             precision=self._settings.precision,
             train_videos=len(self._training.frame_index.videos),
@@ -194,6 +192,10 @@ class Training:
             steps_done=self._now.step,
             seen=self._held_out_and_seen(),
         )
+
+    def _device_name(self) -> str:
+        device = self._fabric.device
+        return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
     def _held_out_and_seen(self) -> tuple[str, ...]:
         """The recordings that the task holds out and that the initial weights were trained on, for any task."""
@@ -421,6 +423,7 @@ class Training:
             "epochs": len(self.history),
             "best": asdict(best_epoch(self.history)),
             "seconds": sum(epoch.seconds for epoch in self.history),
+            "device": self._device_name(),
         }
 
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
 from abaw_expr.files import atomic
-from abaw_expr.outputs.colours import CLASS_COLOURS, NEUTRAL, branch_colours
+from abaw_expr.outputs.style import CLASS_COLOURS, NEUTRAL, RULES, branch_colours, branch_dashes, line_style
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.task import Task
 from abaw_expr.training.run import Epoch, best_epoch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class EventLog:
@@ -39,7 +43,14 @@ class EventLog:
 def plot_curves(history: Sequence[Epoch], task: Task, path: Path) -> None:
     """Plots losses, scores of branches and of columns over the epochs as a PNG; marks best epoch and, for classes,
     chance."""
-    from matplotlib.figure import Figure  # slow to import
+    import matplotlib as mpl  # slow to import
+
+    with mpl.rc_context(RULES), atomic(path) as temporary:
+        _curves(history, task).savefig(temporary, format="png", dpi=100)
+
+
+def _curves(history: Sequence[Epoch], task: Task) -> "Figure":
+    from matplotlib.figure import Figure
 
     epochs, best, metric = [epoch.epoch for epoch in history], best_epoch(history).epoch, metric_of(task)
     figure = Figure(figsize=(16, 4.5), layout="constrained")
@@ -50,9 +61,10 @@ def plot_curves(history: Sequence[Epoch], task: Task, path: Path) -> None:
     ):
         losses.plot(epochs, values, style, color="black", label=label)
     losses.set(title="Loss", ylabel="loss")
-    colours = branch_colours(history[0].scores)
+    colours, dashes = branch_colours(history[0].scores), branch_dashes(history[0].scores)
     for name in history[0].scores:
-        branches.plot(epochs, [epoch.scores[name] for epoch in history], color=colours[name], label=name)
+        dash = line_style(dashes[name])
+        branches.plot(epochs, [epoch.scores[name] for epoch in history], ls=dash, color=colours[name], label=name)
     branches.set(title=f"{metric.title} on validation", ylabel=metric.name)
     for number, name in enumerate(task.columns):
         style = "-" if number < len(CLASS_COLOURS) else "--"
@@ -70,5 +82,4 @@ def plot_curves(history: Sequence[Epoch], task: Task, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    return figure

@@ -19,7 +19,7 @@ from pydantic import BaseModel, FiniteFloat
 from abaw_expr.errors import RunError, shorten, unreadable
 from abaw_expr.files import atomic, clean, file_digest, is_passing, read_json, write_json
 from abaw_expr.models.encoders.weights_path import DEFAULT, weights_path
-from abaw_expr.outputs.colours import FUSED
+from abaw_expr.outputs.style import FUSED
 from abaw_expr.settings import Settings
 from abaw_expr.settings_file import load_settings, save_settings
 from abaw_expr.training.signature import differences, earlier_signature

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abaw_expr.errors import SettingsError
-from abaw_expr.outputs.colours import FUSED
 from abaw_expr.outputs.fusion import fuse
+from abaw_expr.outputs.style import FUSED
 from abaw_expr.settings import Settings
 from abaw_expr.tasks.registry import metric_of
 from abaw_expr.tasks.statistics import Statistics

@@ -66,6 +66,7 @@ def test_what_it_wrote_into_the_folder_is_no_further_video(run: RunFolder, talks
     assert sorted(path.name for path in folder.glob("*.*")) == [
         "anne.annotated.mp4",
         "anne.csv",
+        "anne.html",
         "anne.mp4",
         "anne.png",
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from abaw_expr.commands.main import main
 from abaw_expr.outputs.decision import Decision
@@ -17,7 +18,7 @@ from abaw_expr.tasks.task import EXPR
 from tests.helpers.branches import BRANCHES
 from tests.outputs.test_table import make_outputs, make_video
 from tuning import penalties
-from tuning.plots import draw_confusion, draw_optimism, draw_search, draw_smoothing, draw_weights
+from tuning.plots import draw_confusion, draw_optimism, draw_search, draw_smoothing, draw_weights, save
 from tuning.selection import Search, search
 from tuning.space import MEDIANS, NO_SMOOTHING, Candidate, Smoothing, Space
 from tuning.sweep_plots import draw_parallel, draw_sweep, importance
@@ -65,6 +66,25 @@ def test_smoothing_is_a_line_a_smoother(found: Search, chosen: Candidate) -> Non
     assert (means[:, 0].tolist(), medians[:, 0].tolist()) == ([0.0, 0.5, 1.0], [0.0, 1.0])
     assert means[0, 1] == medians[0, 1]
     assert max(*means[:, 1], *medians[:, 1]) == pytest.approx(found.scores.max())
+
+
+def test_both_axes_are_labelled_and_no_text_is_cut(found: Search, chosen: Candidate, tmp_path: Path) -> None:
+    """Also where names are long: what is saved reaches as far as its texts do."""
+    names = ("a-branch-with-a-very-long-name-" * 3, "b$x$")
+    draws: list[Callable[[Figure], None]] = [
+        lambda figure: draw_weights(figure, found, chosen, names),
+        lambda figure: draw_smoothing(figure, found, chosen),
+        lambda figure: draw_optimism(figure, found),
+        lambda figure: draw_confusion(figure, found, chosen, EXPR),
+    ]
+    for number, draw in enumerate(draws):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        draw(figure)
+        assert figure.axes[0].get_xlabel(), number
+        assert figure.axes[0].get_ylabel(), number
+        with Image.open(save(draw, tmp_path / str(number))) as drawn:
+            edges = np.asarray(drawn.convert("L"))
+        assert min(edges[0].min(), edges[-1].min(), edges[:, 0].min(), edges[:, -1].min()) > 250, number
 
 
 def test_optimism_is_tuned_beside_nested(found: Search) -> None:

@@ -5,7 +5,17 @@ from itertools import combinations
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from abaw_expr.outputs.colours import CLASS_COLOURS, FUSED, UNIT_COLOUR, VALUE_COLOURS, branch_colours, text_colour
+from abaw_expr.outputs.style import (
+    CLASS_COLOURS,
+    CLASS_PATTERNS,
+    FUSED,
+    UNIT_COLOUR,
+    VALUE_COLOURS,
+    branch_colours,
+    branch_dashes,
+    styled_series,
+    text_colour,
+)
 from abaw_expr.tasks.task import EXPR
 
 PROTAN = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
@@ -32,6 +42,16 @@ def test_colours_are_told_apart_without_red_or_green_cones() -> None:
         for eyes in (np.eye(3), PROTAN, DEUTAN):
             distances = [np.linalg.norm(seen(one, eyes) - seen(other, eyes)) for one, other in combinations(colours, 2)]
             assert min(distances) > 0.1, (colours, eyes, min(distances))
+
+
+def test_what_a_colour_says_a_pattern_or_a_line_style_says_too() -> None:
+    assert len(set(CLASS_PATTERNS)) == len(CLASS_COLOURS)
+    names = ["audio", "visual", "clip", "other"]
+    dashes = branch_dashes(names)
+    assert dashes.keys() == branch_colours(names).keys()
+    assert len(set(dashes.values())) == len(dashes)
+    assert len({(one["colour"], one["dash"]) for one in map(styled_series, range(24))}) == 24
+    assert len({one["marker"] for one in map(styled_series, range(8))}) == 8
 
 
 def test_text_contrasts_with_its_background() -> None:
