@@ -6,6 +6,7 @@ Shapes: B faces of S x S pixels, n crops, C classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -52,10 +53,13 @@ class Faces:
         crop = decode_crop(self.videos[self.video[index]], int(self.row[index]))
         return None if crop is None else resize(crop, [side, side], antialias=True)
 
-    def draw(self, count: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
-        """int64 [count], indices of different crops (fewer where there are not as many), of one class or of all."""
+    def sample(self, count: int, side: int, rng: np.random.Generator, label: int | None = None) -> Tensor:
+        """uint8 [n, 3, side, side], different crops of one class or of all in random order: `count`, or fewer where
+        there are not as many. Those that cannot be decoded are stepped over."""
         chosen = np.arange(len(self)) if label is None else self.by_class.get(label, np.empty(0, np.int64))
-        return np.sort(rng.permutation(chosen)[:count])
+        found = (self.read(int(index), side) for index in rng.permutation(chosen))
+        faces = [*islice((face for face in found if face is not None), count)]
+        return torch.stack(faces) if faces else torch.empty(0, 3, side, side, dtype=torch.uint8)
 
 
 def faces_of(stores: Sequence[Store], split: str) -> Faces:

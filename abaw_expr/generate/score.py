@@ -14,12 +14,14 @@ from abaw_expr.data.store.store import Store
 from abaw_expr.errors import StoreError
 from abaw_expr.generate.copies import Copies, find_copies
 from abaw_expr.generate.distance import features, frechet_distance, kernel_distance
-from abaw_expr.generate.faces import Faces, faces_of
+from abaw_expr.generate.faces import faces_of
 from abaw_expr.generate.sampling import Sampler, codes_of
 from abaw_expr.models.encoders.encoder import Encoder
 
 _PROBE_C = 0.01
 """Inverse strength of the classifier's regularisation (D): features are many, faces few."""
+_MOST_TAUGHT = 600
+"""Training faces of each class that teach the classifier (D): it learns little from 200."""
 _MOST_TRAINING = 8_000
 """Training faces among which copies are searched, drawn where there are more."""
 GENERATED, TRAINING, MEANS, NOISE = "generated", "training faces", "class means", "noise"
@@ -75,8 +77,8 @@ def score_generator(
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> GeneratorScore:
-    """Scores a generator with faces of the stores that it was trained on; `count` faces a class, or as many as there
-    are held-out ones.
+    """Scores a generator with faces of the stores that it was trained on; `count` faces a class, or as many as the
+    smallest class has.
 
     Classes without two held-out faces are left out. `on_progress(sets of faces done, sets in all)`. Raises StoreError
     where fewer than two classes are left.
@@ -87,39 +89,45 @@ def score_generator(
     if len(classes) < 2:
         found, expected = f"{len(classes)} classes", "two or more with two faces each"
         raise StoreError(f"holds too few {split} faces", path=stores[0].root, found=found, expected=expected)
-    count = min(count, *(len(faces.by_class[label]) for faces in (held_out, training) for label in classes))
-    real, known = (_by_class(faces, classes, count, sampler.side, rng) for faces in (held_out, training))
+    side = sampler.side
+    real = [held_out.sample(count, side, rng, label) for label in classes]
+    taught = [training.sample(max(count, _MOST_TAUGHT), side, rng, label) for label in classes]
+    count = min(map(len, [*real, *taught]))
+    real, known = ([part[:count] for part in parts] for parts in (real, taught))
     # Other identities than those of sheets, and the same for every class.
     labels = [label for label in classes for _ in range(count)]
     generated = sampler.faces(sampler.identities(count, seed + 1).repeat(len(classes), 1), codes_of(labels))
     sets = {
         GENERATED: generated,
-        TRAINING: known,
-        MEANS: _means(known, count),
-        NOISE: torch.from_numpy(rng.integers(0, 256, known.shape, dtype=np.uint8)),
+        MEANS: torch.cat([_mean_of(part) for part in known]),
+        NOISE: torch.from_numpy(rng.integers(0, 256, generated.shape, dtype=np.uint8)),
+        _REAL: torch.cat(real),
+        TRAINING: torch.cat(taught),
     }
     rows = dict[str, np.ndarray]()
-    for number, (name, faces) in enumerate({_REAL: real, **sets}.items(), start=1):
+    for number, (name, faces) in enumerate(sets.items(), start=1):
         rows[name] = features(encoder, faces)
-        on_progress(number, 1 + len(sets))
-    distances = {name: _distances(rows[name], rows[_REAL], classes) for name in sets}
-    recognition = recognise(rows[TRAINING], labels, rows[GENERATED], rows[_REAL], labels)
-    chosen = _read(training, training.draw(_MOST_TRAINING, rng), sampler.side)
-    copies = find_copies(generated, chosen)
-    return GeneratorScore(tuple(classes), count, distances, recognition, copies, generated, chosen)
+        on_progress(number, len(sets))
+    lessons = np.split(rows[TRAINING], np.cumsum([len(part) for part in taught])[:-1])
+    rows[TRAINING] = np.concatenate([part[:count] for part in lessons])
+    distances = {name: _distances(rows[name], rows[_REAL], classes) for name in (GENERATED, TRAINING, MEANS, NOISE)}
+    recognition = recognise(dict(zip(classes, lessons, strict=True)), rows[GENERATED], rows[_REAL], labels)
+    searched = training.sample(_MOST_TRAINING, side, rng)
+    copies = find_copies(generated, searched)
+    return GeneratorScore(tuple(classes), count, distances, recognition, copies, generated, searched)
 
 
 def recognise(
-    training: np.ndarray, known: Sequence[int], generated: np.ndarray, real: np.ndarray, labels: Sequence[int]
+    lessons: Mapping[int, np.ndarray], generated: np.ndarray, real: np.ndarray, labels: Sequence[int]
 ) -> Recognition:
-    """The accuracy of a logistic regression, fitted on features [m, D] of real training faces of classes `known`, on
+    """The accuracy of a logistic regression, fitted on features [m, D] of real training faces of each class, on
     features [n, D] of generated faces and of held-out real ones, which both have the classes `labels`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=_PROBE_C, max_iter=1000))
-    classifier.fit(training, known)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=_PROBE_C, class_weight="balanced", max_iter=1000))
+    classifier.fit(np.concatenate([*lessons.values()]), np.repeat([*lessons], [*map(len, lessons.values())]))
     right = np.array(labels)
 
     def accuracy(faces: np.ndarray) -> dict[int, float]:
@@ -129,20 +137,9 @@ def recognise(
     return Recognition(accuracy(generated), accuracy(real))
 
 
-def _by_class(faces: Faces, classes: Sequence[int], count: int, side: int, rng: np.random.Generator) -> Tensor:
-    """uint8 [C n, 3, S, S], class by class."""
-    return torch.cat([_read(faces, faces.draw(count, rng, label), side) for label in classes])
-
-
-def _read(faces: Faces, indices: np.ndarray, side: int) -> Tensor:
-    found = [faces.read(int(index), side) for index in indices]
-    return torch.stack([face for face in found if face is not None])
-
-
-def _means(faces: Tensor, count: int) -> Tensor:
-    """Each class's mean face instead of its faces."""
-    parts = faces.float().split(count)
-    return torch.cat([part.mean(dim=0, keepdim=True).expand_as(part) for part in parts]).round().to(torch.uint8)
+def _mean_of(faces: Tensor) -> Tensor:
+    """The mean face instead of each of the faces [n, 3, S, S]."""
+    return faces.float().mean(dim=0, keepdim=True).round().to(torch.uint8).expand_as(faces)
 
 
 def _distances(own: np.ndarray, wanted: np.ndarray, classes: Sequence[int]) -> Distances:
