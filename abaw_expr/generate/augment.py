@@ -18,7 +18,7 @@ _CUT = 1 / 2
 
 def augment(faces: Tensor) -> Tensor:
     """Faces [B, 3, S, S] with random brightness, saturation and contrast, moved, and with a square cut out."""
-    return _cut(_move(_colours(faces)))
+    return _cut(move(_colours(faces)))
 
 
 def _colours(x: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def _colours(x: Tensor) -> Tensor:
     return mean + (x - mean) * (contrast + 0.5)
 
 
-def _move(x: Tensor) -> Tensor:
-    """Moves by whole pixels, so that no face is blurred; what comes in is grey (0)."""
+def move(x: Tensor) -> Tensor:
+    """Faces [B, 3, S, S] moved by whole pixels, so that no face is blurred; what comes in is grey (0)."""
     side = x.shape[-1]
     most = round(side * _SHIFT)
     pixels = torch.randint(-most, most + 1, (len(x), 2), device=x.device)

@@ -24,9 +24,9 @@ class GeneratorSettings:
     """Length of the code that a face's identity is drawn from."""
     learning_rate: float = 4e-4
     """Of Adam for the discriminator; the generator's is half of it."""
-    class_weight: float = 0.2
-    """Weight of the classification loss: the discriminator names the class of real faces, and generated faces are to be
-    named as their class. 0: the class counts in the projection only."""
+    class_weight: float = 1.0
+    """Weight of the classification loss: generated faces are to be named as their class by a network that learns to
+    name real ones. 0: the class counts in the discriminator's projection only."""
     ema_decay: float = 0.999
     """Decay of the EMA of the generator's weights, which is what samples."""
     sheet_every: int = 500

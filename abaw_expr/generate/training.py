@@ -18,17 +18,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot, relu
-from torch.optim import Adam
+from torch.optim import Adam, AdamW
 from torch.utils.data import DataLoader
 
 from abaw_expr.data.datasets.provenance import Provenance
 from abaw_expr.data.store.store import Store
 from abaw_expr.errors import BusyError, DivergedError, RunError, StoppedError
 from abaw_expr.files import atomic, locked, write_json
-from abaw_expr.generate.augment import augment
+from abaw_expr.generate.augment import augment, move
 from abaw_expr.generate.faces import Batches, Faces, as_float, faces_of
 from abaw_expr.generate.folder import GeneratorFolder
-from abaw_expr.generate.networks import Discriminator, Generator
+from abaw_expr.generate.networks import Discriminator, Generator, Recogniser
 from abaw_expr.generate.sampling import sheet_codes, write_sheet
 from abaw_expr.generate.settings import GeneratorSettings
 from abaw_expr.tasks.task import EXPR
@@ -39,6 +39,7 @@ from abaw_expr.version import VERSION
 
 _BETAS = (0.0, 0.99)
 """Of Adam: without momentum, as the two networks' losses move with each other."""
+_RECOGNISER_RATE = 1e-3
 _LOGGED = 100
 """Steps of a row of metrics.csv."""
 
@@ -66,7 +67,7 @@ def train_generator(
 
 
 class Training:
-    """The two networks, their progress, and the loop."""
+    """The networks, their progress, and the loop."""
 
     def __init__(
         self,
@@ -89,6 +90,10 @@ class Training:
         )
         self._discriminator, self._of_discriminator = self._fabric.setup(
             discriminator, Adam(discriminator.parameters(), rate, _BETAS)
+        )
+        recogniser = Recogniser(settings.side, count)
+        self._recogniser, self._of_recogniser = self._fabric.setup(
+            recogniser, AdamW(recogniser.parameters(), _RECOGNISER_RATE)
         )
         self._ema.network.to(self._fabric.device)
         self._present = torch.tensor(faces.classes, device=self._fabric.device)
@@ -126,6 +131,7 @@ class Training:
         x = as_float(real).contiguous(memory_format=torch.channels_last)
         losses = {
             "discriminator": self._update_discriminator(x, label),
+            "recogniser": self._update_recogniser(x, label),
             "generator": self._update_generator(len(label)),
         }
         self.step += 1
@@ -147,20 +153,26 @@ class Training:
         with torch.no_grad():
             generated = self._generator(identity, self._code(drawn))
         both, classes = torch.cat([augment(real), augment(generated)]), torch.cat([label, drawn])
-        scores, logits = self._discriminator(both, self._code(classes))
-        of_real, of_generated = scores.chunk(2)
-        named = cross_entropy(logits[: len(label)], label)
-        loss = relu(1 - of_real).mean() + relu(1 + of_generated).mean() + self._settings.class_weight * named
+        of_real, of_generated = self._discriminator(both, self._code(classes)).chunk(2)
+        loss = relu(1 - of_real).mean() + relu(1 + of_generated).mean()
         self._fabric.backward(loss)
         self._of_discriminator.step()
+        return loss.item()
+
+    def _update_recogniser(self, real: Tensor, label: Tensor) -> float:
+        self._of_recogniser.zero_grad(set_to_none=True)
+        loss = cross_entropy(self._recogniser(move(real)), label)
+        self._fabric.backward(loss)
+        self._of_recogniser.step()
         return loss.item()
 
     def _update_generator(self, count: int) -> float:
         self._of_generator.zero_grad(set_to_none=True)
         identity, drawn = self._draw(count)
         code = self._code(drawn)
-        scores, logits = self._discriminator(augment(self._generator(identity, code)), code)
-        loss = -scores.mean() + self._settings.class_weight * cross_entropy(logits, drawn)
+        generated = self._generator(identity, code)
+        named = cross_entropy(self._recogniser(move(generated)), drawn)
+        loss = self._settings.class_weight * named - self._discriminator(augment(generated), code).mean()
         self._fabric.backward(loss)
         self._of_generator.step()
         self._ema.update(self._generator.module, self.step + 1)
@@ -186,6 +198,7 @@ class Training:
         state: dict[str, Any] = {
             "generator": self._generator.state_dict(),
             "discriminator": self._discriminator.state_dict(),
+            "recogniser": self._recogniser.state_dict(),
             "ema": self._ema.network.state_dict(),
         }
         if not all(bool(x.isfinite().all()) for part in state.values() for x in part.values()):
@@ -194,6 +207,7 @@ class Training:
         optimisers = {
             "of_generator": self._of_generator.state_dict(),
             "of_discriminator": self._of_discriminator.state_dict(),
+            "of_recogniser": self._of_recogniser.state_dict(),
         }
         progress = {"step": self.step, "rows": self._rows, "sums": self._sums, "classes": list(self._faces.classes)}
         save_tensors(self._folder.last, {**state, **optimisers, **progress, "identity": self._provenance.generator})
@@ -207,7 +221,9 @@ class Training:
             raise RunError("is of another generator", path=self._folder.last, remedy="Name another --out.")
         self._generator.load_state_dict(state["generator"])
         self._discriminator.load_state_dict(state["discriminator"])
+        self._recogniser.load_state_dict(state["recogniser"])
         self._ema.network.load_state_dict(state["ema"])
         self._of_generator.load_state_dict(state["of_generator"])
         self._of_discriminator.load_state_dict(state["of_discriminator"])
+        self._of_recogniser.load_state_dict(state["of_recogniser"])
         self.step, self._rows, self._sums = state["step"], state["rows"], state["sums"]

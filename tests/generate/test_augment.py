@@ -31,7 +31,7 @@ def test_moves_are_whole_pixels_up_to_an_eighth() -> None:
     torch.manual_seed(0)
     row, column = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     x = torch.stack([row, column, torch.ones(64, 64)]).expand(200, 3, 64, 64)
-    moved = augment._move(x)
+    moved = augment.move(x)
     shifts = set()
     for face in moved:
         inside = face[2] == 1
