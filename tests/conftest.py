@@ -20,8 +20,8 @@ settings.load_profile("shared")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 LONGEST = (
-    *("test_every_combination.py", "test_parallel.py", "test_ablation.py", "test_thirty_steps.py"),
-    *("test_mixture.py", "test_keeping.py", "test_survival.py", "test_storage.py"),
+    *("test_every_combination.py", "test_parallel.py", "test_cross_validation.py", "test_ablation.py"),
+    *("test_recipes.py", "test_mixture.py", "test_keeping.py", "test_survival.py", "test_storage.py"),
 )
 """Files that take the longest, which begin first; the others with slow tests follow."""
 

@@ -106,7 +106,7 @@ def test_a_process_without_samples_meets_the_others_in_every_sum(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", some()[1::10], ids=str)
+@pytest.mark.parametrize("one", some()[1::15], ids=str)
 def test_it_resumes_to_the_bit_after_a_kill(one: Combination, store: Path, tmp_path: Path) -> None:
     check_resume(one, store, tmp_path)
 

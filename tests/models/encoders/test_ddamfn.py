@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,7 @@ def images(count: int) -> Tensor:
     return 2 * torch.rand(count, *DDAMFN.input_shape, generator=torch.Generator().manual_seed(3)) - 1
 
 
+@cache
 def official() -> dict[str, Tensor]:
     """A state of the official network: random, and positive, as a variance is."""
     generator = torch.Generator().manual_seed(4)
