@@ -70,8 +70,8 @@ class DivergedError(RunError):
 class StoppedError(UserError):
     """A signal stopped a run; its state is saved."""
 
-    def __init__(self, run: Path, number: int) -> None:
-        super().__init__("was stopped; its state is saved", path=run, remedy="Resume it with --resume.")
+    def __init__(self, run: Path, number: int, remedy: str = "Resume it with --resume.") -> None:
+        super().__init__("was stopped; its state is saved", path=run, remedy=remedy)
         self.signal = number
 
 

@@ -113,7 +113,7 @@ class Training:
         for real, label in loader:
             if self._stop.signal:
                 self._save()
-                raise StoppedError(self._folder.root, self._stop.signal)
+                raise StoppedError(self._folder.root, self._stop.signal, "Run the command again to continue.")
             self._train_step(real.to(self._fabric.device), label.to(self._fabric.device))
             on_progress(self.step, settings.steps)
             if self.step % settings.sheet_every == 0 or self.step == settings.steps:

@@ -113,7 +113,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Training, "_train_step", stopping)
-        with pytest.raises(StoppedError):
+        with pytest.raises(StoppedError, match="Run the command again to continue"):
             train_generator([corpus], tmp_path / "run", TINY)
     assert load_tensors(GeneratorFolder(tmp_path / "run").last)["step"] == 1
     train_generator([corpus], tmp_path / "run", TINY)
