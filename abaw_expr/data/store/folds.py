@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from abaw_expr.data.store.mixture import check_extras
 from abaw_expr.data.store.store import Store, StoredVideo
@@ -63,6 +62,9 @@ def assign_folds(store: Store, videos: Sequence[StoredVideo], folds: int) -> lis
         expected = f"at least {folds}, one for each fold"
         raise StoreError("has too few recordings or subjects", path=store.root, found=len(names), expected=expected)
     stratum, group = _strata(videos, member.tolist())
+    # It takes a second to import, and few runs have folds.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     fold = np.zeros(len(names), int)
     with warnings.catch_warnings():
