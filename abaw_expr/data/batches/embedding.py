@@ -10,6 +10,7 @@ from torch import Tensor
 from abaw_expr.data.batches.augment import Augment
 from abaw_expr.data.batches.frame_index import FrameIndex, Samples
 from abaw_expr.data.batches.modality import Modality, Part
+from abaw_expr.data.store.arrays import release
 
 
 class Embedding(Modality):
@@ -25,7 +26,9 @@ class Embedding(Modality):
         x = np.empty((len(rows), width), np.float16)
         for number in np.unique(video):
             own = video == number
-            x[own] = index.videos[number].embedding(self._name)[frame[own]]
+            known = index.videos[number].embedding(self._name)
+            x[own] = known[frame[own]]
+            release(known)
         return Part(torch.from_numpy(x)[:, None, :, None, None], torch.from_numpy(rows))
 
     def on_device(self, part: Part, augment: Augment | None, noise: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from abaw_expr.data.batches.augment import NOISE
 from abaw_expr.data.batches.key_frames import ACTIVITY
 from abaw_expr.data.media.decode import SAMPLE_RATE
 from abaw_expr.data.media.logmel import step_at
+from abaw_expr.data.store.arrays import release
 from abaw_expr.data.store.store import StoredVideo
 from abaw_expr.tasks.statistics import is_annotated
 from abaw_expr.tasks.task import Task
@@ -154,6 +155,7 @@ def _has_embedding(video: StoredVideo, which: str) -> np.ndarray:
     has = np.zeros(len(video.frames), bool)
     rows = video.embedding(which)
     has[: len(rows)] = ~np.isnan(rows[:, 0])
+    release(rows)
     return has
 
 

@@ -1,5 +1,6 @@
 """The arrays of a recording in the store: log-mel audio, probabilities of a voice, entropy of crops, embeddings."""
 
+from mmap import MADV_DONTNEED
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,10 @@ def read_array(
         found = f"{array.shape} {array.dtype}"
         raise StoreError("holds another array", path=path, found=found, expected=expected, remedy=remedy)
     return array
+
+
+def release(array: np.ndarray) -> None:
+    """Takes the pages of an array that is mapped from disk out of this process's memory; what is read again is mapped
+    again. Without it a training that sees every row holds all of them."""
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(MADV_DONTNEED)  # type: ignore[attr-defined]  # the only way to the map of np.load
