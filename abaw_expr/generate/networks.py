@@ -2,8 +2,8 @@
 
 The class is a code of weights, so that a face can lie between two classes: the generator's styles are a function of an
 identity and of that code. The discriminator scores a face by projection (Miyato and Koyama 2018), with spectral
-normalisation (Miyato et al. 2018). Both halve and double maps by 4 x 4 convolutions (Radford et
-al. 2016): on a CPU these take half the time of enlarging and convolving.
+normalisation (Miyato et al. 2018). Both halve and double maps by 4 x 4 convolutions
+(Radford et al. 2016): on a CPU these take half the time of enlarging and convolving.
 
 Shapes: B faces of S x S pixels in [-1, 1], C classes, Z the length of an identity, D features, H x W a map.
 """

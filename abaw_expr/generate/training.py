@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, relu
-from torch.optim import Adam, AdamW
+from torch.optim import Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from abaw_expr.data.datasets.provenance import Provenance
@@ -148,34 +148,33 @@ class Training:
             self._sums = {}
 
     def _update_discriminator(self, real: Tensor, label: Tensor) -> float:
-        self._of_discriminator.zero_grad(set_to_none=True)
         identity, drawn = self._draw(len(label))
         with torch.no_grad():
             generated = self._generator(identity, self._code(drawn))
         both, classes = torch.cat([augment(real), augment(generated)]), torch.cat([label, drawn])
         of_real, of_generated = self._discriminator(both, self._code(classes)).chunk(2)
         loss = relu(1 - of_real).mean() + relu(1 + of_generated).mean()
-        self._fabric.backward(loss)
-        self._of_discriminator.step()
-        return loss.item()
+        return self._learn(self._discriminator, self._of_discriminator, loss)
 
     def _update_recogniser(self, real: Tensor, label: Tensor) -> float:
-        self._of_recogniser.zero_grad(set_to_none=True)
         loss = cross_entropy(self._recogniser(move(real)), label)
-        self._fabric.backward(loss)
-        self._of_recogniser.step()
-        return loss.item()
+        return self._learn(self._recogniser, self._of_recogniser, loss)
 
     def _update_generator(self, count: int) -> float:
-        self._of_generator.zero_grad(set_to_none=True)
         identity, drawn = self._draw(count)
         code = self._code(drawn)
         generated = self._generator(identity, code)
         named = cross_entropy(self._recogniser(move(generated)), drawn)
         loss = self._settings.class_weight * named - self._discriminator(augment(generated), code).mean()
-        self._fabric.backward(loss)
-        self._of_generator.step()
+        value = self._learn(self._generator, self._of_generator, loss)
         self._ema.update(self._generator.module, self.step + 1)
+        return value
+
+    def _learn(self, network: nn.Module, optimiser: Optimizer, loss: Tensor) -> float:
+        """Moves one network; gradients of the others that the loss went through are not computed."""
+        optimiser.zero_grad(set_to_none=True)
+        self._fabric.backward(loss, inputs=[*network.parameters()])
+        optimiser.step()
         return loss.item()
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
